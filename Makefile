@@ -1,0 +1,37 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test test-long lint smoke clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/.installed ## install everything into .venv
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: setup ## train GPEN on rendered portraits for some minutes, evaluate it, write pictures
+	$(BIN)/python -m experiments.fit --method gpen --overwrite
+	$(BIN)/python -m experiments.evaluate --checkpoint runs/portraits-x4/gpen-demo/checkpoints/best.ckpt --overwrite
+
+test: setup ## the test suite, minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
+
+test-long: setup ## the long tests as well
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: setup ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+smoke: setup ## every method for a few iterations at 32 px
+	$(BIN)/python -m experiments.fit --method gan_prior --preset smoke --overwrite
+	$(BIN)/python -m experiments.fit --method gpen --preset smoke --overwrite
+
+clean: ## remove the environment and caches, not the runs
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info

@@ -1,0 +1,5 @@
+"""What happens beside training: metrics, pictures, EMA, checkpoints, progress."""
+
+import _runtime
+
+_runtime.prepare()

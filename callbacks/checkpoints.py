@@ -1,0 +1,74 @@
+"""`best.ckpt` and `last.ckpt`, written so that a crash or a full disk never costs the previous file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+
+from _runtime import UserError
+from callbacks.guards import check_loss
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write beside the destination, flush to disk, then rename over it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch's zip writer reports a failed write as a RuntimeError
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and "write" not in str(error):
+                raise
+            reason = error.strerror if isinstance(error, OSError) else "the write failed, the disk is probably full"
+            kept = "; the previous one is kept" if path.exists() else ""
+            raise UserError(f"checkpoint {path} could not be written: {reason}{kept}") from error
+
+
+class Checkpoints(Checkpoint):
+    """Save `last.ckpt` every `every` iterations and at the end, `best.ckpt` when the method's own criterion improves.
+
+    Args:
+        folder: where the two files are written.
+        every: iterations between saves of `last.ckpt`.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every = folder, every
+        self.best: float | None = None
+        self.best_iteration = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_iteration": self.best_iteration}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_iteration = state["best"], state["best_iteration"]
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        if pl_module.iteration % self.every == 0:
+            check_loss(trainer, pl_module)
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or pl_module.monitor is None:
+            return
+        name, mode = pl_module.monitor
+        value = float(trainer.callback_metrics[name])
+        if self.best is None or (value > self.best if mode == "max" else value < self.best):
+            self.best, self.best_iteration = value, pl_module.iteration
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        check_loss(trainer, pl_module)
+        trainer.save_checkpoint(self.folder / "last.ckpt")

@@ -1,0 +1,91 @@
+"""Training curves of a run, drawn from the metrics.csv that lightning's CSVLogger leaves."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from _runtime import UserError
+from callbacks.grid import save_png
+
+COUNTERS = ("iteration", "step")  # what the x axis may count, the first one found
+STAGES: dict[str, dict[str, Any]] = {
+    "train": {"color": "#7c9cbf", "linewidth": 1.0, "zorder": 2},
+    "val": {"color": "#c8442c", "linewidth": 1.6, "marker": "o", "markersize": 3.5, "zorder": 3},
+}
+PROGRESS = ("images_seen",)  # another x axis, not a curve
+COLUMNS = 4
+
+Panels = dict[str, dict[str, dict[float, float]]]  # metric -> stage -> x -> value
+
+
+def plot_curves(csv_path: str | Path, png_path: str | Path) -> None:
+    """One panel per metric, validated ones first; training and validation share a panel where both have the metric.
+
+    Raises  UserError: the CSV is missing, or no metrics.csv, or has no curve in it; or the picture cannot be written.
+    """
+    counter, panels = read_curves(csv_path)
+    columns = min(COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(3.2 * columns, 2.2 * rows + 0.6), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)  # pyplot would look for a screen and keep the figure
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    last = max(x for curves in panels.values() for curve in curves.values() for x in curve)
+    legend = {}
+    for (metric, curves), axis in zip(panels.items(), axes, strict=False):
+        for stage, curve in curves.items():
+            style = {"marker": "o", "markersize": 3.5, **STAGES[stage]} if len(curve) == 1 else STAGES[stage]
+            (legend[stage],) = axis.plot(list(curve), list(curve.values()), **style)
+        axis.set_title(metric, fontsize=10)
+        axis.set_xlim(0, 1.03 * max(last, 1))  # the same for all, so that panels can be read against each other
+        axis.tick_params(labelsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes:
+        axis.set_visible(False)
+    figure.legend(legend.values(), legend.keys(), loc="outside upper right", ncols=len(legend), frameon=False, fontsize=9)
+    figure.supxlabel(counter, fontsize=9)
+    canvas.draw()
+    save_png(png_path, np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def read_curves(csv_path: str | Path) -> tuple[str, Panels]:
+    """-> what x counts, and every `train/...` and `val/...` column by metric, validated ones first, by name.
+
+    Empty cells are skipped; where a resumed run wrote an x again, the later value stands.
+    """
+    path = Path(csv_path)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    counter = next((name for name in COUNTERS if rows and name in rows[0]), None)
+    if counter is None:
+        raise UserError(f"{path} holds no curves: expected rows with a column {' or '.join(COUNTERS)}")
+
+    panels: Panels = {}
+    for line, row in enumerate(rows, start=2):
+        for column, cell in row.items():
+            stage, _, metric = column.partition("/")
+            if not cell or stage not in STAGES or not metric or metric in PROGRESS:
+                continue
+            try:
+                x, value = float(row[counter]), float(cell)
+            except ValueError as error:
+                raise UserError(f"{path}, line {line}: expected numbers in {counter} and {column}: {error}") from error
+            panels.setdefault(metric, {}).setdefault(stage, {})[x] = value
+    if not panels:
+        raise UserError(f"{path} holds no curves: expected columns train/... or val/... with numbers")
+    return counter, {
+        metric: {stage: dict(sorted(panels[metric][stage].items())) for stage in STAGES if stage in panels[metric]}
+        for metric in sorted(panels, key=lambda metric: ("val" not in panels[metric], metric))
+    }

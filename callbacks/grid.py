@@ -1,0 +1,82 @@
+"""Picture grids: images in [-1, 1] side by side with names beside them, and PNG files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from _runtime import UserError
+from lightning_modules.metrics.image import to_uint8
+
+TILE = 96  # px; smaller images are enlarged, by whole factors so that their pixels stay what they are
+PAPER, INK = (255, 255, 255), (32, 32, 32)
+
+
+def tile(rows: Sequence[Tensor], *, row_names: Sequence[str] = (), column_names: Sequence[str] = ()) -> np.ndarray:
+    """Arrange images in a grid on white, rounded to 8 bits.
+
+    rows          one (N, 3, H, W) in [-1, 1] RGB per row, all of the same shape, on any device.
+    row_names     one per row, written to the left; column_names one per column, written above.
+    Returns       uint8 (height, width, 3) RGB. Images under `TILE` px are enlarged by repeating pixels.
+    Raises        ValueError: no rows, rows of different shapes, or a number of names that does not fit.
+    """
+    shapes = {tuple(row.shape) for row in rows}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 4 or next(iter(shapes))[1] != 3:
+        raise ValueError(f"expected one or more rows of the same shape (N, 3, H, W), got {sorted(shapes)}")
+    columns, _, height, width = shapes.pop()
+    for names, count in ((row_names, len(rows)), (column_names, columns)):
+        if len(names) not in (0, count):
+            raise ValueError(f"expected {count} names, one per row or column, got {list(names)}")
+
+    enlarge = max(1, -(-TILE // min(height, width)))
+    images = torch.stack([to_uint8(row.detach()).cpu() for row in rows]).permute(0, 1, 3, 4, 2).numpy()
+    images = images.repeat(enlarge, axis=2).repeat(enlarge, axis=3)
+    height, width = height * enlarge, width * enlarge
+
+    gap = max(2, width // 48)
+    font = _font(column_names, width)
+    text = round(font.size * 1.4)  # a line of text and the air around it
+    left = text // 2 + round(max((font.getlength(name) for name in row_names), default=0)) + text // 2 if row_names else gap
+    top = text if column_names else gap
+
+    sheet = Image.new("RGB", (left + columns * (width + gap), top + len(rows) * (height + gap)), PAPER)
+    for r, row in enumerate(images):
+        for c, image in enumerate(row):
+            sheet.paste(Image.fromarray(image), (left + c * (width + gap), top + r * (height + gap)))
+    draw = ImageDraw.Draw(sheet)
+    for c, name in enumerate(column_names):
+        draw.text((left + c * (width + gap) + width // 2, top // 2), name, INK, font, anchor="mm")
+    for r, name in enumerate(row_names):
+        draw.text((left - text // 2, top + r * (height + gap) + height // 2), name, INK, font, anchor="rm")
+    return np.asarray(sheet)
+
+
+def _font(column_names: Sequence[str], width: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own typeface, in proportion to the images and small enough for the longest name above a column."""
+    size = min(28.0, max(14.0, width / 10))
+    longest = max((ImageFont.load_default(size).getlength(name) for name in column_names), default=0.0)
+    font = ImageFont.load_default(size if longest <= width else max(8.0, size * width / longest))
+    assert isinstance(font, ImageFont.FreeTypeFont)  # always, where a size is given
+    return font
+
+
+def save_png(path: str | Path, array: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) RGB as a PNG: beside its place first, then moved there, so that no reader ever sees half a picture.
+
+    Raises  UserError: the file cannot be written (full disk, missing folder, no permission); what was at `path` is left as it was.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            Image.fromarray(array).save(file, format="PNG")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

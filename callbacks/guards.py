@@ -1,0 +1,68 @@
+"""What ends a run: its length, a signal, a loss that is no longer a number."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning as L
+
+from _runtime import UserError
+
+EVERY = 20  # iterations between looks at what would cost a synchronisation
+
+
+class Guards(L.Callback):
+    """Stop after `iterations`, on Ctrl-C or SIGTERM (after the running iteration), and at a non-finite loss.
+
+    Args:
+        iterations: length of the whole run, an earlier part that was resumed from included.
+    """
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+        self.signal: int | None = None  # that ended the run
+        self._previous: dict[int, Any] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        pl_module.total_iterations = self.iterations
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning's counters follow ours, so that validation falls on the same iterations after a resume
+        loop = trainer.fit_loop.epoch_loop
+        loop.batch_progress.total.ready = loop._batches_that_stepped = pl_module.iteration
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        last = pl_module.iteration >= self.iterations
+        look = last or trainer.world_size == 1 or pl_module.iteration % EVERY == 0
+        stop = look and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+        if stop or last or pl_module.iteration % EVERY == 0:
+            check_loss(trainer, pl_module)
+        if last or stop:
+            trainer.should_stop = True
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        check_loss(trainer, pl_module)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+
+def check_loss(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    """Raise `UserError` on every process once any of them has met a non-finite loss; nothing is scored or saved after one."""
+    bad = pl_module.first_bad_iteration()
+    if trainer.strategy.reduce_boolean_decision(bad > 0, all=False):
+        where = f"at iteration {bad}" if bad else "on another process"
+        raise UserError(
+            f"the loss became infinite or NaN {where}; checkpoints before it are kept. A lower --model.lr, a larger batch "
+            "or --trainer.precision 32-true are the usual remedies"
+        )

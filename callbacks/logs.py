@@ -1,0 +1,121 @@
+"""What a run writes about itself: metrics.csv, the loss terms, speed and memory."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from _runtime import UserError
+
+
+class CSVLog(Logger):
+    """`metrics.csv`: one row per log call, the iteration first; columns may join later.
+
+    Unlike Lightning's own it survives a resume: rows up to `resume_from` are kept, later ones (logged after the checkpoint
+    that the run goes on from) are dropped, so that the file is that of a run never interrupted.
+
+    Args:
+        path: the file.
+        resume_from: iteration the run goes on from; 0 starts the file anew.
+    """
+
+    def __init__(self, path: Path, resume_from: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if resume_from and path.exists():
+            with open(path, newline="") as file:
+                self.rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+            self.rows = [row for row in self.rows if int(row["iteration"]) <= resume_from]
+        self.columns: list[str] = []  # as in the file
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run folder's config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = {"iteration": step, **{name: float(value) for name, value in metrics.items()}}
+        self.rows.append(row)
+        try:
+            if not set(row) <= set(self.columns):
+                self.columns = list(dict.fromkeys(name for earlier in self.rows for name in earlier))
+                temporary = self.path.with_name(f".{self.path.name}.part")
+                with open(temporary, "w", newline="") as file:
+                    writer = csv.DictWriter(file, self.columns)
+                    writer.writeheader()
+                    writer.writerows(self.rows)
+                os.replace(temporary, self.path)
+            else:
+                with open(self.path, "a", newline="") as file:
+                    csv.DictWriter(file, self.columns).writerow(row)
+        except OSError as error:
+            raise UserError(f"{self.path} could not be written: {error.strerror}") from error
+
+
+def peak_memory() -> float:
+    """Peak memory of this process so far in GiB: of the CUDA device where one is used, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+class Logs(L.Callback):
+    """Every `every` iterations write the newest loss terms, images seen, images per second and peak memory to all loggers.
+
+    Args:
+        every: iterations between two rows; the loss terms are read from the device only then.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.latest: dict[str, float] = {}  # what the progress bar shows
+        self._mark: tuple[float, int] | None = None
+        self._paused = 0.0
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        if self._mark is None:  # not counted: loading the first batch
+            self._mark = (time.perf_counter(), pl_module.images_seen)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._mark is not None:
+            self._mark = (self._mark[0] + time.perf_counter() - self._paused, self._mark[1])
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+        if pl_module.iteration % self.every and pl_module.iteration != pl_module.total_iterations:
+            return
+        values = {name: float(value) for name, value in pl_module.terms.items()}
+        values["train/images_seen"] = pl_module.images_seen
+        values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        now = time.perf_counter()
+        if self._mark is not None and now > self._mark[0]:
+            values["perf/images_per_second"] = (pl_module.images_seen - self._mark[1]) / (now - self._mark[0])
+        self._mark = (now, pl_module.images_seen)
+        values["perf/peak_memory_gib"] = peak_memory()
+        self.latest = values
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=pl_module.iteration)

@@ -1,0 +1,41 @@
+"""A picture grid of the same few held-out samples at every validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import WandbLogger
+
+from callbacks.grid import save_png, tile
+
+COUNT = 8  # samples in a grid
+
+
+class Pictures(L.Callback):
+    """Write pictures/<iteration>.png from the rows that `method.pictures` gives for the first held-out samples.
+
+    Args:
+        folder: where the pictures are written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx > 0 or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        samples = {name: value[:COUNT] for name, value in batch.items() if isinstance(value, (torch.Tensor, list))}
+        with torch.no_grad():
+            rows = pl_module.pictures(samples)
+        if not rows:
+            return
+        picture = tile(list(rows.values()), row_names=list(rows))
+        save_png(self.folder / f"{pl_module.iteration:07d}.png", picture)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("val/samples", [picture], step=pl_module.iteration)

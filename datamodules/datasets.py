@@ -1,0 +1,147 @@
+"""The batches behind the loaders: where pixels come from, and what is done to them before they leave the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from _runtime import UserError
+from datamodules import portraits
+from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, fit_square
+from datamodules.degradations import Degradation
+from datamodules.sampler import Item, order
+from datamodules.transforms import Flip
+
+Batch = dict[str, Any]
+
+
+class Photographs:
+    """The images of a folder or zip as uint8 squares."""
+
+    def __init__(self, files: ImageFiles, size: int) -> None:
+        self.files, self.size = files, size
+
+    def name(self, index: int) -> str:
+        return self.files.names[index]
+
+    def load(self, index: int) -> np.ndarray:
+        """uint8 (size, size, 3). Raises UnreadableImage, SmallImage."""
+        return fit_square(self.files.image(index), self.size, self.files.path(index))
+
+    def fetch(self, indices: Sequence[int]) -> Batch:
+        return {"target": to_batch([self.load(index) for index in indices])}
+
+
+class Portraits:
+    """Rendered portraits with their mask, landmarks and attributes; ``stream`` seeds the renderer."""
+
+    def __init__(self, stream: int, size: int) -> None:
+        self.stream, self.size = stream, size
+
+    def name(self, index: int) -> str:
+        return f"portrait-{self.stream}-{index:06d}"
+
+    def fetch(self, indices: Sequence[int]) -> Batch:
+        drawn = portraits.render(portraits.sample_parameters(self.stream, indices), self.size)
+        return {"target": drawn["image"], **{key: drawn[key] for key in ("mask", "landmarks", "attributes")}}
+
+
+class Training(Dataset):
+    """Batches for (epoch, position) pairs, positions counting through ``indices``.
+
+    A photograph that cannot be used gives its place to the next usable one in the epoch's order; the line that says why travels with
+    the batch under ``skipped``. An error the user has to act on is returned in place of the batch, since a DataLoader would wrap it in
+    a traceback; the data module raises it.
+    """
+
+    def __init__(
+        self,
+        source: Photographs | Portraits,
+        indices: Sequence[int],
+        degradation: Degradation,
+        *,
+        seed: int,
+        flip: bool,
+        unreadable: float,
+    ) -> None:
+        self.source, self.indices, self.degradation, self.seed = source, indices, degradation, seed
+        self.limit = allowed(unreadable, len(indices))
+        # portraits look to either side equally often, and their attributes would have to change sign with them
+        self.flip = Flip() if flip and isinstance(source, Photographs) else None
+
+    def __getitems__(self, items: list[Item]) -> Batch | UserError:
+        skipped: list[str] = []
+        try:
+            if isinstance(self.source, Portraits):
+                batch = self.source.fetch([self.indices[position] for _, position in items])
+            else:
+                found = [self._usable(self.source, item, skipped) for item in items]
+                items = [item for item, _ in found]
+                batch = {"target": to_batch([self._flipped(item, image) for item, image in found])}
+        except UserError as error:
+            return error
+        keys = [(self.seed, epoch, self.indices[position]) for epoch, position in items]
+        if self.degradation.steps:
+            batch["draws"] = [self.degradation.sample(key, self.source.size) for key in keys]
+        return {**batch, **labels(self.source, [index for _, _, index in keys]), "skipped": skipped}
+
+    def _usable(self, source: Photographs, item: Item, skipped: list[str]) -> tuple[Item, np.ndarray]:
+        """The item, or what replaces it, and its pixels."""
+        epoch, position = item
+        before = len(skipped)
+        while True:
+            try:
+                return (epoch, position), source.load(self.indices[position])
+            except (UnreadableImage, SmallImage) as error:
+                skipped.append(str(error))
+            if len(skipped) - before > self.limit:
+                raise too_many(skipped[before:], len(self.indices))
+            around = order(len(self.indices), self.seed, epoch)
+            position = int(around[(int(np.flatnonzero(around == position)[0]) + 1) % len(around)])
+
+    def _flipped(self, item: Item, image: np.ndarray) -> np.ndarray:
+        epoch, position = item
+        return self.flip((self.seed, epoch, self.indices[position]), image)["image"] if self.flip else image
+
+
+class HeldOut(Dataset):
+    """Batches for lists of indices, degraded to 8 bits as a function of (seed, index) alone."""
+
+    def __init__(self, source: Photographs | Portraits, degradation: Degradation, seed: int) -> None:
+        self.source, self.degradation, self.seed = source, degradation, seed
+
+    def __getitems__(self, indices: list[int]) -> Batch | UserError:
+        try:
+            batch = self.source.fetch(indices)
+        except UserError as error:
+            return error
+        if self.degradation.steps:
+            images = batch["target"].permute(0, 2, 3, 1).numpy()
+            pairs = [self.degradation.degrade(np.ascontiguousarray(image), self.seed, i) for image, i in zip(images, indices, strict=True)]
+            batch["input"], batch["target"] = (to_batch(side) for side in zip(*pairs, strict=True))
+        return {**batch, **labels(self.source, indices)}
+
+
+def allowed(unreadable: float, n: int) -> int:
+    """How many of n images may be unusable: the given share, but a single one always, unless the share is 0."""
+    return max(1, int(unreadable * n)) if unreadable else 0
+
+
+def too_many(lines: Sequence[str], n: int) -> UserError:
+    """The error that names the first few of them."""
+    more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+    return UserError(f"{len(lines)} of {n} images are unusable, more than --data.unreadable allows: {'; '.join(lines[:3])}{more}")
+
+
+def labels(source: Photographs | Portraits, indices: Sequence[int]) -> Batch:
+    return {"index": torch.tensor(indices), "name": [source.name(index) for index in indices]}
+
+
+def to_batch(images: Sequence[np.ndarray]) -> Tensor:
+    """uint8 (H, W, 3) images -> (B, 3, H, W)."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,277 @@
+"""Image files to pixels: where files are found, how they are decoded and how they are brought to size.
+
+Everything leaves here as uint8 (H, W, 3) sRGB. EXIF orientation is applied, transparent pixels are laid over white, grey and
+palette images become RGB, 16-bit samples are rounded to 8 (v / 257), CMYK is converted as Pillow does; colour profiles are
+ignored and the first frame of several is taken.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import cv2
+import kornia_rs
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from _runtime import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {  # EXIF orientation -> numpy operation that puts the image upright
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+
+
+class UnreadableImage(UserError):
+    """A file that should be an image cannot be decoded."""
+
+
+class SmallImage(UserError):
+    """An image would have to be enlarged to reach the wanted size."""
+
+
+class ImageFiles:
+    """The images of a folder (searched recursively) or of one zip, in natural order of their relative posix paths.
+
+    Natural order compares runs of digits as numbers, so 2.jpg comes before 10.jpg and "the last 3,000" of CelebA-HQ are the same
+    files whether or not its numbers are padded. Hidden files and __MACOSX are left out, links are followed without running in
+    circles. The index is made once; a zip is opened by each process on its first read, so the object may be forked or pickled.
+
+    Raises:
+        UserError: ``root`` does not exist, is neither folder nor zip, or holds no image; ``option`` is named as the cause.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], option: str = "--data.root") -> None:
+        self.root, self.option = Path(root).expanduser(), option
+        self._archive: zipfile.ZipFile | None = None
+        self._process = -1
+        if self.root.is_dir():
+            self.zipped = False
+            found: Iterator[str] | list[str] = self._walk()
+        elif zipfile.is_zipfile(self.root):
+            self.zipped = True
+            try:
+                found = self._zip().namelist()
+            except (zipfile.BadZipFile, OSError, ValueError) as error:
+                raise UserError(f"{option} {root}: the zip file cannot be read ({_one_line(error)})") from error
+        elif self.root.exists():
+            raise UserError(f"{option} {root}: expected a folder of images or a zip file")
+        else:
+            raise UserError(f"{option} {root}: no such folder or zip file")
+        self.names = sorted({name for name in found if _is_image(name)}, key=_natural)
+        if not self.names:
+            raise UserError(f"{option} {root}: no image inside (looked recursively for {', '.join(s[1:] for s in SUFFIXES)})")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_archive": None}
+
+    def read(self, i: int) -> bytes:
+        """The bytes of file ``i``. Raises UnreadableImage."""
+        name = self.names[i]
+        try:
+            return self._zip().read(name) if self.zipped else (self.root / name).read_bytes()
+        except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise UnreadableImage(f"{self.path(i)}: cannot be read ({_one_line(error)})") from error
+
+    def path(self, i: int) -> str:
+        """Where file ``i`` is, for messages."""
+        return f"{self.root}/{self.names[i]}"
+
+    def image(self, i: int) -> np.ndarray:
+        """File ``i`` as uint8 (H, W, 3) RGB. Raises UnreadableImage."""
+        return decode(self.read(i), self.path(i))
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Width and height of file ``i`` from its header alone. Raises UnreadableImage."""
+        with _open(self.read(i) if self.zipped else self.root / self.names[i], self.path(i)) as image:
+            return image.size
+
+    def _zip(self) -> zipfile.ZipFile:
+        if self._archive is None or self._process != os.getpid():  # a forked handle shares its file position with its parent
+            self._archive, self._process = zipfile.ZipFile(self.root), os.getpid()
+        return self._archive
+
+    def _walk(self) -> Iterator[str]:
+        def refuse(error: OSError) -> None:
+            raise UserError(f"{self.option} {self.root}: cannot list {error.filename} ({error.strerror})") from error
+
+        seen = set()
+        for folder, folders, files in os.walk(self.root, followlinks=True, onerror=refuse):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders.sort()
+            yield from (Path(folder, name).relative_to(self.root).as_posix() for name in files)
+
+
+def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
+    """One image file, or its bytes, as uint8 (H, W, 3) RGB.
+
+    Plain 8-bit RGB PNGs go to kornia-rs (three times faster than OpenCV or Pillow), RGB and grey JPEGs to OpenCV, the rest to
+    Pillow; where two of them can read a file, they give the same pixels.
+
+    Args:
+        source: path of the file, or its content
+        name: what to call it in messages; the path if omitted
+
+    Raises:
+        UnreadableImage: the file is missing, damaged, truncated or not an image; the message names it.
+    """
+    if isinstance(source, bytes):
+        data, name = source, name or "image"
+    else:
+        name = name or str(source)
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            raise UnreadableImage(f"{name}: cannot be read ({_one_line(error)})") from error
+
+    shape = _plain_png(data)
+    image = _open(data, name) if shape is None else None
+    try:
+        if image is None:
+            return kornia_rs.io.decode_image_png_u8(data, shape, "rgb")
+        if image.format == "JPEG" and image.mode in ("RGB", "L"):
+            return _opencv(data, cv2.IMREAD_COLOR_RGB)
+        if _has_16_bits(image):
+            return _from_16_bits(data, image)
+        return _from_pillow(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything from SyntaxError to cv2.error over damaged data
+        raise UnreadableImage(f"{name}: not a readable image ({_one_line(error)})") from error
+
+
+def fit_square(image: np.ndarray, size: int, name: str = "image", option: str = "--data.size") -> np.ndarray:
+    """Centre-crop uint8 (H, W, 3) to a square and reduce it to (size, size, 3), each pixel the exact average of what it covers.
+
+    Raises:
+        SmallImage: the shorter side is below ``size``; nothing is ever enlarged.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    if side < size:
+        raise SmallImage(small(name, width, height, size, option))
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[top : top + side, left : left + side]
+    if side == size:
+        return np.ascontiguousarray(square)
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def small(name: str, width: int, height: int, size: int, option: str = "--data.size") -> str:
+    """The line that says an image is too small."""
+    return f"{name}: {width}x{height} pixels are too few for {option} {size}; choose at most {_power_of_two(min(width, height))}"
+
+
+def _power_of_two(side: int) -> int:
+    return 1 << (side.bit_length() - 1)
+
+
+def _open(source: bytes | Path, name: str) -> ImageFile.ImageFile:
+    """Pillow's image with only the header read."""
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = "unknown or damaged format" if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
+        raise UnreadableImage(f"{name}: not a readable image ({reason})") from error
+
+
+def _plain_png(data: bytes) -> tuple[int, int] | None:
+    """(height, width) of a PNG that is 8-bit RGB without transparent colour, orientation or excessive size; None for any other file."""
+    if data[:8] != _PNG or len(data) < 33:
+        return None
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    if (bits, colour) != (8, 2) or not 0 < width * height <= (Image.MAX_IMAGE_PIXELS or 0):
+        return None
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind in (b"tRNS", b"eXIf"):
+            return None
+        at += length + 12
+    return height, width
+
+
+def _opencv(data: bytes, flags: int) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise ValueError("damaged or truncated")
+    return pixels
+
+
+def _has_16_bits(image: ImageFile.ImageFile) -> bool:
+    """Whether the file stores 16 bits a sample, which Pillow would cut to 8 for colour images."""
+    raw = image.tile[0].args if image.tile and image.format in ("PNG", "TIFF") else ""
+    return ";16" in str(raw if isinstance(raw, str) else raw[0])
+
+
+def _from_16_bits(data: bytes, image: Image.Image) -> np.ndarray:
+    pixels = _opencv(data, cv2.IMREAD_UNCHANGED)
+    if pixels.dtype != np.uint16:
+        raise ValueError(f"unexpected {pixels.dtype} samples")
+    if pixels.ndim == 2:
+        pixels = pixels[..., None].repeat(3, axis=2)
+    rgb, alpha = pixels[..., 2::-1].astype(np.float64) / 65535, pixels[..., 3:].astype(np.float64) / 65535
+    if image.format == "PNG":  # OpenCV turns TIFF itself
+        rgb, alpha = _upright(rgb, image), _upright(alpha, image)
+    return _over_white(rgb, alpha)
+
+
+def _from_pillow(image: Image.Image) -> np.ndarray:
+    if image.mode in ("I", "F"):
+        raise ValueError("32-bit samples have no defined range")
+    upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return np.asarray(upright.convert("RGB")).copy()
+    rgba = np.asarray(upright.convert("RGBA")).astype(np.float64) / 255
+    return _over_white(rgba[..., :3], rgba[..., 3:])
+
+
+def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    return _TURNS.get(image.getexif().get(_ORIENTATION, 1), lambda a: a)(pixels)
+
+
+def _over_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    if alpha.size:
+        rgb = rgb * alpha + (1 - alpha)
+    return np.rint(rgb * 255).astype(np.uint8)
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return not hidden and not name.endswith("/") and path.suffix.lower() in SUFFIXES
+
+
+def _natural(name: str) -> tuple:
+    parts = re.split(r"(\d+)", name)
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,186 @@
+"""The named degradations: GPEN's, GFP-GAN's and the demonstration's, as lists of steps with their papers' constants.
+
+Source  gpen-paper: Yang et al., "GAN Prior Embedded Network for Blind Face Restoration in the Wild" (CVPR 2021), section 4.1. The paper
+        mixes Gaussian and motion kernels "of varying size" without further numbers: shares, sizes, sigma rule and motion bank are ours.
+        gpen-simple: yangxy/GPEN@2c73670 training/data_loader/dataset_face.py.
+        gfpgan: Wang et al., "Towards Real-World Blind Face Restoration with Generative Facial Prior" (CVPR 2021), with the numbers of
+        TencentARC/GFPGAN@7552a77 options/train_gfpgan_v1.yml (the paper's ranges are slightly narrower).
+        x4: ours, a degradation that a small network learns to undo in minutes.
+Differs Flipping is augmentation, not degradation, and stands with the data. Quality "U(60, 100) as int" is written as {60..99}.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.degradations import primitives
+from datamodules.degradations.steps import (
+    JPEG,
+    REFERENCE,
+    SMALLEST,
+    Blur,
+    Canvas,
+    ColorJitter,
+    ColorShift,
+    Down,
+    Draw,
+    Gaussian,
+    Gray,
+    Motion,
+    Noise,
+    Round,
+    Step,
+    Up,
+)
+
+Parameters = dict[str, Draw]  # step name -> its draw, for one image
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """An ordered list of steps, applied exactly to one image (validation, test) or to a batch on the device (training).
+
+    Both ways return the input and the target, because a recipe may change the target too (gpen-simple makes some grey).
+
+    Example:
+        >>> d = DEGRADATIONS["gfpgan"]
+        >>> degraded, target = d.degrade(image, seed=0, index=7)  # uint8 (H, H, 3), always the same
+        >>> parameters = [d.sample((seed, epoch, i), size=64) for i in indices]  # in a worker or in the main process
+        >>> degraded, target = d.degrade_batch(images, parameters)  # float (B, 3, 64, 64) in [-1, 1]
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        names = [step.name for step in self.steps]
+        if len(set(names)) < len(names):
+            raise ValueError(f"degradation {self.name}: every step needs a random stream of its own, got {names}")
+
+    def sample(self, key: Sequence[int], size: int, held_out: bool = False) -> Parameters:
+        """All random choices of one image: a pure function of the arguments.
+
+        Args:
+            key: non-negative integers that name the image: (seed, epoch, index) in training, (seed, index) for held-out images.
+            size: of the image, in pixels; constants in pixels scale with size / 512.
+            held_out: draw motion kernels from the bank that training never sees.
+        """
+        return {step.name: step.draw(np.random.default_rng([*key, zlib.crc32(step.name.encode())]), size, held_out) for step in self.steps}
+
+    def degrade(self, image: np.ndarray, seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The held-out image `index`, degraded: the same for every run, process, batch size and worker.
+
+        Args:
+            image: uint8 (H, H, 3) RGB.
+
+        Returns:
+            Input and target, uint8 (H, H, 3) RGB.
+        """
+        check_image(image)
+        return self.apply(image, self.sample((seed, index), len(image), held_out=True))
+
+    def apply(self, image: np.ndarray, parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+        """`degrade` with parameters drawn before, by `sample` at this image's size."""
+        check_image(image)
+        x = target = primitives.to_float(image)
+        for step in self.steps:
+            x = step.one(x, parameters[step.name])
+            if step.both:
+                target = step.one(target, parameters[step.name])
+        return primitives.to_uint8(x), primitives.to_uint8(target)
+
+    @torch.no_grad()
+    def degrade_batch(self, images: Tensor, parameters: Sequence[Parameters]) -> tuple[Tensor, Tensor]:
+        """A training batch, degraded on its device in float32.
+
+        The parameters alone decide an image's result, whatever the batch, up to float32 rounding (which JPEG can turn into a grey level
+        here and there). Noise comes from the device's own generator, seeded per image, so a CPU and a GPU draw different noise. The
+        result is on the 8-bit grid only where the recipe ends on it.
+
+        Args:
+            images: (B, 3, H, H) in [-1, 1].
+            parameters: one `sample` per image, at this size.
+
+        Returns:
+            Input and target, float32 (B, 3, H, H) in [-1, 1].
+
+        Raises:
+            ValueError: the images are not square RGB, or not one set of parameters each.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+            raise ValueError(f"expected images in [-1, 1] as (B, 3, H, H), got {tuple(images.shape)}")
+        if len(parameters) != len(images):
+            raise ValueError(f"expected parameters for each of {len(images)} images, got {len(parameters)}")
+        x = target = Canvas((images.float() + 1) / 2, [images.shape[-1]] * len(images))
+        for step in self.steps:
+            draws = [p[step.name] for p in parameters]
+            x = step.many(x, draws)
+            if step.both:
+                target = step.many(target, draws)
+        return x.images * 2 - 1, target.images * 2 - 1
+
+    @property
+    def protocol(self) -> str:
+        """One line that says what is done, for the footnote of a table."""
+        if not self.steps:
+            return f"{self.name}: the input is the target"
+        return (
+            f"{self.name}: {', '.join(map(str, self.steps))}; kernel sizes, extents and blur sigmas in pixels of a {REFERENCE} image, "
+            f"scaled with size/{REFERENCE} (kernels odd, at least 3); down leaves at least {SMALLEST} pixels; noise and quality unscaled; "
+            "bilinear resizes without antialias, mirrored border, libjpeg 4:2:0, result on 8 bits"
+        )
+
+
+def check_image(image: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1]:
+        raise ValueError(f"expected a square RGB image as uint8 (H, H, 3), got {image.dtype} {image.shape}")
+
+
+DEGRADATIONS = {
+    degradation.name: degradation
+    for degradation in (
+        Degradation(
+            "gpen-paper",
+            (
+                Blur({Gaussian(size=(7, 41)): 0.5, Motion(extent=(5, 41)): 0.5}),
+                Down((10, 200)),
+                Noise((0, 25), per_channel=True),
+                JPEG((5, 50)),
+                Up(),
+            ),
+        ),
+        Degradation(
+            "gpen-simple",
+            (
+                Gray(0.2, both=True),
+                Blur({Gaussian(size=(41, 41), sigma=(0.1, 10), anisotropic=0.5): 1}),
+                Down((0.8, 8)),
+                Noise((0, 20)),
+                JPEG((60, 99)),
+                Up(),
+            ),
+        ),
+        Degradation(
+            "gfpgan",
+            (
+                Blur({Gaussian(size=(41, 41), sigma=(0.1, 10), anisotropic=0.5): 1}),
+                Down((0.8, 8)),
+                Noise((0, 20)),
+                JPEG((60, 99)),
+                Up(),
+                ColorShift(0.3, 20),
+                Gray(0.01),
+                ColorJitter(0.3, brightness=(0.5, 1.5), contrast=(0.5, 1.5), saturation=(0, 1.5), hue=(-0.1, 0.1)),
+                Round(),
+            ),
+        ),
+        Degradation("x4", (Blur({Gaussian(size=(49, 49), sigma=(8, 8)): 1}), Down((4, 4)), Noise((0, 5)), JPEG((60, 100)), Up())),
+        Degradation("none", ()),
+    )
+}

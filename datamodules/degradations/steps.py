@@ -1,0 +1,313 @@
+"""The steps of a degradation. Each draws its parameters once and applies them in two ways: to one image exactly, to a batch on the device.
+
+A step's numbers are the paper's, at 512 pixels. What is measured in pixels (kernel sizes, sigmas of blur) scales with size / 512; ratios,
+noise and quality do not. `draw` sees a generator that belongs to this step alone, so a new step or option shifts no other step's stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import functional as TF
+
+from datamodules.degradations import primitives
+from datamodules.degradations.motion import motion_bank, scaled_size
+
+Range = tuple[float, float]
+Draw = dict[str, Any]  # one step's random choices for one image: plain numbers and NumPy arrays
+
+REFERENCE = 512  # pixels that the papers' constants belong to
+SMALLEST = 4  # pixels that down-sampling leaves at least
+
+
+class Canvas(NamedTuple):
+    """Square images of different sizes in one tensor: image i fills the top left `sizes[i]` pixels of `images` (B, 3, N, N) in [0, 1]."""
+
+    images: Tensor
+    sizes: list[int]
+
+
+class Step:
+    name: ClassVar[str]  # of its random stream
+    both = False  # applied to the target too
+
+    def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        """All random choices for one image of `size` pixels; `held_out` asks for what training never sees."""
+        return {}
+
+    def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
+        """Exact: float32 (H, W, 3) RGB in [0, 1] -> the same."""
+        raise NotImplementedError
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+        """Batched, on the canvas's device."""
+        raise NotImplementedError
+
+
+# ---------------------------------------------------------------------------------------------------------------- blur
+@dataclass(frozen=True)
+class Gaussian:
+    """Gaussian kernels: odd size drawn uniformly, sigma uniform, per axis and turned by U(-pi, pi) with probability `anisotropic`."""
+
+    size: tuple[int, int]
+    sigma: Range | None = None  # None: follows from the drawn size by OpenCV's rule
+    anisotropic: float = 0.0
+
+    @property
+    def largest(self) -> int:
+        return self.size[1]
+
+    def draw(self, rng: np.random.Generator, scale: float, held_out: bool) -> np.ndarray:
+        low, high = self.size
+        size = low + 2 * int(rng.integers((high - low) // 2 + 1))
+        default = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
+        sigma_x, sigma_y = scale * rng.uniform(*(self.sigma or (default, default)), size=2)
+        theta = rng.uniform(-math.pi, math.pi)
+        turned = rng.random() < self.anisotropic
+        return primitives.gaussian_kernel(scaled_size(size, scale), sigma_x, *((sigma_y, theta) if turned else ()))
+
+    def __str__(self) -> str:
+        low, high = self.size
+        size = f"size {high}" if low == high else f"odd size U[{low}, {high}]"
+        sigma = "sigma 0.3 ((size - 1) / 2 - 1) + 0.8" if self.sigma is None else f"sigma {uniform(self.sigma)}"
+        return f"Gaussian ({size}, {sigma}" + (f", anisotropic {self.anisotropic:g})" if self.anisotropic else ")")
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A bank of 1,000 motion kernels, drawn from uniformly; held-out images use another bank."""
+
+    extent: tuple[int, int]
+    seeds: tuple[int, int] = (0, 1)  # of the banks for training and for held-out images
+
+    @property
+    def largest(self) -> int:
+        return self.extent[1]
+
+    def draw(self, rng: np.random.Generator, scale: float, held_out: bool) -> np.ndarray:
+        bank = motion_bank(self.seeds[held_out], self.extent, scale)
+        return bank[rng.integers(len(bank))]
+
+    def __str__(self) -> str:
+        return f"motion (odd extent U[{self.extent[0]}, {self.extent[1]}], banks {self.seeds[0]} and {self.seeds[1]} of 1000)"
+
+
+@dataclass(frozen=True)
+class Blur(Step):
+    """Correlation with a kernel drawn from one of several families, of given probabilities; mirrored border."""
+
+    name = "blur"
+    kernels: dict[Gaussian | Motion, float]
+
+    def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        scale = size / REFERENCE
+        family = list(self.kernels)[rng.choice(len(self.kernels), p=list(self.kernels.values()))]
+        largest = max(scaled_size(kernel.largest, scale) for kernel in self.kernels)
+        return {"kernel": primitives.padded(family.draw(rng, scale, held_out), largest)}  # one size, so that a batch stacks
+
+    def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
+        return primitives.blur(image, draw["kernel"])
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+        kernels = torch.from_numpy(np.stack([draw["kernel"] for draw in draws]))
+        return canvas._replace(images=primitives.blur_batch(canvas.images, kernels))
+
+    def __str__(self) -> str:
+        parts = [str(kernel) if share == 1 else f"{share:g} {kernel}" for kernel, share in self.kernels.items()]
+        return "blur " + " + ".join(parts)
+
+
+# -------------------------------------------------------------------------------------------------------------- resize
+class Resize(Step):
+    def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
+        return primitives.resize(image, draw["size"], draw["size"])
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+        sizes = [draw["size"] for draw in draws]
+        return Canvas(primitives.resize_batch(canvas.images, canvas.sizes, sizes, draws[0]["canvas"]), sizes)
+
+
+@dataclass(frozen=True)
+class Down(Resize):
+    """Bilinear, without antialias, to floor(size / r) pixels, r ~ U(ratio); r below 1 enlarges."""
+
+    name = "down"
+    ratio: Range
+
+    def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        largest = max(SMALLEST, int(size // self.ratio[0]))
+        # the canvas holds the largest size of the recipe in whole JPEG blocks, so no image depends on its batch
+        return {"size": max(SMALLEST, int(size // rng.uniform(*self.ratio))), "canvas": 16 * math.ceil(largest / 16)}
+
+    def __str__(self) -> str:
+        return f"down {uniform(self.ratio)}"
+
+
+@dataclass(frozen=True)
+class Up(Resize):
+    """Bilinear, back to the image's own size."""
+
+    name = "up"
+
+    def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        return {"size": size, "canvas": size}
+
+    def __str__(self) -> str:
+        return "up"
+
+
+# ---------------------------------------------------------------------------------------------------------- noise, JPEG
+@dataclass(frozen=True)
+class Noise(Step):
+    """Gaussian noise on 0..255, independent in each channel, sigma ~ U(sigma) per image, or per channel; clipped."""
+
+    name = "noise"
+    sigma: Range
+    per_channel: bool = False
+
+    def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        seed = int(rng.integers(2**63))
+        sigma = rng.uniform(*self.sigma, size=3) if self.per_channel else np.full(3, rng.uniform(*self.sigma))
+        return {"sigma": sigma.astype(np.float32), "seed": seed}
+
+    def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
+        noise = np.random.default_rng(draw["seed"]).standard_normal(image.shape, dtype=np.float32)
+        return primitives.add_noise(image, noise, draw["sigma"])
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+        images, sizes = canvas
+        noise = primitives.normal_batch([draw["seed"] for draw in draws], sizes, images.shape[-1], images.device)
+        sigma = torch.from_numpy(np.stack([draw["sigma"] for draw in draws])).to(images.device)
+        return canvas._replace(images=(images + noise * (sigma / 255)[..., None, None]).clamp(0, 1))
+
+    def __str__(self) -> str:
+        return f"noise {uniform(self.sigma)}" + (" per channel" if self.per_channel else "")
+
+
+@dataclass(frozen=True)
+class JPEG(Step):
+    """4:2:0, integer quality drawn uniformly from both ends inclusive; leaves 8 bits. libjpeg exactly, kornia's codec in batches."""
+
+    name = "jpeg"
+    quality: tuple[int, int]
+
+    def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        return {"quality": int(rng.integers(self.quality[0], self.quality[1], endpoint=True))}
+
+    def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
+        return primitives.jpeg(image, draw["quality"])
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+        whole = primitives.repeat_edges(canvas.images, canvas.sizes)
+        return canvas._replace(images=primitives.jpeg_batch(whole, [draw["quality"] for draw in draws]))
+
+    def __str__(self) -> str:
+        return f"JPEG quality U{{{self.quality[0]}..{self.quality[1]}}}"
+
+
+@dataclass(frozen=True)
+class Round(Step):
+    """To 8 bits."""
+
+    name = "round"
+
+    def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
+        return primitives.to_float(primitives.to_uint8(image))
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+        return canvas._replace(images=primitives.round_8bit(canvas.images))
+
+    def __str__(self) -> str:
+        return "8 bits"
+
+
+# -------------------------------------------------------------------------------------------------------------- colour
+@dataclass(frozen=True)
+class Gray(Step):
+    """With a probability, 0.299 R + 0.587 G + 0.114 B on all channels; of the target too if `both`."""
+
+    name = "gray"
+    probability: float
+    both: bool = False
+
+    def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        return {"on": bool(rng.random() < self.probability)}
+
+    def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
+        return primitives.gray(image) if draw["on"] else image
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+        on = torch.tensor([draw["on"] for draw in draws], device=canvas.images.device)[:, None, None, None]
+        return canvas._replace(images=torch.where(on, primitives.gray_batch(canvas.images), canvas.images))
+
+    def __str__(self) -> str:
+        return f"gray {self.probability:g}" + (" of input and target" if self.both else "")
+
+
+@dataclass(frozen=True)
+class ColorShift(Step):
+    """With a probability, U(-shift, shift) / 255 added to each channel; clipped."""
+
+    name = "color_shift"
+    probability: float
+    shift: float
+
+    def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        shift = rng.uniform(-self.shift, self.shift, size=3) / 255
+        return {"shift": np.float32(shift * (rng.random() < self.probability))}
+
+    def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
+        return np.clip(image + draw["shift"], 0, 1)
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+        shift = torch.from_numpy(np.stack([draw["shift"] for draw in draws])).to(canvas.images.device)
+        return canvas._replace(images=(canvas.images + shift[..., None, None]).clamp(0, 1))
+
+    def __str__(self) -> str:
+        return f"colour shift {self.probability:g} of +-{self.shift:g}"
+
+
+@dataclass(frozen=True)
+class ColorJitter(Step):
+    """With a probability, brightness, contrast, saturation and hue changed in random order, each by a uniform factor (torchvision)."""
+
+    name = "color_jitter"
+    probability: float
+    brightness: Range
+    contrast: Range
+    saturation: Range
+    hue: Range
+
+    def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        changes = [(name, rng.uniform(*getattr(self, name))) for name in ("brightness", "contrast", "saturation", "hue")]
+        order = rng.permutation(len(changes))
+        return {"changes": [changes[i] for i in order] if rng.random() < self.probability else []}
+
+    def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
+        # float64: the sum behind the contrast's mean must not depend on the number of threads
+        changed = self.jitter(torch.from_numpy(image).double().permute(2, 0, 1), draw)
+        return np.ascontiguousarray(changed.permute(1, 2, 0).numpy(), dtype=np.float32)
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+        return canvas._replace(images=torch.stack([self.jitter(image, draw) for image, draw in zip(canvas.images, draws, strict=True)]))
+
+    def jitter(self, image: Tensor, draw: Draw) -> Tensor:
+        for name, factor in draw["changes"]:
+            image = getattr(TF, f"adjust_{name}")(image, factor)
+        return image
+
+    def __str__(self) -> str:
+        ranges = ", ".join(f"{name} {uniform(getattr(self, name))}" for name in ("brightness", "contrast", "saturation", "hue"))
+        return f"colour jitter {self.probability:g} ({ranges})"
+
+
+def uniform(limits: Range) -> str:
+    """How a range reads in a protocol."""
+    low, high = limits
+    return f"{low:g}" if low == high else f"U({low:g}, {high:g})"

@@ -1,0 +1,300 @@
+"""The face data module: photographs from a folder or zip, or rendered portraits, with their degraded versions.
+
+Training follows one endless stream (sampler.py); its images are degraded in batch on the device, from (train seed, epoch, index).
+Held-out images are degraded in the data set to 8 bits, from (seed, index), so that every method, run, world size and device sees
+the same ones. Pixels are uint8 until ``on_after_batch_transfer`` turns them into float32 in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from _runtime import UserError
+from datamodules.datasets import Batch, HeldOut, Photographs, Portraits, Training, allowed, too_many
+from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, small
+from datamodules.degradations import DEGRADATIONS
+from datamodules.sampler import Stream
+
+log = logging.getLogger(__name__)
+
+
+class FaceData(LightningDataModule):
+    """Faces to train and validate on: photographs, or portraits rendered on the fly where no root is given.
+
+    Batches are dicts: ``target`` and, unless the degradation is "none", ``input`` as float32 (B, 3, size, size) in [-1, 1];
+    ``index`` (B,) long; ``name`` list of B file names; for portraits also ``mask`` (B, size, size), ``landmarks`` (B, 5, 2) and
+    ``attributes`` (B, A). The fit command sets ``train_seed`` (order, flips and degradations of training) and ``start_iteration``
+    (batches already trained on) before training starts.
+
+    Args:
+        root: folder (searched recursively) or zip of aligned faces; none renders portraits
+        size: side of the square images in pixels, a power of two from 16; larger images are cropped and reduced, smaller ones refused
+        batch_size: training images per iteration, total over all processes
+        degradation: how inputs are made from targets: a name from the table of degradations, or none
+        val_root: folder or zip to validate on instead of a part of root
+        val_split: which images are held out: random (fixed by seed), last (in natural order), or a text file with one name per line
+        val_images: number of held-out images; a text file's own number counts instead
+        val_batch_size: validation images per step and process
+        flip: mirror one training photograph in two
+        workers: processes that load data, per training process; 0 loads in the training process itself
+        seed: fixes the held-out images, their degradations and the portraits; independent of the training seed
+        portraits: number of training portraits in an epoch
+        unreadable: share of the files, 0 to 1, that may be unusable (damaged or too small); above it the run ends
+
+    Raises:
+        UserError: an option cannot work; what depends on files is found out in ``setup``.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        *,
+        size: int = 512,
+        batch_size: int = 4,
+        degradation: str = "gpen-paper",
+        val_root: str | None = None,
+        val_split: str = "random",
+        val_images: int = 256,
+        val_batch_size: int = 16,
+        flip: bool = True,
+        workers: int = 2,
+        seed: int = 0,
+        portraits: int = 100_000,
+        unreadable: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.options: Any = self.hparams
+        if size < 16 or size & (size - 1):
+            raise UserError(f"--data.size {size}: expected a power of two from 16 on, e.g. 64, 256 or 512")
+        for option, value, least in (
+            ("batch_size", batch_size, 1),
+            ("val_batch_size", val_batch_size, 1),
+            ("val_images", val_images, 1),
+            ("portraits", portraits, 1),
+            ("workers", workers, 0),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise UserError(f"--data.{option} {value}: expected at least {least}")
+        if not 0 <= unreadable <= 1:
+            raise UserError(f"--data.unreadable {unreadable}: expected a share of the files, 0 to 1")
+        if degradation not in DEGRADATIONS:
+            near = difflib.get_close_matches(degradation, DEGRADATIONS, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UserError(f"--data.degradation {degradation}: no such degradation; {hint}known are {', '.join(DEGRADATIONS)}")
+        if val_split not in ("random", "last") and not Path(val_split).is_file():
+            raise UserError(f"--data.val_split {val_split}: expected random, last or a text file with one image name per line")
+
+        self.degradation = DEGRADATIONS[degradation]
+        self.train_seed = 0
+        self.start_iteration = 0
+        self.train_source: Photographs | Portraits
+        self.val_source: Photographs | Portraits
+        self.train_indices: Sequence[int] = ()
+        self.val_indices: Sequence[int] = ()
+        self.skipped: dict[str, None] = {}  # ordered set of the lines about unusable training images
+
+    # -- what there is ---------------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        """Index the files, choose and check the held-out images, look at the sizes of some training images; once."""
+        if not self.val_indices:
+            files = None if self.options.root is None else ImageFiles(self.options.root)
+            val_files = files if self.options.val_root is None else ImageFiles(self.options.val_root, "--data.val_root")
+            if files is None:  # even streams train, odd ones validate: no seed's held-out portraits are another's training portraits
+                self.train_source = Portraits(2 * self.options.seed, self.options.size)
+                self.train_indices = range(self.options.portraits)
+            if val_files is None:
+                self.val_source = Portraits(2 * self.options.seed + 1, self.options.size)
+                self.val_indices = range(self.options.val_images)
+            else:
+                self._setup_photographs(files, val_files)
+        _, world = self._processes()
+        if len(self.val_indices) < world:
+            raise UserError(f"--data.val_images: {len(self.val_indices)} held-out images are too few for {world} processes")
+
+    def _setup_photographs(self, files: ImageFiles | None, val_files: ImageFiles) -> None:
+        held_out = self._choose(val_files, everything=val_files is not files)
+        if files is not None:
+            paths = {os.path.realpath(val_files.root) + "/" + val_files.names[i] for i in held_out}
+            root = os.path.realpath(files.root)
+            train = [i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths]  # also where one root is inside the other
+            if not train:
+                raise UserError(f"--data.root {self.options.root}: all {len(files)} images are held out, none is left to train on")
+            self.train_source, self.train_indices = Photographs(files, self.options.size), train
+            self._glance(files, train)
+        self._glance(val_files, held_out)
+        self.val_source = Photographs(val_files, self.options.size)
+        self.val_indices = self._readable(self.val_source, held_out)
+
+    def _choose(self, files: ImageFiles, everything: bool) -> list[int]:
+        """Indices of the images to hold out, in the order of the files; ``everything`` allows to take all."""
+        split, wanted, n = self.options.val_split, self.options.val_images, len(files)
+        if split not in ("random", "last"):
+            return listed(Path(split), files)
+        if wanted >= n and not everything:
+            raise UserError(
+                f"--data.val_images {wanted}: {files.root} has only {n} image{'s' * (n > 1)}; hold out fewer, or name a --data.val_root"
+            )
+        if split == "last":
+            return list(range(max(0, n - wanted), n))
+        return sorted(sorted(range(n), key=lambda i: hashlib.sha256(f"{self.options.seed}:{files.names[i]}".encode()).digest())[:wanted])
+
+    def _glance(self, files: ImageFiles, indices: Sequence[int]) -> None:
+        """Refuse a set of too small images before long work starts, from the headers of up to 64 of them."""
+        for i in indices[:: -(-len(indices) // 64)]:
+            try:
+                width, height = files.size(i)
+            except UnreadableImage:
+                continue  # counted when its turn comes
+            if min(width, height) < self.options.size:
+                raise SmallImage(small(files.path(i), width, height, self.options.size))
+
+    def _readable(self, source: Photographs, indices: list[int]) -> list[int]:
+        """Decode every held-out image once; leave out and name the damaged ones. Raises UserError."""
+
+        def problem(i: int) -> str | None:
+            try:
+                source.load(i)
+            except UnreadableImage as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            hidden = self._processes()[0] > 0
+            checks = tqdm(pool.map(problem, indices), "checking held-out images", len(indices), leave=False, delay=2, disable=hidden)
+            problems = dict(zip(indices, checks, strict=True))
+        bad = [line for line in problems.values() if line]
+        if len(bad) > allowed(self.options.unreadable, len(indices)) or len(bad) == len(indices):
+            raise too_many(bad, len(indices))
+        if bad and not hidden:
+            log.warning("%d of %d held-out images skipped: %s", len(bad), len(indices), "; ".join(bad[:3]))
+        return [i for i in indices if not problems[i]]
+
+    @property
+    def val_names(self) -> list[str]:
+        """Names of the held-out images in the order of their index; known after `setup`."""
+        assert self.val_source is not None
+        return [self.val_source.name(index) for index in self.val_indices]
+
+    def describe(self) -> dict[str, Any]:
+        """What is trained and validated on: sources, counts, degradation and the held-out list's hash; plain values. Calls ``setup``."""
+        self.setup()
+        names = [self.val_source.name(i) for i in self.val_indices]
+        return {
+            "source": self.options.root or "portraits",
+            "val_source": self.options.val_root or self.options.root or "portraits",
+            "size": self.options.size,
+            "train": len(self.train_indices),
+            "val": len(self.val_indices),
+            "val_list": hashlib.sha256("\n".join(names).encode()).hexdigest()[:12],
+            "seed": self.options.seed,
+            "degradation": self.options.degradation,
+            "protocol": self.degradation.protocol,
+        }
+
+    # -- loading ---------------------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world = self._processes()
+        stream = Stream(
+            len(self.train_indices), self.options.batch_size, seed=self.train_seed, start=self.start_iteration, rank=rank, world=world
+        )
+        dataset = Training(
+            self.train_source,
+            self.train_indices,
+            self.degradation,
+            seed=self.train_seed,
+            flip=self.options.flip,
+            unreadable=self.options.unreadable,
+        )
+        return self._loader(dataset, batch_sampler=stream)
+
+    def val_dataloader(self) -> DataLoader:
+        rank, world = self._processes()
+        share = [self.val_indices[k] for k in range(rank, len(self.val_indices), world)]  # unpadded: each image counts once
+        dataset = HeldOut(self.val_source, self.degradation, self.options.seed)
+        return self._loader(dataset, sampler=share, batch_size=self.options.val_batch_size)
+
+    test_dataloader = val_dataloader
+
+    def _loader(self, dataset: Dataset, **how: Any) -> DataLoader:
+        workers = self.options.workers
+        return DataLoader(
+            dataset,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_single_threaded,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **how,
+        )
+
+    def _processes(self) -> tuple[int, int]:
+        """This process's rank and the number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    # -- batches ---------------------------------------------------------------------------------------------------------------
+
+    def on_before_batch_transfer(self, batch: Batch | UserError, dataloader_idx: int) -> Batch:
+        """Raise what a worker found the user has to act on; count and name unusable training images."""
+        if isinstance(batch, UserError):
+            raise UserError(str(batch))  # a new one: raising the batch itself ties it and the loader's workers into a reference cycle
+        for line in batch.pop("skipped", ()):
+            if line not in self.skipped:
+                self.skipped[line] = None
+                log.warning("skipped %s (%d unusable of %d so far)", line, len(self.skipped), len(self.train_indices))
+        if len(self.skipped) > allowed(self.options.unreadable, len(self.train_indices)):
+            raise too_many(list(self.skipped), len(self.train_indices))
+        return batch
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """To float32 in [-1, 1] on the device; degrade the training images there."""
+        for key in batch.keys() & {"target", "input"}:
+            batch[key] = batch[key].float().div_(127.5).sub_(1)
+        draws = batch.pop("draws", ())
+        if draws:
+            batch["input"], batch["target"] = self.degradation.degrade_batch(batch["target"], draws)
+        return batch
+
+
+def listed(path: Path, files: ImageFiles) -> list[int]:
+    """Indices of the images a text file names, one per line, by path below the root or by a unique file name; suffixes may be left out."""
+    found: dict[str, list[int]] = {}
+    for i, name in enumerate(files.names):
+        for key in {name, os.path.splitext(name)[0], PurePosixPath(name).name, PurePosixPath(name).stem}:
+            found.setdefault(key, []).append(i)
+    chosen = set()
+    for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
+        name = line.strip()
+        if name and not name.startswith("#"):
+            matches = [i for i in found.get(name, ()) if files.names[i] == name] or found.get(name, [])
+            if len(matches) != 1:
+                what = "no such image" if not matches else f"{len(matches)} images of that name"
+                raise UserError(f"--data.val_split {path}, line {number}: {what} in {files.root}: {name}")
+            chosen.add(matches[0])
+    if not chosen:
+        raise UserError(f"--data.val_split {path}: names no image")
+    return sorted(chosen)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _single_threaded(worker: int) -> None:
+    cv2.setNumThreads(0)  # torch limits its own threads in workers by itself

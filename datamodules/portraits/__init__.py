@@ -1,0 +1,15 @@
+"""Portraits: a procedural face data set whose pose, expression, parsing, landmarks and edits are known exactly.
+
+A face is a row of named scalars; rendering it is arithmetic per pixel: a ray meets the head and the shell of hair, and what is on
+them is drawn by signed distances in the coordinates of the head, so a feature keeps its place when the head turns. The picture
+is aligned as in FFHQ: eyes near 47 % of the height, the head filling most of the frame, the background fixed to the frame.
+
+Same bytes  Every step that reaches a pixel is an operation IEEE 754 rounds correctly (+ - * / sqrt, comparisons, floor), one per kernel,
+            with no reduction; so an image depends on (seed, index) alone: not on its batch, the number of threads or the device.
+Left, right as in the picture: l_eye is the eye at the left of the picture, and positive yaw turns the face to the right of the picture.
+"""
+
+from datamodules.portraits.drawing import LABELS, Portraits, render
+from datamodules.portraits.parameters import ATTRIBUTES, Parameters, counterfactual, sample_parameters
+
+__all__ = ["ATTRIBUTES", "LABELS", "Parameters", "Portraits", "counterfactual", "render", "sample_parameters"]

@@ -1,0 +1,96 @@
+"""Parameters in, pictures with their truth out."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from _runtime import UserError
+from datamodules.portraits import scene
+from datamodules.portraits.geometry import Pose, Scalars, Window, take
+from datamodules.portraits.glasses import Glasses
+from datamodules.portraits.hair import Hair
+from datamodules.portraits.head import LABEL, LABELS, Face, pixels
+from datamodules.portraits.parameters import ATTRIBUTES, RANGES, Parameters
+
+PIXELS_AT_ONCE = 131072  # per plane: more falls out of a core's cache, less is all dispatch; an accelerator takes everything at once
+
+
+class Portraits(TypedDict):
+    """What `render` returns."""
+
+    image: Tensor  # uint8 (B, 3, H, W), RGB
+    mask: Tensor  # uint8 (B, H, W), indices of LABELS
+    landmarks: Tensor  # float32 (B, 5, 2): left eye, right eye, nose, left and right mouth corner; pixels (x, y), 0 = first pixel's middle
+    attributes: Tensor  # float32 (B, len(ATTRIBUTES))
+
+
+@torch.no_grad()
+def render(parameters: Parameters, size: int) -> Portraits:
+    """Draw the portraits of `parameters`, each value (B,), as size x size pictures, on the device of the parameters.
+
+    Raises: UserError for a size outside 16 .. 1024 or missing parameters.
+    """
+    if not 16 <= size <= 1024:
+        raise UserError(f"portraits are rendered at 16 to 1024 pixels, got size {size}")
+    if missing := RANGES.keys() - parameters.keys():
+        raise UserError(f"portraits: missing parameters {', '.join(sorted(missing))}; start from sample_parameters")
+    columns = {name: parameters[name].view(-1, 1, 1) for name in RANGES}
+    count, device = len(columns["yaw"]), columns["yaw"].device
+    image = torch.empty(count, 3, size, size, dtype=torch.uint8, device=device)
+    mask = torch.zeros(count, size, size, dtype=torch.uint8, device=device)
+    landmarks = torch.empty(count, 5, 2, device=device)
+    area = size * size
+    together = max(PIXELS_AT_ONCE // area, 1) if device.type == "cpu" else count
+    rows = size if device.type != "cpu" else min(max(PIXELS_AT_ONCE // size, 16), size)
+    everyone = _Portrait(columns)
+    for first in range(0, count, together):
+        chunk = slice(first, min(first + together, count))
+        portrait = take(everyone, chunk)
+        for top in range(0, size, rows):
+            band = Window(top, min(top + rows, size), 0, size)
+            portrait.draw(band, size, image[chunk, :, band.top : band.bottom], mask[chunk, band.top : band.bottom])
+    for i, (x, y) in enumerate(everyone.face.landmarks):
+        landmarks[:, i, 0] = (x.view(-1) + 1.0) * (0.5 * size) - 0.5
+        landmarks[:, i, 1] = (1.0 - y.view(-1)) * (0.5 * size) - 0.5
+    attributes = torch.stack([parameters[name] for name in ATTRIBUTES], dim=1)
+    return Portraits(image=image, mask=mask, landmarks=landmarks, attributes=attributes)
+
+
+class _Portrait:
+    """A few images' scene."""
+
+    def __init__(self, p: Scalars) -> None:
+        self.p, self.pose = p, Pose(p)
+        self.colours = scene.prepare(p, self.pose)
+        self.body = scene.Body(p, self.pose)
+        self.face = Face(p, self.colours, self.pose)
+        self.hair = Hair(p, self.colours, self.pose)
+        self.glasses = Glasses(p, self.colours, self.pose)
+
+    def draw(self, window: Window, size: int, image: Tensor, label: Tensor) -> None:
+        """Draw the rows of `window` into image (b, 3, h, w) and label (b, h, w), back to front."""
+        p, g = self.p, self.colours
+        x, y = window.coordinates(size, label.device)
+        rgb = scene.background(p, g, x, y, 0.5 * size)
+        hair = pixels(self.hair.box(), size).within(window)
+        if bool((self.hair.long > 0).any()) and not hair.empty:
+            self.hair.draw_back(hair, size, hair.of(rgb, window), hair.of(label, window))
+        low = Window(int((1.0 - float(self.body.top.max())) * 0.5 * size) - 4, size, 0, size).within(window)
+        if not low.empty:
+            x, y = low.coordinates(size, label.device)
+            scene.draw_body(p, g, self.body, low.of(rgb, window), low.of(label, window), x, y, 0.5 * size, (LABEL["neck"], LABEL["cloth"]))
+        head = pixels(self.pose.box((0.0, -0.02, 0.05), (p["head_width"] + 0.16, 1.06, 1.05)), size).within(window)
+        if not head.empty:
+            skull, cover = self.face.draw(head, size, head.of(rgb, window), head.of(label, window))
+            part = pixels(self.glasses.box(), size).within(head)
+            if bool((p["glasses"] > 0).any()) and not part.empty:
+                self.glasses.draw(part, size, part.of(skull, head), part.of(cover, head), part.of(rgb, window), part.of(label, window))
+        if bool((self.hair.present > 0).any()) and not hair.empty:
+            self.hair.draw_front(hair, size, hair.of(rgb, window), hair.of(label, window))
+        image.copy_(rgb.clamp_(0.0, 1.0).sqrt_().mul_(255.0).add_(0.5))
+
+
+__all__ = ["LABELS", "Portraits", "render"]

@@ -1,0 +1,60 @@
+"""Which item is trained on when: one infinite stream that depends on the seed alone.
+
+Position p of the stream is item ``order(n, seed, p // n)[p % n]``; batch b is positions b * B to (b + 1) * B - 1, cut into equal
+consecutive shares for the processes. So the batches do not depend on the number of processes, an epoch's rest is not dropped but
+joins the next one, and resuming is starting at a later b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from _runtime import UserError
+
+Item = tuple[int, int]  # (epoch, index)
+
+
+def order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of range(n) that an epoch goes through."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+class Stream(Sampler[list[Item]]):
+    """Batches of (epoch, index) without end, from batch ``start`` on: one process's share of each.
+
+    Args:
+        n: number of items
+        batch_size: items in a batch, over all processes
+        seed: seed of the order
+        start: first batch, that is, the number of batches already trained on
+        rank: this process
+        world: number of processes
+
+    Raises:
+        UserError: the batch does not divide by the number of processes.
+    """
+
+    def __init__(self, n: int, batch_size: int, *, seed: int = 0, start: int = 0, rank: int = 0, world: int = 1) -> None:
+        if batch_size % world:
+            raise UserError(
+                f"--data.batch_size {batch_size} is the total over all processes and does not divide by {world};"
+                f" choose e.g. {max(1, round(batch_size / world)) * world}"
+            )
+        self.n, self.batch_size, self.seed, self.start, self.rank, self.world = n, batch_size, seed, start, rank, world
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        share = self.batch_size // self.world
+        position = self.start * self.batch_size + self.rank * share
+        epoch, indices = -1, np.empty(0)
+        while True:
+            batch = []
+            for p in range(position, position + share):
+                if p // self.n != epoch:
+                    epoch = p // self.n
+                    indices = order(self.n, self.seed, epoch)
+                batch.append((epoch, int(indices[p % self.n])))
+            yield batch
+            position += self.batch_size

@@ -1,0 +1,153 @@
+"""Score restoration checkpoints on held-out images, one row each: python -m experiments.evaluate --checkpoint A [B ...].
+
+Without --data options every checkpoint is scored on the held-out images that the first one was trained beside. With
+--data.root DIR_OR_ZIP that was not trained on, all its images are used.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ActionYesNo, ArgumentError
+from tqdm import tqdm
+
+from _runtime import UserError, write_text
+from callbacks.grid import save_png, tile
+from callbacks.metrics import Metrics, PerImage, write_rows
+from datamodules.faces import FaceData
+from experiments import console
+from experiments.options import Parser, check_options
+from experiments.tables import Table
+from lightning_modules.base import Restorer
+from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.methods import load_method
+from lightning_modules.metrics.image import PROTOCOL
+
+COLUMNS = {"PSNR": (2, "max"), "SSIM": (4, "max"), "improved %": (1, "max")}
+PICTURED = 8  # images in the comparison figure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate. Returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog="python -m experiments.evaluate", description=__doc__, default_env=False)
+    parser.add_argument("--checkpoint", type=list[str], nargs="+", required=True, help="checkpoints, one row of the table each")
+    parser.add_argument("--names", type=list[str] | None, nargs="+", help="names of the rows; run folders' names if not given")
+    parser.add_argument(
+        "--output", type=str | None, help="folder of the results; `evaluation` in the first checkpoint's run folder if not given"
+    )
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace results that exist")
+    parser.add_lightning_class_args(FaceData, "data")
+    paths = checkpoints_in(argv)
+    trained_on: dict[str, Any] = {}
+    if paths:
+        trained_on = read_checkpoint(paths[0])["datamodule_hyper_parameters"]
+        parser.set_defaults({f"data.{name}": value for name, value in trained_on.items()})
+    try:
+        config = parser.parse_args(check_options(parser, argv))
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from error
+    options = config.data.as_dict()
+    if options["root"] is not None and options["root"] != trained_on["root"]:
+        options["root"], options["val_root"] = None, options["root"]
+        if not any(argument.startswith("--data.val_images") for argument in argv):
+            options["val_images"] = sys.maxsize
+    return evaluate(config.checkpoint, config.names, FaceData(**options), config.output, config.overwrite)
+
+
+def checkpoints_in(argv: Sequence[str]) -> list[str]:
+    """The values of --checkpoint, before the options that depend on them are parsed."""
+    values: list[str] = []
+    taking = False
+    for argument in argv:
+        if argument.startswith("--"):
+            taking = argument == "--checkpoint"
+            values += [argument.partition("=")[2]] if argument.startswith("--checkpoint=") else []
+        elif taking:
+            values.append(argument)
+    return values
+
+
+def evaluate(checkpoints: Sequence[str], names: Sequence[str] | None, data: FaceData, output: str | None, overwrite: bool) -> int:
+    """Score `checkpoints` on the held-out images of `data` and write table, scores per image and a comparison figure."""
+    if names is not None and len(names) != len(checkpoints):
+        raise UserError(f"--names gives {len(names)} names for {len(checkpoints)} checkpoints")
+    names = list(names or unique([row_name(Path(path)) for path in checkpoints]))
+    folder = Path(output) if output else run_of(Path(checkpoints[0])) / "evaluation"
+    if (folder / "results.json").exists() and not overwrite:
+        raise UserError(f"{folder} holds results already: give --overwrite or another --output DIR")
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    methods: list[Restorer] = []
+    for path in checkpoints:
+        method, _ = load_method(path, device)
+        if not isinstance(method, Restorer):
+            raise UserError(f"{path}: {type(method).__name__} does not restore images, so there is nothing to score")
+        if method.hparams["size"] != data.hparams["size"]:
+            raise UserError(f"{path} works at {method.hparams['size']} px, the data at {data.hparams['size']}: set --data.size")
+        methods.append(method)
+    data.setup("test")
+    if data.hparams["degradation"] == "none":
+        raise UserError("--data.degradation none leaves nothing to restore: choose the degradation to score against")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    scorer = Metrics()
+    tables = {name: PerImage(("psnr", "ssim")) for name in ("input", *names)}
+    pictures: dict[str, list[torch.Tensor]] = {name: [] for name in ("input", *names, "target")}
+    with torch.inference_mode():
+        for batch in tqdm(data.test_dataloader(), desc="evaluate", unit="batch", dynamic_ncols=True, disable=None):
+            batch = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, torch.device(device), 0), 0)
+            restored = {name: method.restore(batch["input"]) for name, method in zip(names, methods, strict=True)}
+            for name, images in {"input": batch["input"], **restored}.items():
+                tables[name].update(batch["index"], scorer.score(images, batch["target"]))
+            for name, images in {"input": batch["input"], **restored, "target": batch["target"]}.items():
+                pictures[name] += list(images[: PICTURED - len(pictures[name])].cpu())
+
+    scores = {name: table.compute() for name, table in tables.items()}
+    rows: list[tuple[str, dict[str, float]]] = []
+    for name, score in scores.items():
+        row = {"PSNR": score[:, 1].mean().item(), "SSIM": score[:, 2].mean().item()}
+        if name != "input":
+            row["improved %"] = 100 * (score[:, 1] > scores["input"][:, 1]).double().mean().item()
+        rows.append((name, row))
+        write_rows(folder / f"{name}.csv", ("psnr", "ssim"), score.cpu(), data.val_names)
+    protocol = {"metrics": PROTOCOL, **data.describe()}
+    table = Table(COLUMNS, rows, reference=1, footnote=[f"{key}: {value}" for key, value in protocol.items()])
+    print(table.text())
+    result = {"rows": dict(rows), "checkpoints": dict(zip(names, checkpoints, strict=True)), "protocol": protocol}
+    write_text(folder / "results.json", json.dumps(result, indent=2) + "\n")
+    write_text(folder / "results.md", table.markdown())
+    write_text(folder / "results.tex", table.latex())
+    save_png(folder / "comparison.png", tile([torch.stack(images) for images in pictures.values()], row_names=list(pictures)))
+    print(f"written to {folder}")
+    return 0
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run folder a checkpoint lies in, or the folder of a checkpoint that lies elsewhere."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def row_name(checkpoint: Path) -> str:
+    return run_of(checkpoint).name if checkpoint.parent.name == "checkpoints" else checkpoint.stem
+
+
+def unique(names: list[str]) -> list[str]:
+    """Tell equal names apart by a number; `input` and `target` are taken."""
+    seen = ["input", "target"]
+    for name in names:
+        number = 2
+        fresh = name
+        while fresh in seen:
+            fresh, number = f"{name}-{number}", number + 1
+        seen.append(fresh)
+    return seen[2:]
+
+
+if __name__ == "__main__":
+    console.run(main)

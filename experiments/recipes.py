@@ -1,0 +1,72 @@
+"""Configuration in layers: signature defaults, the method's recipe, the preset, --config files, flags; later ones win.
+
+A method's recipe (configs/methods/<method>.yaml) is the paper's; under `presets:` it says what changes for itself at each
+preset. A preset (configs/presets/<preset>.yaml) holds what is common to all methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from _runtime import UserError, nearest
+
+CONFIGS = Path(__file__).with_name("configs")
+PRESETS = ("smoke", "demo", "small", "paper")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; `UserError` where the file is missing or something else."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"configuration {path} cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"configuration {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content or {}, dict):
+        raise UserError(f"configuration {path} must be a mapping of options, e.g. `iterations: 1000`")
+    return content or {}
+
+
+def peek(argv: Sequence[str]) -> argparse.Namespace:
+    """method, preset and data root that an invocation names, by flag or in a --config file, before anything else is parsed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--method")
+    parser.add_argument("--preset")
+    parser.add_argument("--data.root", dest="root")
+    parser.add_argument("--config", "-c", action="append", default=[])
+    try:
+        named, _ = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
+    for path in named.config:
+        config = read_yaml(Path(path))
+        named.method = named.method or config.get("method")
+        named.preset = named.preset or config.get("preset")
+        named.root = named.root or (config.get("data") or {}).get("root")
+    named.preset = named.preset or ("paper" if named.root else "demo")
+    if named.preset not in PRESETS:
+        raise UserError(f"unknown preset {named.preset!r}: {nearest(named.preset, PRESETS)}")
+    return named
+
+
+def recipe(method: str, preset: str) -> dict[str, Any]:
+    """Flat option -> value of the method's recipe with the preset on top, e.g. {"model.lr": 0.002}."""
+    own = read_yaml(CONFIGS / "methods" / f"{method}.yaml")
+    changes = own.pop("presets", {})
+    options: dict[str, Any] = {}
+    for layer in (own, read_yaml(CONFIGS / "presets" / f"{preset}.yaml"), changes.get(preset, {})):
+        options.update(flatten(layer))
+    return options
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

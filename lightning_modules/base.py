@@ -1,0 +1,160 @@
+"""What all methods share: one iteration counter, one way to step an optimizer, logging, EMA copies, checkpoints.
+
+A method subclasses `Method` (or `Restorer`), is constructed from plain numbers and strings, and writes its own
+`training_step` and `configure_optimizers`. One batch is one iteration, however many optimizers step in it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+
+from lightning_modules.checkpoints import FORMAT_VERSION
+
+
+class Method(L.LightningModule):
+    """A trainable method.
+
+    Class attributes a method sets:
+        monitor: metric name and "max" or "min" by which the best checkpoint is chosen; None keeps the last one only.
+        strategy: Lightning's strategy when a run has several processes.
+        ema: names of the modules that have a running average beside them, `G` -> `G_ema`.
+
+    Attributes the fit command sets before training:
+        run_seed: every random number of a training step is a function of (run_seed, iteration, rank).
+        total_iterations: length of the run, for schedules.
+    """
+
+    monitor: ClassVar[tuple[str, str] | None] = None
+    ema: ClassVar[tuple[str, ...]] = ()
+    # two players: every backward pass touches the parameters of one of them only, which plain DDP refuses
+    strategy: ClassVar[str] = "ddp_find_unused_parameters_true"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.iteration = 0  # finished or running training iterations; the only counter, and part of the checkpoint
+        self.images_seen = 0
+        self.total_iterations: int | None = None
+        self.run_seed = 0
+        self.terms: dict[str, Tensor] = {}  # of the newest iteration, detached; callbacks/logs.py writes them
+        self._bad_loss: Tensor | None = None  # 1-based iteration of the first non-finite loss, 0 for none; read rarely
+
+    # --- what a run starts from ---------------------------------------------------------------------------------
+
+    def initialise(self) -> None:
+        """Load what a new run starts from (a trained prior, ...). Not called when a run is resumed or a file is loaded."""
+
+    def check_start(self) -> None:
+        """Raise `UserError` where `initialise` could not succeed, before any long work."""
+
+    def make_ema(self) -> None:
+        """Create the frozen running averages named in `ema`; the last line of a method's constructor."""
+        for name in self.ema:
+            average = copy.deepcopy(getattr(self, name)).requires_grad_(False).eval()
+            setattr(self, f"{name}_ema", average)
+
+    def reset_ema(self) -> None:
+        """Let the averages start from the present weights, after `initialise` has changed them."""
+        for name in self.ema:
+            getattr(self, f"{name}_ema").load_state_dict(getattr(self, name).state_dict())
+
+    def ema_decay(self) -> float:
+        """Weight of the old average in this iteration's update."""
+        raise NotImplementedError(f"{type(self).__name__} names running averages in `ema`, but not their decay")
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that lies behind, in [0, 1)."""
+        return (self.iteration - 1) / self.total_iterations if self.total_iterations else 0.0
+
+    def lr_factor(self) -> float:
+        """What every learning rate is multiplied with in this iteration."""
+        return 1.0
+
+    def due(self, every: int) -> bool:
+        """Whether something that happens every `every` iterations happens in this one (lazy regularisation)."""
+        return self.iteration % every == 0
+
+    def descend(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
+        """One step of `optimizer` along `loss`. A non-finite loss is noted on the device and reported later, without a sync."""
+        if self._bad_loss is None:
+            self._bad_loss = torch.zeros((), dtype=torch.int64, device=loss.device)
+        finite = torch.isfinite(loss.detach())
+        self._bad_loss = torch.where(finite | (self._bad_loss > 0), self._bad_loss, self.iteration)
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def first_bad_iteration(self) -> int:
+        """Iteration of the first non-finite loss on this process, 0 if there was none. Waits for the device."""
+        return 0 if self._bad_loss is None else int(self._bad_loss)
+
+    def log_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Keep the loss terms of this iteration as `train/<term>`; they are read from the device only when they are written."""
+        self.terms.update({f"train/{name}": value.detach() for name, value in terms.items()})
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.iteration += 1
+        self.images_seen += self.trainer.world_size * len(batch["target"])
+        seed = np.random.SeedSequence((self.run_seed, self.iteration, self.global_rank)).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(seed >> 1))  # so that a resumed run draws the very numbers an uninterrupted one would
+        factor = self.lr_factor()
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+
+    # --- pictures and cost --------------------------------------------------------------------------------------
+
+    def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Named rows of images (B, 3, H, W) in [-1, 1] for the picture grid; the same every time but for the weights."""
+        return {}
+
+    def memory_forward(self, batch: int) -> None:
+        """The forward passes whose activations a training step keeps, for the memory estimate of `--dry_run`."""
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["suite"] = {
+            "format": FORMAT_VERSION,
+            "method": method_name(type(self)),
+            "iteration": self.iteration,
+            "images_seen": self.images_seen,
+        }
+        # Lightning's loop counters count optimizer steps and say less than ours: fit sets them from `iteration`
+        checkpoint.pop("loops", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.iteration = checkpoint["suite"]["iteration"]
+        self.images_seen = checkpoint["suite"]["images_seen"]
+
+
+class Restorer(Method):
+    """A degraded face in, a clean face out."""
+
+    monitor: ClassVar[tuple[str, str] | None] = ("val/psnr", "max")
+
+    def restore(self, input: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> restored (B, 3, H, W), nominally in [-1, 1] and not clamped."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        return {"restored": self.restore(batch["input"])}
+
+    def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {"input": batch["input"], "restored": self.restore(batch["input"]), "target": batch["target"]}
+
+
+def method_name(cls: type[Method]) -> str:
+    """The flag a method goes by: the name of its file."""
+    return cls.__module__.rpartition(".")[2]

@@ -1,0 +1,149 @@
+"""GAN prior: StyleGAN2 trained on clean faces, the generator that restorers and inverters start from.
+
+Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, config F as in
+        NVlabs/stylegan2 (run_training.py); adaptive augmentation from Karras et al., arXiv:2006.06676.
+        `noise="concat"` is the prior of GPEN (arXiv:2105.06070): noise maps joined to the features instead of added.
+Shapes  images (B, 3, H, W) RGB in [-1, 1]; z (B, D); w (B, L, D), L = 2 log2(size) - 2; every loss is a mean over B.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_modules.base import Method
+from lightning_modules.losses.gan import R1, NonSaturating, PathLength
+from lightning_modules.networks.augment import AdaptiveAugment
+from lightning_modules.networks.stylegan2 import Discriminator, Generator, mix_styles
+
+
+class GANPrior(Method):
+    """min_G max_D  non-saturating game + lazy R1 on D + lazy path-length regularisation on G.
+
+    Args:
+        size: width and height of the images in pixels, a power of two.
+        noise: how noise enters the layers: `add` (StyleGAN2), `concat` (GPEN's prior) or `none`.
+        channel_base: channels at resolution r are min(channel_base / r, channel_max).
+        channel_max: the most channels a layer has.
+        style_dim: width of z and w.
+        mapping_layers: depth of the mapping network.
+        r1: weight gamma of R1, taken every 16 iterations; 0 turns it off.
+        path_length: weight of the path-length penalty, taken every 4 iterations on half the batch; 0 turns it off.
+        mixing: probability that two codes share an image (style mixing).
+        lr: learning rate of both players.
+        ema_images: half-life of the averaged generator in images.
+        ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
+        augment: `ada` augments what the discriminator sees adaptively (for small data sets), `off` does not.
+        ada_kimg: thousands of images in which the augmentation probability can go from 0 to 1.
+    """
+
+    ema: ClassVar[tuple[str, ...]] = ("G",)
+    R1_EVERY, PATH_EVERY = 16, 4
+
+    def __init__(
+        self,
+        *,
+        size: int = 1024,
+        noise: Literal["add", "concat", "none"] = "add",
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        style_dim: int = 512,
+        mapping_layers: int = 8,
+        r1: float = 10.0,
+        path_length: float = 2.0,
+        mixing: float = 0.9,
+        lr: float = 2e-3,
+        ema_images: float = 10_000,
+        ema_rampup: float = 0.0,
+        augment: Literal["off", "ada"] = "off",
+        ada_kimg: float = 500.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
+
+        shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
+        self.G = Generator(size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **shape)
+        self.D = Discriminator(size, **shape)
+        self.make_ema()
+
+        self.adversary = NonSaturating()
+        self.r1, self.path_length = R1(gamma=r1), PathLength()
+        self.augment = AdaptiveAugment(kimg=ada_kimg) if augment == "ada" else None
+
+    def sample_w(self, count: int) -> Tensor:
+        """w (count, L, D) of fresh codes; with probability `mixing` two codes share an image, split at a random layer."""
+        z = torch.randn(2, count, self.hparams["style_dim"], device=self.device)
+        first, second = self.G.map(z[0]), self.G.map(z[1])
+        crossover = torch.randint(1, self.G.layers, (count,), device=self.device)
+        crossover = torch.where(torch.rand(count, device=self.device) < self.hparams["mixing"], crossover, self.G.layers)
+        return mix_styles(first, second, crossover)
+
+    def sample(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        """Images (B, 3, H, W) of the averaged generator for z (B, D); truncation psi moves w towards its mean."""
+        return self.G_ema(self.G_ema.map(z, truncation))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        opt_g, opt_d = self.optimizers()
+        x = batch["target"]
+        see = self.augment if self.augment is not None else torch.nn.Identity()
+
+        with self.toggled_optimizer(opt_d):  # max_D  log D(x) + log(1 - D(G(z)))
+            with torch.no_grad():
+                w = self.sample_w(len(x))
+                fake = self.G(w)
+            self.G.track_w_avg(w[:, 0])
+            real_score, fake_score = self.D(see(x)), self.D(see(fake))
+            terms = {"d": self.adversary.d(real_score, fake_score), "real_score": real_score.mean(), "fake_score": fake_score.mean()}
+            self.descend(opt_d, terms["d"])
+            if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):
+                terms["r1"] = self.r1(lambda real: self.D(see(real)), x)
+                self.descend(opt_d, self.R1_EVERY * terms["r1"])
+
+        with self.toggled_optimizer(opt_g):  # max_G  log D(G(z))
+            terms["g"] = self.adversary.g(self.D(see(self.G(self.sample_w(len(x))))))
+            self.descend(opt_g, terms["g"])
+            if self.hparams["path_length"] > 0 and self.due(self.PATH_EVERY):
+                w = self.sample_w(max(1, len(x) // 2))
+                terms["path_length"] = self.path_length(self.G, w)
+                self.descend(opt_g, self.PATH_EVERY * self.hparams["path_length"] * terms["path_length"])
+
+        if self.augment is not None:
+            self.augment.update(real_score.sign().mean(), len(x) * self.trainer.world_size)
+            terms["ada_p"] = self.augment.p
+        self.log_terms(terms)
+
+    def ema_decay(self) -> float:
+        half_life = self.hparams["ema_images"]
+        if self.hparams["ema_rampup"] > 0:
+            half_life = min(half_life, self.images_seen * self.hparams["ema_rampup"])
+        return 0.5 ** (self.images_seen / self.iteration / max(half_life, 1e-8))  # images_seen / iteration is the batch size
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        def adam(module: torch.nn.Module, every: int, regularised: bool) -> torch.optim.Adam:
+            lazy = every / (every + 1) if regularised else 1.0  # appendix B: the regulariser's steps count as steps
+            return torch.optim.Adam(module.parameters(), lr=self.hparams["lr"] * lazy, betas=(0.0, 0.99**lazy))
+
+        return [
+            adam(self.G, self.PATH_EVERY, self.hparams["path_length"] > 0),
+            adam(self.D, self.R1_EVERY, self.hparams["r1"] > 0),
+        ]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Nothing is scored yet without a distance between sets of images; the picture grid shows samples."""
+
+    def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(len(batch["target"]), self.hparams["style_dim"], generator=generator).to(self.device)
+        rows = {"real": batch["target"]}
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            for psi in (0.5, 0.7, 1.0):
+                torch.manual_seed(0)  # the same noise every time: only the weights change between two grids
+                rows[f"psi {psi}"] = self.sample(z, psi)
+        return rows
+
+    def memory_forward(self, batch: int) -> None:
+        size = self.hparams["size"]
+        self.D.features(self.G(self.sample_w(batch)))
+        self.D.features(torch.empty(batch, 3, size, size, device=self.device))

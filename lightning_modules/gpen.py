@@ -1,0 +1,167 @@
+"""GPEN: blind face restoration with a GAN prior embedded in an encoder-decoder network.
+
+Source  Yang et al., "GAN Prior Embedded Network for Blind Face Restoration in the Wild", arXiv:2105.06070.
+        R1 and the EMA decay as in yangxy/GPEN@2c73670 (train_simple.py); the paper states neither.
+Differs Betas (0, 0.99) with the lazy-regularisation correction; L_F takes the discriminator's residual blocks, averaged
+        over elements and blocks (the paper leaves layers and norm open).
+Shapes  input, target, x_hat (B, 3, H, W) RGB in [-1, 1], H = W = size; every loss is a mean over B.
+Raises  UserError: the prior is missing, or of another size or architecture.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from _runtime import UserError
+from lightning_modules.base import Restorer
+from lightning_modules.checkpoints import load_weights, read_checkpoint
+from lightning_modules.losses.gan import R1, FeatureMatching, NonSaturating
+from lightning_modules.networks.gpen import GPENGenerator
+from lightning_modules.networks.stylegan2 import Discriminator
+
+
+class GPEN(Restorer):
+    """min_G max_D  L_A + alpha L_C + beta L_F, starting from a trained GAN prior.
+
+    Args:
+        prior: checkpoint of `--method gan_prior` to start from, or the word `scratch` for random weights.
+        size: width and height of the images in pixels, a power of two.
+        noise: how encoder features enter the prior: `concat` [e], `add` [d], or `none` [c] (only the code z enters).
+        freeze_prior: keep the prior fixed and train the encoder only, ablation [b].
+        channel_base: channels at resolution r are min(channel_base / r, channel_max).
+        channel_max: the most channels a layer has.
+        style_dim: width of z and w.
+        mapping_layers: depth of the mapping network.
+        alpha: weight of L_C, the L1 distance.
+        beta: weight of L_F, feature matching in the discriminator.
+        adversarial_from: share of the run after which L_A and L_F join and the discriminator starts to train; 1 leaves L_C alone.
+        r1: weight gamma of the discriminator's R1 penalty, taken every 16 iterations; 0 turns it off.
+        lr: learning rate of the encoder.
+        lr_ratio: learning rates of encoder, decoder and discriminator relative to each other.
+        beta1: Adam's beta1 for encoder and decoder.
+        lr_decay_from: share of the run after which learning rates fall linearly to zero; 1 keeps them constant.
+        ema_decay: decay per iteration of the averaged generator that restores.
+    """
+
+    ema: ClassVar[tuple[str, ...]] = ("G",)
+    R1_EVERY = 16
+
+    def __init__(
+        self,
+        prior: str | None = None,
+        *,
+        size: int = 512,
+        noise: Literal["concat", "add", "none"] = "concat",
+        freeze_prior: bool = False,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        style_dim: int = 512,
+        mapping_layers: int = 8,
+        alpha: float = 1.0,
+        beta: float = 0.02,
+        adversarial_from: float = 0.0,
+        r1: float = 10.0,
+        lr: float = 2e-3,
+        lr_ratio: tuple[float, float, float] = (100, 10, 1),
+        beta1: float = 0.0,
+        lr_decay_from: float = 1.0,
+        ema_decay: float = 0.5 ** (32 / 10_000),
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
+
+        shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
+        self.G = GPENGenerator(size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **shape)
+        self.D = Discriminator(size, stddev_group=None, **shape)
+        if freeze_prior:
+            self.G.prior.requires_grad_(False)
+        self.make_ema()
+
+        self.adversary, self.L_C, self.L_F = NonSaturating(), nn.L1Loss(), FeatureMatching()
+        self.r1 = R1(gamma=r1)
+
+    def check_start(self) -> None:
+        prior = self.hparams["prior"]
+        if prior is None:
+            raise UserError(
+                "gpen starts from a trained GAN prior: give --model.prior PATH (python -m experiments.fit --method gan_prior "
+                "--model.noise concat trains one), or ask for random weights with --model.prior scratch"
+            )
+        if prior != "scratch":
+            self._prior_checkpoint()
+
+    def _prior_checkpoint(self) -> dict[str, Any]:
+        path, own = self.hparams["prior"], self.hparams
+        checkpoint = read_checkpoint(path)
+        if checkpoint["suite"]["method"] != "gan_prior":
+            raise UserError(f"--model.prior {path} is a checkpoint of {checkpoint['suite']['method']}, not of gan_prior")
+        for key in ("size", "noise", "channel_base", "channel_max", "style_dim", "mapping_layers"):
+            theirs = checkpoint["hyper_parameters"][key]
+            if theirs != own[key]:
+                raise UserError(f"--model.prior {path} has {key} {theirs}, this run {own[key]}: set --model.{key} {theirs}")
+        return checkpoint
+
+    def initialise(self) -> None:
+        path = self.hparams["prior"]
+        if path == "scratch":
+            return
+        state = self._prior_checkpoint()["state_dict"]
+        for ours, theirs in ((self.G.prior, "G_ema."), (self.D, "D.")):
+            load_weights(ours, {k.removeprefix(theirs): v for k, v in state.items() if k.startswith(theirs)}, f"--model.prior {path}")
+        self.reset_ema()
+
+    def restore(self, input: Tensor) -> Tensor:
+        return self.G_ema(input)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        opt_g, opt_d = self.optimizers()
+        x, target = batch["input"], batch["target"]
+        x_hat = self.G(x)
+        terms = {"l1": self.L_C(x_hat, target)}
+        loss = self.hparams["alpha"] * terms["l1"]
+
+        if self.progress >= self.hparams["adversarial_from"]:
+            with self.toggled_optimizer(opt_d):  # max_D  log D(target) + log(1 - D(G(x)))
+                real, fake = self.D(target), self.D(x_hat.detach())
+                terms |= {"d": self.adversary.d(real, fake), "real_score": real.mean(), "fake_score": fake.mean()}
+                self.descend(opt_d, terms["d"])
+                if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):  # lazily, in a step of its own
+                    terms["r1"] = self.r1(self.D, target)
+                    self.descend(opt_d, self.R1_EVERY * terms["r1"])
+
+            self.D.requires_grad_(False)  # min_G  L_A + alpha L_C + beta L_F
+            with torch.no_grad():
+                features = self.D.features(target)[1]
+            score, features_hat = self.D.features(x_hat)
+            terms |= {"adv": self.adversary.g(score), "feature_matching": self.L_F(features_hat, features)}
+            loss = loss + terms["adv"] + self.hparams["beta"] * terms["feature_matching"]
+
+        self.descend(opt_g, loss)
+        self.D.requires_grad_(True)
+        self.log_terms(terms)
+
+    def lr_factor(self) -> float:
+        start = self.hparams["lr_decay_from"]
+        return 1.0 if self.progress <= start else (1 - self.progress) / (1 - start)
+
+    def ema_decay(self) -> float:
+        return self.hparams["ema_decay"]
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        encoder, decoder, discriminator = (self.hparams["lr"] * ratio / self.hparams["lr_ratio"][0] for ratio in self.hparams["lr_ratio"])
+        groups = [{"params": self.G.encoder.parameters(), "lr": encoder}]
+        if not self.hparams["freeze_prior"]:
+            groups.append({"params": self.G.prior.parameters(), "lr": decoder})
+        lazy = self.R1_EVERY / (self.R1_EVERY + 1)  # StyleGAN2 appendix B: the regulariser's steps count as steps
+        return [
+            torch.optim.Adam(groups, betas=(self.hparams["beta1"], 0.99)),
+            torch.optim.Adam(self.D.parameters(), lr=discriminator * lazy, betas=(0.0, 0.99**lazy)),
+        ]
+
+    def memory_forward(self, batch: int) -> None:
+        size = self.hparams["size"]
+        x = torch.empty(batch, 3, size, size)
+        self.D.features(self.G(x))

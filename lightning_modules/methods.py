@@ -1,0 +1,38 @@
+"""The method table. A method is one file here, one recipe in experiments/configs/methods and one line below."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from _runtime import UserError, nearest
+from lightning_modules.base import Method
+from lightning_modules.checkpoints import load_weights, read_checkpoint
+from lightning_modules.gan_prior import GANPrior
+from lightning_modules.gpen import GPEN
+
+METHODS: dict[str, type[Method]] = {
+    "gan_prior": GANPrior,
+    "gpen": GPEN,
+}
+
+
+def find_method(name: str) -> type[Method]:
+    """The class a method name stands for; `UserError` with the nearest known name otherwise."""
+    if name not in METHODS:
+        raise UserError(f"unknown method {name!r}: {nearest(name, METHODS)}")
+    return METHODS[name]
+
+
+def load_method(path: str | Path, device: str = "cpu") -> tuple[Method, dict[str, Any]]:
+    """Rebuild a method from its checkpoint alone: (the method in eval mode on `device`, the checkpoint).
+
+    Raises:
+        UserError: the file is missing, truncated, not ours, or of a method that this version does not know.
+    """
+    checkpoint = read_checkpoint(path)
+    cls = find_method(checkpoint["suite"]["method"])
+    method = cls(**checkpoint["hyper_parameters"])
+    load_weights(method, checkpoint["state_dict"], f"checkpoint {path}")
+    method.on_load_checkpoint(checkpoint)
+    return method.to(device).eval(), checkpoint

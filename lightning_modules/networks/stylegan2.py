@@ -1,0 +1,322 @@
+"""StyleGAN2: mapping, synthesis and discriminator, with additive, concatenated or no noise.
+
+Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958 (skip generator, residual discriminator,
+        configurations E and F); concatenated noise: Yang et al., "GAN Prior Embedded Network", arXiv:2105.06070, section 3.
+Differs one class serves the released rosinality, NVlabs and GPEN networks; their names are mapped in `lightning_modules.pretrained.names`.
+Shapes  z (B, Z); w (B, D) or one per layer (B, L, D), L = 2 log2(size) - 2; images (B, 3, size, size), nominally in [-1, 1], never clamped.
+        Convolution i = 0 .. L-2 is driven by w_i and has resolution 4, 8, 8, 16, 16, ...; the RGB layer at 4 * 2^j by w_(2j+1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.networks.ops import (
+    ConvLayer,
+    EqualLinear,
+    ResidualBlock,
+    fir,
+    flrelu,
+    minibatch_stddev,
+    modulated_convolve,
+    pixel_norm,
+    upsample,
+)
+
+NoiseMode = Literal["add", "concat", "none"]
+Noise = Literal["random", "const"] | list[Tensor] | None
+Modulation = dict[int, Callable[[Tensor], Tensor]]
+
+
+def channels(resolution: int, base: int, maximum: int) -> int:
+    """Feature channels at a resolution. Configuration F: base 32768, maximum 512; GPEN (narrow n, multiplier c): 16384 c n and 512 n."""
+    return min(base // resolution, maximum)
+
+
+def doublings(size: int) -> int:
+    """How often 4 doubles to `size`.
+
+    Raises
+        ValueError: size is not a power of two from 8 up.
+    """
+    if size < 8 or size & (size - 1):
+        raise ValueError(f"size must be a power of two and at least 8, got {size}")
+    return int(math.log2(size)) - 2
+
+
+class Mapping(nn.Module):
+    """z (B, Z) -> w (B, D): normalise z, then equalised linear layers with a hundredth of the learning rate."""
+
+    def __init__(self, z_dim: int, style_dim: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EqualLinear(z_dim if i == 0 else style_dim, style_dim, lr_mul=0.01, activate=True) for i in range(layers)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        w = pixel_norm(z)
+        for layer in self.layers:
+            w = layer(w)
+        return w
+
+
+class StyledConv(nn.Module):
+    """Modulated 3x3 convolution, then noise, then bias and activation. With concatenated noise the output has 2 * outputs channels."""
+
+    fir: Tensor
+    noise_const: Tensor
+
+    def __init__(self, inputs: int, outputs: int, style_dim: int, resolution: int, *, up: bool, noise: NoiseMode) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.affine = EqualLinear(style_dim, inputs, bias=1.0)
+        self.bias = nn.Parameter(torch.zeros(2 * outputs if noise == "concat" else outputs))
+        if noise != "none":
+            self.noise_strength = nn.Parameter(torch.zeros(()))
+        if noise == "add":
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("fir", fir(), persistent=False)
+        self.scale = 1 / math.sqrt(inputs * 9)
+        self.up, self.noise, self.resolution = up, noise, resolution
+
+    def noise_shape(self, batch: int) -> tuple[int, int, int, int]:
+        """One noise map per image when it is added, as many as there are features when it is concatenated."""
+        return batch, len(self.weight) if self.noise == "concat" else 1, self.resolution, self.resolution
+
+    def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
+        """x (B, I, H, W), style (B, I) the per-channel scales, noise broadcastable to (B, 1 or O, H', W') or None for zero."""
+        x = modulated_convolve(x, self.weight * self.scale, style, self.fir, resample="up" if self.up else None)
+        if self.noise == "concat":
+            joined = torch.zeros_like(x) if noise is None else (self.noise_strength * noise).expand_as(x)
+            x = torch.cat([x, joined], dim=1)
+        elif noise is not None:
+            x = x + self.noise_strength * noise
+        return flrelu(x, self.bias)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to three channels, without demodulation, added to the FIR-upsampled image of the previous resolution."""
+
+    fir: Tensor
+
+    def __init__(self, inputs: int, style_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
+        self.affine = EqualLinear(style_dim, inputs, bias=1.0)
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.register_buffer("fir", fir(), persistent=False)
+        self.scale = 1 / math.sqrt(inputs)
+
+    def forward(self, x: Tensor, style: Tensor, image: Tensor | None) -> Tensor:
+        rgb = modulated_convolve(x, self.weight * self.scale, style, self.fir, demodulate=False) + self.bias.view(1, 3, 1, 1)
+        return rgb if image is None else rgb + upsample(image, self.fir)
+
+
+class Synthesis(nn.Module):
+    """w -> image, with the entry points that inversion and restoration methods need."""
+
+    convs: list[StyledConv]
+    rgbs: list[ToRGB]
+
+    def __init__(self, size: int, style_dim: int, channel_base: int, channel_max: int, noise: NoiseMode) -> None:
+        super().__init__()
+        steps = doublings(size)
+        self.noise = noise
+        self.layers = 2 * steps + 2
+        ch = [channels(4 * 2**j, channel_base, channel_max) for j in range(steps + 1)]
+        width = [2 * c for c in ch] if noise == "concat" else ch  # what a styled convolution hands on
+        self.constant = nn.Parameter(torch.randn(ch[0], 4, 4))
+        convs = [StyledConv(ch[0], ch[0], style_dim, 4, up=False, noise=noise)]
+        for j in range(1, steps + 1):
+            convs.append(StyledConv(width[j - 1], ch[j], style_dim, 4 * 2**j, up=True, noise=noise))
+            convs.append(StyledConv(width[j], ch[j], style_dim, 4 * 2**j, up=False, noise=noise))
+        self.convs = nn.ModuleList(convs)  # type: ignore[assignment]
+        self.rgbs = nn.ModuleList(ToRGB(c, style_dim) for c in width)  # type: ignore[assignment]
+
+    def styles(self, w: Tensor) -> list[Tensor]:
+        """The point in style space of `w` (B, D) or (B, L, D): the per-channel scales of all convolutions, then those of all RGB layers.
+
+        L - 1 vectors (B, I_i) for the convolutions, L / 2 for the RGB layers (StyleFusion fuses these; StyleSpace edits them).
+        """
+        w = w[:, None].expand(-1, self.layers, -1) if w.ndim == 2 else w
+        if w.shape[1] != self.layers:
+            raise ValueError(f"expected w as (B, D) or (B, {self.layers}, D), got {tuple(w.shape)}")
+        convs = [conv.affine(w[:, i]) for i, conv in enumerate(self.convs)]
+        return convs + [rgb.affine(w[:, 2 * j + 1]) for j, rgb in enumerate(self.rgbs)]
+
+    def draw_noise(self, batch: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Standard normal maps for all convolutions, to be passed as `noise` where the same noise is needed again."""
+        like = self.constant
+        return [torch.randn(conv.noise_shape(batch), generator=generator, device=like.device, dtype=like.dtype) for conv in self.convs]
+
+    def forward(
+        self,
+        w: Tensor | None = None,
+        *,
+        styles: list[Tensor] | None = None,
+        noise: Noise = "random",
+        inject: tuple[int, Tensor] | None = None,
+        modulate: Modulation | None = None,
+    ) -> Tensor:
+        """Image (B, 3, size, size) from `w` (B, D) or (B, L, D), or from a point in style space.
+
+        Args
+            styles: what `styles(w)` returns, in place of w (StyleFusion).
+            noise: "random" draws anew, "const" uses the stored maps of an additive generator, None is zero noise, a list holds one map per
+                convolution: (1 or B, 1, r, r) to add, (B, C, r, r) to concatenate (or to add: GPEN's ablation).
+            inject: (i, feature) starts the synthesis from `feature` in place of the output of convolution i. Earlier layers do not run
+                and the coarser RGB images are dropped, so they get exactly zero gradient (BDInvert: i = 1 for an 8x8, 3 for a 16x16 code).
+            modulate: i -> function of the output of convolution i, after its activation; the next convolution and the RGB layer see the
+                result (HFGI: {7: F -> F (1 + s) + t}; GFP-GAN: its split transform at i = 1, 3, 5, ...).
+
+        Raises
+            ValueError: both or none of w and styles; "const" without stored maps; a noise list of the wrong length; an injected feature of
+                another shape, or a modulation of a layer before it.
+        """
+        if (w is None) == (styles is None):
+            raise ValueError("expected either w or styles")
+        styles = self.styles(w) if w is not None else styles
+        assert styles is not None
+        maps = self._noise_maps(noise, len(styles[0]))
+        first, x = inject or (0, self._start(len(styles[0])))
+        if inject:
+            self._check_entry(first, x, modulate)
+
+        image = None
+        for i in range(first, len(self.convs)):
+            if inject is None or i > first:
+                x = self.convs[i](x, styles[i], maps(i))
+            if modulate and i in modulate:
+                x = modulate[i](x)
+            if i % 2 == 0:
+                image = self.rgbs[i // 2](x, styles[len(self.convs) + i // 2], image)
+        assert image is not None  # the last convolution has an RGB layer
+        return image
+
+    def features(self, w: Tensor, layer: int, *, noise: Noise = "random") -> Tensor:
+        """Output of convolution `layer`, after its activation: what `inject` replaces (BDInvert's edits move a base code by its change)."""
+        styles, maps = self.styles(w), self._noise_maps(noise, len(w))
+        x = self._start(len(w))
+        for i in range(layer + 1):
+            x = self.convs[i](x, styles[i], maps(i))
+        return x
+
+    def _start(self, batch: int) -> Tensor:
+        return self.constant.expand(batch, -1, -1, -1)
+
+    def _check_entry(self, layer: int, feature: Tensor, modulate: Modulation | None) -> None:
+        if not 0 <= layer < len(self.convs):
+            raise ValueError(f"cannot inject at convolution {layer}: there are 0 .. {len(self.convs) - 1}")
+        conv = self.convs[layer]
+        expected = (len(conv.bias), conv.resolution, conv.resolution)
+        if feature.shape[1:] != expected:
+            raise ValueError(
+                f"expected the feature of convolution {layer} as (B, {', '.join(map(str, expected))}), got {tuple(feature.shape)}"
+            )
+        if skipped := [i for i in modulate or () if i < layer]:
+            raise ValueError(f"convolution {skipped[0]} cannot be modulated: the synthesis starts from convolution {layer}")
+
+    def _noise_maps(self, noise: Noise, batch: int) -> Callable[[int], Tensor | None]:
+        """How to get the noise of convolution i; random maps are drawn one layer at a time to save memory."""
+        if isinstance(noise, list):
+            given = noise
+            if self.noise == "none" or len(given) != len(self.convs):
+                raise ValueError(f"expected {0 if self.noise == 'none' else len(self.convs)} noise maps, got {len(given)}")
+            return lambda i: given[i]
+        if noise is None or self.noise == "none":
+            return lambda i: None
+        if noise == "const":
+            if self.noise != "add":
+                raise ValueError('only additive noise has stored maps; pass a list from draw_noise() instead of "const"')
+            return lambda i: self.convs[i].noise_const
+        return lambda i: torch.randn(self.convs[i].noise_shape(batch), device=self.constant.device, dtype=self.constant.dtype)
+
+
+class Generator(nn.Module):
+    """StyleGAN2 generator: `map` turns z into w, calling it turns w into an image."""
+
+    w_avg: Tensor
+
+    def __init__(
+        self,
+        size: int = 1024,
+        *,
+        style_dim: int = 512,
+        z_dim: int | None = None,
+        mapping_layers: int = 8,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        noise: NoiseMode = "add",
+    ) -> None:
+        super().__init__()
+        self.size, self.style_dim, self.z_dim = size, style_dim, z_dim or style_dim
+        self.mapping = Mapping(self.z_dim, style_dim, mapping_layers)
+        self.synthesis = Synthesis(size, style_dim, channel_base, channel_max, noise)
+        self.layers = self.synthesis.layers
+        self.register_buffer("w_avg", torch.zeros(style_dim))
+
+    def map(self, z: Tensor, truncation: float = 1.0, truncation_layers: int | None = None) -> Tensor:
+        """z (B, Z) -> w (B, L, D), moved towards the mean: w_avg + truncation (w - w_avg), in the first `truncation_layers` or in all."""
+        w = self.mapping(z)[:, None].expand(-1, self.layers, -1)
+        if truncation == 1.0:
+            return w
+        near = torch.lerp(self.w_avg.to(w), w, truncation)
+        return near if truncation_layers is None else torch.cat([near[:, :truncation_layers], w[:, truncation_layers:]], dim=1)
+
+    def forward(self, w: Tensor, noise: Noise = "random", **entry) -> Tensor:
+        """Image (B, 3, size, size) from w (B, D) or (B, L, D); `entry` as in `Synthesis.forward`."""
+        return self.synthesis(w, noise=noise, **entry)
+
+    @torch.no_grad()
+    def estimate_w_avg(self, samples: int = 10_000) -> None:
+        """Set w_avg to the mean of mapped samples, for snapshots that come without one; more than one device must agree on the seed."""
+        self.w_avg.copy_(self.mapping(torch.randn(samples, self.z_dim, device=self.w_avg.device)).mean(dim=0))
+
+    @torch.no_grad()
+    def track_w_avg(self, w: Tensor, decay: float = 0.995) -> None:
+        """Move w_avg towards the mean of a training batch's w (B, D)."""
+        self.w_avg.lerp_(w.mean(dim=0).to(self.w_avg), 1 - decay)
+
+
+def mix_styles(w1: Tensor, w2: Tensor, crossover: Tensor) -> Tensor:
+    """Row b takes its first crossover[b] layers from w1 (B, L, D), the rest from w2; crossover (B,) in 1 .. L - 1 mixes, L keeps w1."""
+    layer = torch.arange(w1.shape[1], device=w1.device)
+    return torch.where((layer < crossover[:, None])[:, :, None], w1, w2)
+
+
+class Discriminator(nn.Module):
+    """Residual StyleGAN2 discriminator: image (B, 3, size, size) -> logits (B, 1).
+
+    The logit of an image depends on its batch through the minibatch standard deviation: groups of min(B, stddev_group) images, None for
+    the whole batch (GPEN).
+    """
+
+    def __init__(self, size: int, *, channel_base: int = 32768, channel_max: int = 512, stddev_group: int | None = 4) -> None:
+        super().__init__()
+        self.size, self.stddev_group = size, stddev_group
+        ch = [channels(size // 2**b, channel_base, channel_max) for b in range(doublings(size) + 1)]  # size, size / 2, ..., 4
+        self.from_rgb = ConvLayer(3, ch[0], 1)
+        self.blocks = nn.ModuleList(ResidualBlock(i, o) for i, o in pairwise(ch))
+        self.conv = ConvLayer(ch[-1] + 1, ch[-1], 3)
+        self.hidden = EqualLinear(16 * ch[-1], ch[-1], activate=True)
+        self.logit = EqualLinear(ch[-1], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)[0]
+
+    def features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits (B, 1) and the outputs of all residual blocks, (B, C, size/2, size/2) down to (B, C, 4, 4) (GPEN's feature matching)."""
+        if x.shape[1:] != (3, self.size, self.size):
+            raise ValueError(f"expected images as (B, 3, {self.size}, {self.size}), got {tuple(x.shape)}")
+        x, outputs = self.from_rgb(x), []
+        for block in self.blocks:
+            x = block(x)
+            outputs.append(x)
+        x = self.conv(minibatch_stddev(x, self.stddev_group))
+        return self.logit(self.hidden(x.flatten(1))), outputs

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from datamodules.degradations import DEGRADATIONS, Degradation
+from datamodules.degradations.steps import JPEG, Blur, Gaussian, Gray, Noise, Round, Up
+
+NAMES = sorted(DEGRADATIONS)
+every = pytest.mark.parametrize("name", NAMES)
+real = pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
+
+
+def tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
+
+
+def levels(images: torch.Tensor) -> np.ndarray:
+    """[-1, 1] (B, 3, H, W) -> 0..255 (B, H, W, 3), not rounded."""
+    return ((images + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+
+
+def test_names():
+    assert NAMES == ["gfpgan", "gpen-paper", "gpen-simple", "none", "x4"]
+    assert all(d.name == name for name, d in DEGRADATIONS.items())
+
+
+class TestExact:
+    @every
+    def test_is_a_function_of_image_seed_and_index(self, photo, name):
+        d, image = DEGRADATIONS[name], photo(64)
+        first = d.degrade(image, seed=3, index=5)
+        d.degrade(image, seed=3, index=6)
+        np.random.seed(0)  # noqa: NPY002
+        torch.manual_seed(0)
+        cv2.setNumThreads(1)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(threads + 1)
+        try:
+            again = pickle.loads(pickle.dumps(d)).degrade(image.copy(), seed=3, index=5)
+        finally:
+            torch.set_num_threads(threads)
+            cv2.setNumThreads(-1)
+        for a, b in zip(first, again, strict=True):
+            assert (a.dtype, a.shape) == (np.uint8, image.shape)
+            np.testing.assert_array_equal(a, b)
+
+    @real
+    def test_seed_and_index_both_matter(self, photo, name):
+        d, image = DEGRADATIONS[name], photo(64)
+        results = [d.degrade(image, seed, index)[0] for seed, index in ((0, 0), (0, 1), (1, 0), (1, 1))]
+        assert len({result.tobytes() for result in results}) == 4
+
+    @real
+    @pytest.mark.parametrize("size", [16, 32, 64, 100, 256])
+    def test_every_size(self, photo, name, size):
+        image = photo(size)
+        degraded, _ = DEGRADATIONS[name].degrade(image, 0, 0)
+        assert degraded.shape == image.shape
+        assert 8 < psnr(degraded, image) < 45
+
+    def test_none_changes_nothing(self, photo):
+        image = photo(64)
+        for result in DEGRADATIONS["none"].degrade(image, 0, 0):
+            np.testing.assert_array_equal(result, image)
+
+    @every
+    def test_target_changes_in_gpen_simple_only(self, photo, name):
+        d, image = DEGRADATIONS[name], photo(64)
+        gray = np.rint(image @ [0.299, 0.587, 0.114])[..., None]
+        grays = 0
+        for index in range(40):
+            degraded, target = d.degrade(image, 0, index)
+            if np.array_equal(target, image):
+                continue
+            grays += 1
+            assert np.abs(target - gray).max() <= 1
+            assert np.ptp(degraded.astype(int), axis=-1).mean() < 20  # noise and JPEG add a little colour
+        assert (2 <= grays <= 16) if name == "gpen-simple" else grays == 0
+
+    @pytest.mark.parametrize("image", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 9, 3), np.uint8), np.zeros((8, 8), np.uint8)])
+    def test_other_images_are_refused(self, image):
+        with pytest.raises(ValueError, match=r"square RGB image as uint8 \(H, H, 3\)"):
+            DEGRADATIONS["x4"].degrade(image, 0, 0)
+
+
+class TestBatch:
+    @every
+    def test_range_type_and_repeatability(self, photo, name):
+        d, images = DEGRADATIONS[name], tensor(photo(64)).expand(3, -1, -1, -1)
+        choices = [d.sample((0, 2, index), 64) for index in range(3)]
+        x, target = d.degrade_batch(images, choices)
+        assert x.shape == target.shape == images.shape
+        assert x.dtype == target.dtype == torch.float32
+        assert x.min() >= -1 - 1e-5
+        assert x.max() <= 1 + 1e-5
+        assert torch.equal(x, d.degrade_batch(images, pickle.loads(pickle.dumps(choices)))[0])
+        if name != "gpen-simple":
+            torch.testing.assert_close(target, images, atol=1e-6, rtol=0)
+
+    @real
+    def test_an_image_does_not_depend_on_its_batch(self, photo, name):
+        d, images = DEGRADATIONS[name], tensor(photo(64)).expand(6, -1, -1, -1)
+        choices = [d.sample((0, 0, index), 64) for index in range(6)]
+        without_jpeg = dataclasses.replace(d, steps=tuple(step for step in d.steps if step.name != "jpeg"))
+        # float32 sums differ in their last bit between batch sizes; JPEG may then round a value the other way
+        for recipe, limit in ((without_jpeg, 1e-4 if name != "gfpgan" else 0.01), (d, 0.05)):
+            together = levels(recipe.degrade_batch(images, choices)[0])
+            alone = np.concatenate([levels(recipe.degrade_batch(images[:1], [choice])[0]) for choice in choices])
+            assert np.abs(together - alone).mean() < limit
+
+    @real
+    def test_is_as_strong_as_the_exact_path(self, photo, name):
+        d, image = DEGRADATIONS[name], photo(64)
+        choices = [d.sample((0, index), 64) for index in range(24)]
+        batch, batch_target = d.degrade_batch(tensor(image).expand(24, -1, -1, -1), choices)
+        exact = [d.apply(image, choice) for choice in choices]
+        np.testing.assert_allclose(levels(batch_target), np.stack([target for _, target in exact]), atol=0.51)
+        ours = [psnr(x, target) for x, target in zip(levels(batch), levels(batch_target), strict=True)]
+        theirs = [psnr(x, target) for x, target in exact]
+        assert np.mean(ours) == pytest.approx(np.mean(theirs), abs=0.4)
+        assert np.corrcoef(ours, theirs)[0, 1] > 0.8
+
+    @every
+    def test_without_noise_and_jpeg_the_paths_are_equal(self, photo, name):
+        d = DEGRADATIONS[name]
+        d = dataclasses.replace(d, steps=tuple(step for step in d.steps if step.name not in {"noise", "jpeg", "round"}))
+        image = photo(64)
+        choices = [d.sample((0, index), 64) for index in range(8)]
+        batch, _ = d.degrade_batch(tensor(image).expand(8, -1, -1, -1), choices)
+        np.testing.assert_allclose(levels(batch), np.stack([d.apply(image, choice)[0] for choice in choices]), atol=0.51)
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    @real
+    def test_a_gpu_gives_the_same_without_noise(self, photo, name):
+        d = DEGRADATIONS[name]
+        d = dataclasses.replace(d, steps=tuple(step for step in d.steps if step.name != "noise"))
+        images = tensor(photo(256)).expand(4, -1, -1, -1)
+        choices = [d.sample((0, 0, index), 256) for index in range(4)]
+        cpu, gpu = (levels(d.degrade_batch(images.to(device), choices)[0].cpu()) for device in ("cpu", "cuda"))
+        assert np.abs(cpu - gpu).mean() < 0.05  # JPEG may round a value the other way
+
+    def test_only_gfpgan_ends_on_eight_bits(self, photo):
+        images = tensor(photo(64)).expand(2, -1, -1, -1)
+        for name in ("gfpgan", "gpen-simple", "x4", "gpen-paper"):
+            d = DEGRADATIONS[name]
+            x = levels(d.degrade_batch(images, [d.sample((0, 0, index), 64) for index in range(2)])[0])
+            assert (np.abs(x - np.rint(x)).max() < 1e-3) == (name == "gfpgan")
+
+    def test_bad_calls(self):
+        d = DEGRADATIONS["x4"]
+        choices = [d.sample((0, 0, 0), 8)]
+        with pytest.raises(ValueError, match=r"as \(B, 3, H, H\), got \(3, 8, 8\)"):
+            d.degrade_batch(torch.zeros(3, 8, 8), choices)
+        with pytest.raises(ValueError, match="each of 2 images, got 1"):
+            d.degrade_batch(torch.zeros(2, 3, 8, 8), choices)
+
+
+class TestStreams:
+    def test_another_step_shifts_no_stream(self):
+        steps = (Blur({Gaussian(size=(41, 41), sigma=(0.1, 10)): 1}), Noise((0, 20)), JPEG((60, 99)))
+        short, long = Degradation("short", steps), Degradation("long", (Gray(0.2), *steps[::-1], Up(), Round()))
+        a, b = short.sample((0, 1), 64), long.sample((0, 1), 64)
+        assert a["noise"]["seed"] == b["noise"]["seed"]
+        assert a["jpeg"] == b["jpeg"]
+        np.testing.assert_array_equal(a["noise"]["sigma"], b["noise"]["sigma"])
+        np.testing.assert_array_equal(a["blur"]["kernel"], b["blur"]["kernel"])
+
+    def test_each_epoch_draws_anew(self):
+        qualities = {DEGRADATIONS["gpen-simple"].sample((0, epoch, 3), 64)["noise"]["seed"] for epoch in range(20)}
+        assert len(qualities) == 20
+
+    def test_two_steps_of_one_name_are_refused(self):
+        with pytest.raises(ValueError, match="stream of its own"):
+            Degradation("twice", (Gray(0.1), Gray(0.2)))
+
+    @real
+    def test_first_draw_is_pinned(self, name):
+        """A change here changes every published validation set."""
+        first = {"gpen-paper": (4, 29), "gpen-simple": (17, 80), "gfpgan": (17, 80), "x4": (16, 81)}
+        choice = DEGRADATIONS[name].sample((0, 0), 64, held_out=True)
+        assert (choice["down"]["size"], choice["jpeg"]["quality"]) == first[name]
+
+
+class TestConstants:
+    """The papers' ranges, from many draws at 512 pixels."""
+
+    @pytest.mark.parametrize(
+        ("name", "sizes", "sigma", "quality"),
+        [
+            ("gpen-paper", (4, 51), 25, (5, 50)),
+            ("gpen-simple", (64, 640), 20, (60, 99)),
+            ("gfpgan", (64, 640), 20, (60, 99)),
+            ("x4", (128, 128), 5, (60, 100)),
+        ],
+    )
+    def test_ranges(self, name, sizes, sigma, quality):
+        choices = [DEGRADATIONS[name].sample((0, index), 512) for index in range(400)]
+        n = [choice["down"]["size"] for choice in choices]
+        assert min(n) == pytest.approx(sizes[0], abs=1)
+        assert max(n) == pytest.approx(sizes[1], rel=0.05)
+        assert max(n) <= sizes[1]
+        sigmas = np.stack([choice["noise"]["sigma"] for choice in choices])
+        assert 0.98 * sigma < sigmas.max() <= sigma
+        assert sigmas.min() < 0.02 * sigma
+        q = [choice["jpeg"]["quality"] for choice in choices]
+        assert (min(q), max(q)) == quality
+
+    @real
+    def test_protocol_is_one_line_with_the_rules(self, name):
+        protocol = DEGRADATIONS[name].protocol
+        assert protocol.startswith(f"{name}: ")
+        assert "\n" not in protocol
+        for rule in ("size/512", "at least 3", "at least 4 pixels", "unscaled", "8 bits"):
+            assert rule in protocol
+
+    def test_protocol_tells_the_numbers(self):
+        assert DEGRADATIONS["gpen-simple"].protocol.startswith(
+            "gpen-simple: gray 0.2 of input and target, blur Gaussian (size 41, sigma U(0.1, 10), anisotropic 0.5), down U(0.8, 8), "
+            "noise U(0, 20), JPEG quality U{60..99}, up; "
+        )
+        assert len({d.protocol for d in DEGRADATIONS.values()}) == len(DEGRADATIONS)

@@ -1,0 +1,89 @@
+"""python -m experiments.evaluate, called in-process."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+from _runtime import UserError
+from datamodules.faces import FaceData
+from experiments import evaluate, fit
+from experiments.tables import Table
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "gpen-smoke"
+    fit.main(["--method", "gpen", "--preset", "smoke", "--run", str(run), "--iterations", "2"])
+    return run / "checkpoints/best.ckpt"
+
+
+def test_one_checkpoint_on_its_own_held_out_images(checkpoint, capsys) -> None:
+    assert evaluate.main(["--checkpoint", str(checkpoint), "--overwrite"]) == 0
+    folder = checkpoint.parent.parent / "evaluation"
+    result = json.loads((folder / "results.json").read_text())
+    trained = json.loads((checkpoint.parent.parent / "validation.json").read_text())
+    assert result["rows"]["gpen-smoke"]["PSNR"] == pytest.approx(trained["val/psnr"], abs=1e-5)  # what training measured
+    assert result["rows"]["input"]["SSIM"] == pytest.approx(trained["val/ssim_input"], abs=1e-5)
+    assert result["protocol"]["val_list"] == trained["protocol"]["val_list"]
+    printed = capsys.readouterr().out
+    assert "image-v1" in printed
+    assert "gpen-smoke" in printed
+    assert "| gpen-smoke |" in (folder / "results.md").read_text()
+    assert r"\begin{tabular}{lrrr}" in (folder / "results.tex").read_text()
+    assert Image.open(folder / "comparison.png").width > 300
+    with open(folder / "gpen-smoke.csv", newline="") as file:
+        scores = [float(row["psnr"]) for row in csv.DictReader(file)]
+    assert np.mean(scores) == pytest.approx(result["rows"]["gpen-smoke"]["PSNR"], abs=1e-5)
+    with pytest.raises(UserError, match="--overwrite"):
+        evaluate.main(["--checkpoint", str(checkpoint)])
+
+
+def test_input_row_against_scikit_image(checkpoint, tmp_path) -> None:
+    evaluate.main(["--checkpoint", str(checkpoint), "--output", str(tmp_path)])
+    data = FaceData(size=32, batch_size=4, val_images=6, val_batch_size=4, portraits=64, workers=0)
+    data.setup("test")
+    psnr = []
+    for batch in data.test_dataloader():
+        for degraded, target in zip(batch["input"], batch["target"], strict=True):
+            psnr.append(peak_signal_noise_ratio(target.numpy(), degraded.numpy(), data_range=255))
+    assert json.loads((tmp_path / "results.json").read_text())["rows"]["input"]["PSNR"] == pytest.approx(np.mean(psnr), abs=1e-5)
+
+
+def test_several_checkpoints_on_other_images(checkpoint, tmp_path, draw_faces) -> None:
+    faces = draw_faces(tmp_path / "faces", 5)
+    arguments = ["--data.root", str(faces), "--data.degradation", "x4", "--output", str(tmp_path / "out")]
+    assert evaluate.main(["--checkpoint", str(checkpoint), str(checkpoint), *arguments]) == 0
+    result = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(result["rows"]) == ["input", "gpen-smoke", "gpen-smoke-2"]
+    assert result["rows"]["gpen-smoke"] == result["rows"]["gpen-smoke-2"]
+    assert result["protocol"]["val"] == 5  # all of them
+    assert result["protocol"]["degradation"] == "x4"
+
+
+def test_refusals(checkpoint, tmp_path) -> None:
+    out = ["--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="works at 32 px, the data at 64"):
+        evaluate.main(["--checkpoint", str(checkpoint), "--data.size", "64", *out])
+    with pytest.raises(UserError, match="does not exist"):
+        evaluate.main(["--checkpoint", str(tmp_path / "no.ckpt"), *out])
+    with pytest.raises(UserError, match="nothing to restore"):
+        evaluate.main(["--checkpoint", str(checkpoint), "--data.degradation", "none", *out])
+    with pytest.raises(UserError, match="1 names for 2 checkpoints"):
+        evaluate.main(["--checkpoint", str(checkpoint), str(checkpoint), "--names", "a", *out])
+    assert not (tmp_path / "out").exists()
+
+
+def test_table_marks_the_best_and_leaves_the_reference_out() -> None:
+    table = Table({"PSNR": (2, "max"), "FID": (1, "min")}, [("input", {"PSNR": 99, "FID": 0}), ("a_1", {"PSNR": 1, "FID": 2}), ("b", {"PSNR": 3})], 1)
+    assert table.best("PSNR") == 3
+    assert table.best("FID") is None  # one value is no comparison
+    assert "| b | **3.00** | - |" in table.markdown()
+    assert "| input | 99.00 | 0.0 |" in table.markdown()
+    assert r"a\_1 & 1.00 & 2.0 \\" in table.latex()
+    assert "3.00*" in table.text()

@@ -1,0 +1,108 @@
+"""python -m experiments.restore, called in-process."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from _runtime import UserError
+from experiments import fit, restore
+from lightning_modules.methods import load_method
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "gpen"
+    fit.main(["--method", "gpen", "--preset", "smoke", "--run", str(run), "--iterations", "2"])
+    return str(run / "checkpoints/last.ckpt")
+
+
+def call(checkpoint, source, output, *more: str) -> int:
+    return restore.main(["--checkpoint", checkpoint, "--input", str(source), "--output", str(output), "--workers", "0", *more])
+
+
+def test_folder_of_many_formats_and_sizes(checkpoint, tmp_path, capsys) -> None:
+    faces = tmp_path / "faces"
+    (faces / "sub").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    rgb = Image.fromarray(pixels)
+    rgb.resize((20, 20)).save(faces / "small.jpg")
+    rgb.resize((300, 300)).save(faces / "large.webp")
+    rgb.convert("L").save(faces / "sub" / "grey.png")
+    rgb.convert("P").save(faces / "palette.png")
+    rgb.convert("RGBA").save(faces / "alpha.tif")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(faces / "deep.png")
+    for i in range(6):
+        rgb.save(faces / f"{i}.bmp")
+    (faces / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n, but then no more")
+    (faces / "notes.txt").write_text("not an image")
+    assert call(checkpoint, faces, tmp_path / "out") == 0
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    assert written == sorted(["small.jpg", "large.webp", "sub/grey.png", "palette.png", "alpha.tif", "deep.png", *(f"{i}.bmp" for i in range(6))])
+    for name in written:
+        image = Image.open(tmp_path / "out" / name)
+        assert image.size == (32, 32)
+        assert image.mode == "RGB"
+    assert "12 of 13 images restored" in capsys.readouterr().out
+
+
+def test_pixels_are_what_the_network_gives(checkpoint, tmp_path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert call(checkpoint, tmp_path / "a.png", tmp_path / "out") == 0
+    method, _ = load_method(checkpoint)
+    with torch.no_grad():
+        restored = method.restore(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1)[0]
+    expected = ((restored + 1) * 127.5).clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/a.png")), expected)
+
+
+def test_zip(checkpoint, tmp_path, draw_faces) -> None:
+    draw_faces(tmp_path / "faces", 3)
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for path in (tmp_path / "faces").iterdir():
+            archive.write(path, f"nested/{path.name}")
+    assert call(checkpoint, tmp_path / "faces.zip", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out/nested").iterdir())) == 3
+
+
+def test_refusals(checkpoint, tmp_path, draw_faces) -> None:
+    faces = draw_faces(tmp_path / "faces", 2)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="no such folder or zip"):
+        call(checkpoint, tmp_path / "nowhere", out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no image inside"):
+        call(checkpoint, tmp_path / "empty", out)
+    with pytest.raises(UserError, match="where the input lies"):
+        call(checkpoint, faces, faces, "--overwrite")
+    with pytest.raises(UserError, match="is a file: give a folder"):
+        call(checkpoint, faces, faces / "000.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"1 of 1 images could not be read.*broken\.jpg"):
+        call(checkpoint, tmp_path / "broken.jpg", out)
+    assert call(checkpoint, faces, out) == 0
+    before = (out / "000.png").read_bytes()
+    with pytest.raises(UserError, match=r"000\.png exists \(2 of 2 outputs do\): give --overwrite"):
+        call(checkpoint, faces, out)
+    assert (out / "000.png").read_bytes() == before
+    assert call(checkpoint, faces, out, "--overwrite") == 0
+
+
+def test_full_disk_names_the_file(checkpoint, tmp_path, draw_faces) -> None:
+    faces = draw_faces(tmp_path / "faces", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.000.png.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"000\.png could not be written: No space left on device"):
+        call(checkpoint, faces, tmp_path / "out")
+    assert not (tmp_path / "out/000.png").exists()
+
+
+def test_prior_cannot_restore(tmp_path, draw_faces) -> None:
+    fit.main(["--method", "gan_prior", "--preset", "smoke", "--run", str(tmp_path / "run"), "--iterations", "1"])
+    with pytest.raises(UserError, match="GANPrior does not restore images"):
+        call(str(tmp_path / "run/checkpoints/last.ckpt"), draw_faces(tmp_path / "faces", 1), tmp_path / "out")
