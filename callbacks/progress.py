@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -39,6 +40,7 @@ class Progress(ProgressBar):
                 initial=pl_module.iteration,
                 desc=type(pl_module).__name__,
                 unit="it",
+                file=sys.stderr if terminal else io.StringIO(),
                 dynamic_ncols=True,
                 mininterval=0.2 if terminal else float("inf"),
                 bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}" if not terminal else None,

@@ -106,7 +106,7 @@ class ImageFiles:
             return image.size
 
     def _zip(self) -> zipfile.ZipFile:
-        if self._archive is None or self._process != os.getpid():  # a forked handle shares its file position with its parent
+        if self._archive is None:  # a forked handle shares its file position with its parent
             self._archive, self._process = zipfile.ZipFile(self.root), os.getpid()
         return self._archive
 
@@ -163,16 +163,16 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
         raise UnreadableImage(f"{name}: not a readable image ({_one_line(error)})") from error
 
 
-def fit_square(image: np.ndarray, size: int, name: str = "image", option: str = "--data.size") -> np.ndarray:
+def fit_square(image: np.ndarray, size: int, name: str = "image") -> np.ndarray:
     """Centre-crop uint8 (H, W, 3) to a square and reduce it to (size, size, 3), each pixel the exact average of what it covers.
 
     Raises:
-        SmallImage: the shorter side is below ``size``; nothing is ever enlarged.
+        SmallImage: the shorter side is below ``size``; nothing is ever enlarged. The message starts with ``name``.
     """
     height, width = image.shape[:2]
     side = min(height, width)
     if side < size:
-        raise SmallImage(small(name, width, height, size, option))
+        raise too_small(name, width, height, size)
     top, left = (height - side) // 2, (width - side) // 2
     square = image[top : top + side, left : left + side]
     if side == size:
@@ -180,13 +180,10 @@ def fit_square(image: np.ndarray, size: int, name: str = "image", option: str = 
     return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def small(name: str, width: int, height: int, size: int, option: str = "--data.size") -> str:
-    """The line that says an image is too small."""
-    return f"{name}: {width}x{height} pixels are too few for {option} {size}; choose at most {_power_of_two(min(width, height))}"
-
-
-def _power_of_two(side: int) -> int:
-    return 1 << (side.bit_length() - 1)
+def too_small(name: str, width: int, height: int, size: int) -> SmallImage:
+    return SmallImage(
+        f"{name}: {width}x{height} pixels are too few for --data.size {size}, images are never enlarged; choose a smaller size"
+    )
 
 
 def _open(source: bytes | Path, name: str) -> ImageFile.ImageFile:
@@ -225,8 +222,8 @@ def _opencv(data: bytes, flags: int) -> np.ndarray:
 
 def _has_16_bits(image: ImageFile.ImageFile) -> bool:
     """Whether the file stores 16 bits a sample, which Pillow would cut to 8 for colour images."""
-    raw = image.tile[0].args if image.tile and image.format in ("PNG", "TIFF") else ""
-    return ";16" in str(raw if isinstance(raw, str) else raw[0])
+    args = image.tile[0].args if image.tile and image.format in ("PNG", "TIFF") else ""
+    return ";16" in str(args[0] if isinstance(args, tuple) else args)  # Pillow's name of the stored layout, e.g. RGB;16B
 
 
 def _from_16_bits(data: bytes, image: Image.Image) -> np.ndarray:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from _runtime import UserError
 from datamodules.datasets import Batch, HeldOut, Photographs, Portraits, Training, allowed, too_many
-from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, small
+from datamodules.decode import ImageFiles, UnreadableImage, too_small
 from datamodules.degradations import DEGRADATIONS
 from datamodules.sampler import Stream
 
@@ -162,7 +162,7 @@ class FaceData(LightningDataModule):
             except UnreadableImage:
                 continue  # counted when its turn comes
             if min(width, height) < self.options.size:
-                raise SmallImage(small(files.path(i), width, height, self.options.size))
+                raise too_small(files.path(i), width, height, self.options.size)
 
     def _readable(self, source: Photographs, indices: list[int]) -> list[int]:
         """Decode every held-out image once; leave out and name the damaged ones. Raises UserError."""

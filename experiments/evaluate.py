@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate. Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m experiments.evaluate", description=__doc__, default_env=False)
-    parser.add_argument("--checkpoint", type=list[str], nargs="+", required=True, help="checkpoints, one row of the table each")
-    parser.add_argument("--names", type=list[str] | None, nargs="+", help="names of the rows; run folders' names if not given")
+    parser.add_argument("--checkpoint", type=str, nargs="+", required=True, help="checkpoints, one row of the table each")
+    parser.add_argument("--names", type=str, nargs="+", help="names of the rows; run folders' names if not given")
     parser.add_argument(
         "--output", type=str | None, help="folder of the results; `evaluation` in the first checkpoint's run folder if not given"
     )

@@ -40,18 +40,18 @@ def render(parameters: Parameters, size: int) -> Portraits:
     columns = {name: parameters[name].view(-1, 1, 1) for name in RANGES}
     count, device = len(columns["yaw"]), columns["yaw"].device
     image = torch.empty(count, 3, size, size, dtype=torch.uint8, device=device)
-    mask = torch.zeros(count, size, size, dtype=torch.uint8, device=device)
+    mask = torch.empty(count, size, size, dtype=torch.uint8, device=device)
     landmarks = torch.empty(count, 5, 2, device=device)
     area = size * size
     together = max(PIXELS_AT_ONCE // area, 1) if device.type == "cpu" else count
     rows = size if device.type != "cpu" else min(max(PIXELS_AT_ONCE // size, 16), size)
-    everyone = _Portrait(columns)
+    everyone, whole = _Portrait(columns), Window(0, size, 0, size)
     for first in range(0, count, together):
         chunk = slice(first, min(first + together, count))
         portrait = take(everyone, chunk)
         for top in range(0, size, rows):
             band = Window(top, min(top + rows, size), 0, size)
-            portrait.draw(band, size, image[chunk, :, band.top : band.bottom], mask[chunk, band.top : band.bottom])
+            portrait.draw(band, size, band.of(image[chunk], whole), band.of(mask[chunk], whole))
     for i, (x, y) in enumerate(everyone.face.landmarks):
         landmarks[:, i, 0] = (x.view(-1) + 1.0) * (0.5 * size) - 0.5
         landmarks[:, i, 1] = (1.0 - y.view(-1)) * (0.5 * size) - 0.5
@@ -70,27 +70,37 @@ class _Portrait:
         self.hair = Hair(p, self.colours, self.pose)
         self.glasses = Glasses(p, self.colours, self.pose)
 
-    def draw(self, window: Window, size: int, image: Tensor, label: Tensor) -> None:
-        """Draw the rows of `window` into image (b, 3, h, w) and label (b, h, w), back to front."""
+    def draw(self, part: Window, size: int, image: Tensor, mask: Tensor) -> None:
+        """Draw the picture's `part` into image (b, 3, h, w) and mask (b, h, w), back to front."""
         p, g = self.p, self.colours
-        x, y = window.coordinates(size, label.device)
+        window = part.grown(1)
+        x, y = window.coordinates(size, mask.device)
         rgb = scene.background(p, g, x, y, 0.5 * size)
+        untouched, label = part.of(rgb, window).clone(), torch.zeros(rgb[:, 0].shape, dtype=torch.uint8, device=rgb.device)
         hair = pixels(self.hair.box(), size).within(window)
         if bool((self.hair.long > 0).any()) and not hair.empty:
             self.hair.draw_back(hair, size, hair.of(rgb, window), hair.of(label, window))
-        low = Window(int((1.0 - float(self.body.top.max())) * 0.5 * size) - 4, size, 0, size).within(window)
+        low = pixels(self.body.box(), size).within(window)
         if not low.empty:
-            x, y = low.coordinates(size, label.device)
+            x, y = low.coordinates(size, mask.device)
             scene.draw_body(p, g, self.body, low.of(rgb, window), low.of(label, window), x, y, 0.5 * size, (LABEL["neck"], LABEL["cloth"]))
-        head = pixels(self.pose.box((0.0, -0.02, 0.05), (p["head_width"] + 0.16, 1.06, 1.05)), size).within(window)
+        head = pixels(self.face.box(), size).within(window)
         if not head.empty:
             skull, cover = self.face.draw(head, size, head.of(rgb, window), head.of(label, window))
-            part = pixels(self.glasses.box(), size).within(head)
-            if bool((p["glasses"] > 0).any()) and not part.empty:
-                self.glasses.draw(part, size, part.of(skull, head), part.of(cover, head), part.of(rgb, window), part.of(label, window))
+            lenses = pixels(self.glasses.box(), size).within(head)
+            if bool((p["glasses"] > 0).any()) and not lenses.empty:
+                self.glasses.draw(
+                    lenses, size, *(lenses.of(plane, head) for plane in (skull, cover)), *(lenses.of(c, window) for c in (rgb, label))
+                )
         if bool((self.hair.present > 0).any()) and not hair.empty:
             self.hair.draw_front(hair, size, hair.of(rgb, window), hair.of(label, window))
+        # the background is bit for bit itself but next to the person: slivers too faint for a label do not show
+        person = label > 0
+        near = person[:, :-2] | person[:, 1:-1] | person[:, 2:]
+        near = near[:, :, :-2] | near[:, :, 1:-1] | near[:, :, 2:]
+        rgb = torch.where(near.unsqueeze(1), part.of(rgb, window), untouched)
         image.copy_(rgb.clamp_(0.0, 1.0).sqrt_().mul_(255.0).add_(0.5))
+        mask.copy_(part.of(label, window))
 
 
 __all__ = ["LABELS", "Portraits", "render"]

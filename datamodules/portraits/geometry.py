@@ -222,7 +222,7 @@ class Ellipsoids:
         """Depth t of the near side, falling away outside, and `outline`."""
         d2 = self.outline(k, x, y)
         rest = 1.0 - d2
-        half = rest.clamp(min=0.0).sqrt_().add_(rest.clamp_(max=0.0)).mul_(self._thickness[:, k : k + 1])
+        half = rest.clamp(min=0.0).sqrt_().add_(rest.clamp_(max=0.0).mul_(3.0)).mul_(self._thickness[:, k : k + 1])
         return half.add_(affine([c[:, k : k + 1] for c in self._middle], x, y)), d2
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datamodules.portraits.geometry import Pose, Scalars, Window, affine, band, coverage, over
-from datamodules.portraits.head import LABEL, pixels
+from datamodules.portraits.head import LABEL
 
 
 class Glasses:
@@ -55,7 +55,7 @@ class Glasses:
         dark = lens * p["sunglasses"]
         gleam = band(px * 0.6 + py - 0.05 + 0.1 * g["light_x"], 0.035, scale).mul_(lens)
         over(rgb, g["frame"] * 0.15 + 0.01, dark * 0.93)
-        over(rgb, torch.ones_like(g["frame"]), gleam.mul_(0.10 + 0.12 * p["light_intensity"]))
+        over(rgb, torch.ones_like(g["frame"]), gleam.mul_(0.07 + 0.07 * p["light_intensity"]))
         light = 0.55 + 0.45 * g["light_z"]
         over(rgb, g["frame"] * (g["key"] * light.unsqueeze(1) + g["ambient"]), line.mul_(worn))
         label.masked_fill_((line > 0.5) | (dark > 0.5), LABEL["eye_g"])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datamodules.portraits.geometry import Pose, Scalars, Window, affine, coverage, over, smooth_max, step, wave
-from datamodules.portraits.head import DEPTH, LABEL, Surface, outline_distance, pixels
+from datamodules.portraits.head import DEPTH, LABEL, Surface, outline_distance
 
 
 class Hair:
@@ -18,6 +18,7 @@ class Hair:
         thick = p["hair_volume"] * (0.7 + 0.3 * long) + 0.015
         self.radii = p["head_width"] + thick, 1.0 + 1.05 * thick, DEPTH + thick
         self.thin = (thick - 0.02) * 1.5 * (1.0 - long)  # short hair lies closer at the sides
+        self.back = 0.03 + 0.8 * thick * (1.0 - long)  # and in front
         self.flare = -0.25 * (1.0 - long) + long * (0.02 + 0.7 * (p["hair_volume"] - 0.05))
         self.curl = 0.05 * p["hair_wave"] * long
         self.end = -0.30 - 0.9 * (length - 0.16) - 0.9 * (length - 0.35).clamp(min=0.0)
@@ -32,13 +33,13 @@ class Hair:
         """Left, right, bottom, top in the picture."""
         rx, ry, rz = self.radii
         low = self.end - 0.1
-        return self.pose.box((0.0, (ry + low) * 0.5, 0.0), (rx * 1.3, (ry - low) * 0.5 + 0.05, rz * 1.2))
+        return self.pose.box((0.0, (ry + low) * 0.5, -self.back), (rx * 1.3, (ry - low) * 0.5 + 0.05, rz * 1.2))
 
     def trace(self, x: Tensor, y: Tensor, near: bool) -> Surface:
         """Where rays enter the shell (near) or leave it."""
         p, (dx, dy, dz), (ox, oy, oz) = self.p, self.pose.ray, (affine(c, x, y) for c in self.pose.origin)
         ix, iy, iz = (1.0 / (r * r) for r in self.radii)
-        oz = oz.add_(0.03)
+        oz = oz + self.back
         ray2, cross, origin2 = dx * dx * ix + dz * dz * iz, ox * (dx * ix) + oz * (dz * iz), ox * ox * ix + oz * oz * iz
         t: Tensor = 0.6 * dz if near else -0.6 * dz
         for _ in range(2 if near else 1):
@@ -61,19 +62,19 @@ class Hair:
         x, y = window.coordinates(size, rgb.device)
         scale = self.p["zoom"] * (0.5 * size)
         far = self.trace(x, y, near=False)
-        alpha = coverage(far.inside, scale).mul_(coverage(far.y - self.end, scale)).mul_(self.present)
+        alpha = coverage(far.inside, scale).mul_(coverage(far.y - self.end, scale)).mul_(self.long > 0)
         shade = wave(far.x * 9.0).mul_(0.08).add_(0.42 + 0.10 * self.g["light_z"])
         over(rgb, self.g["hair"] * shade.unsqueeze(1) * (self.g["key"] * 0.5 + self.g["ambient"]), alpha)
         label.masked_fill_(alpha > 0.5, LABEL["hair"])
 
     def draw_front(self, window: Window, size: int, rgb: Tensor, label: Tensor) -> None:
         """Paint the near side, with a soft shadow on the face beneath its edge."""
-        p, g, pose = self.p, self.g, self.pose
+        p, g = self.p, self.g
         x, y = window.coordinates(size, rgb.device)
         scale = p["zoom"] * (0.5 * size)
         near = self.trace(x, y, near=True)
         rx, ry, rz = self.radii
-        xn, zn = near.x * (1.0 / rx), near.z * (1.0 / rz)
+        xn, zn = near.x * (1.0 / rx), (near.z + self.back) * (1.0 / rz)
         around = 1.0 / (xn.abs() + zn.abs()).add_(1e-3)
         turn = 1.0 - zn * around  # 0 in front, 1 at the sides, 2 behind
         lock_x, lock_z = xn - p["hair_part"] * (0.7 * self.long), zn - 0.25  # locks fall from the parting
@@ -91,7 +92,8 @@ class Hair:
         below = smooth_max(near.y - self.side, (turn - self.ear) * 0.75, 0.06)
         hair = torch.minimum(torch.minimum(face, below), near.y - self.end + locks * 0.03)
         cover = coverage(near.inside, scale).mul_(self.present)
-        shadow = (1.0 + hair * 7.0).clamp_(0.0, 1.0).mul_(cover).mul_(label != LABEL["background"])
+        skin = (label != LABEL["background"]).float()
+        shadow = (1.0 + hair * 7.0).clamp_(0.0, 1.0).mul_(cover).mul_(skin)
         rgb.mul_((1.0 - shadow.mul_(shadow).mul_(0.3)).unsqueeze(1))
         # light on the shell's own normal; a band of gloss across the strands
         up = (near.y > 0).float().mul_(near.y) * (1.0 / (ry * ry))
@@ -104,7 +106,8 @@ class Hair:
         tone = locks.mul_(0.22).add_(0.95)
         colour = g["hair"] * (shade * tone.unsqueeze(1))
         colour.add_((g["hair"] * 0.8 + 0.035) * ring.mul_(0.55).unsqueeze(1))
-        fade = 1.0 - (1.0 - self.long) * (0.75 - 2.5 / size)  # short hair thins out into the skin
+        # short hair thins out into the skin, but ends sharply against the background
+        fade = 1.0 - (1.0 - self.long) * (0.75 - 2.5 / size) * skin
         alpha = coverage(hair, scale * fade).mul_(cover)
         over(rgb, colour, alpha)
         label.masked_fill_(alpha > 0.5, LABEL["hair"])

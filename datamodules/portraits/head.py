@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +63,7 @@ def trace_head(p: Scalars, pose: Pose, x: Tensor, y: Tensor) -> Surface:
     inverse_width, wz = 1.0 / p["head_width"], 1.0 / (DEPTH * DEPTH)
     a_fixed, b_fixed, c_fixed = dy * dy + dz * dz * wz, oy * dy, oy * oy
     t: Tensor = 0.6 * dz
-    for _ in range(2):
+    for last in (False, True):
         low = (-t * dy - oy).clamp_(0.0, 0.98)
         low.mul_(low)
         wx = inverse_width / (1.0 + p["jaw"] * low)
@@ -72,7 +73,10 @@ def trace_head(p: Scalars, pose: Pose, x: Tensor, y: Tensor) -> Surface:
         a = wx * (dx * dx) + a_fixed
         q = (wx_ox * dx).add_(forward * (dz * wz)).add_(b_fixed).div_(a)
         d2 = wx_ox.mul_(ox).add_(forward.mul_(forward).mul_(wz)).add_(c_fixed).sub_(q * q * a)
-        t = ((1.0 - d2).clamp_(min=0.0).div_(a)).sqrt_().sub_(q)
+        rest = 1.0 - d2
+        if not last:  # smooth where the first guess misses, or a crease would run along the jaw
+            rest = (rest * rest).add_(0.02).sqrt_().add_(rest).mul_(0.5)
+        t = rest.clamp_(min=0.0).div_(a).sqrt_().sub_(q)
     return Surface(ox + t * dx, oy + t * dy, oz + t * dz, t, outline_distance(pose, d2, x, y))
 
 
@@ -145,6 +149,10 @@ class Face:
             pose.at(self.mouth_width, corner_y, depth_at(p, self.mouth_width, corner_y)),
         ]
 
+    def box(self) -> tuple[Tensor, ...]:
+        """Left, right, bottom, top in the picture, ears and nose included."""
+        return self.pose.box((0.0, -0.02, 0.05), (self.p["head_width"] + 0.22, 1.14, 1.16))
+
     def draw(self, window: Window, size: int, rgb: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Paint ears and face over the window's rgb (B, 3, h, w) and label (B, h, w), in place; the skull's depth and the face's cover."""
         p, g = self.p, self.g
@@ -159,7 +167,9 @@ class Face:
 
         albedo = g["skin"].expand(-1, -1, *hx.shape[-2:]).contiguous()
         parts = torch.full_like(label, LABEL["skin"])
-        over(albedo, g["blush"], bump(((hx.abs() - 0.40) * 4.0).square_().add_(((hy + 0.27) * 4.2).square_())).mul_(0.30 + 0.35 * self.glad))
+        over(
+            albedo, g["blush"], bump(((hx.abs() - 0.40) * 4.0).square_().add_(((hy + 0.27) * 4.2).square_())).mul_(0.30 + 0.35 * self.glad)
+        )
         self._beard(hx, hy, albedo, scale)
         for region, paint in ((self._mouth_window, self._mouth), (self._eye_window, self._eyes)):
             part = region(size).within(window)
@@ -175,9 +185,15 @@ class Face:
 
         colour = self._light(depth, albedo, 0.5 * size)
         behind = window.of(skull.t, around)
-        self._draw_ears(window, size, behind, cover, rgb, label, scale)
+        ears = list(self._ears(window, size, behind, scale))
+        for part, name, paint, alpha, _ in ears:  # what stands out beside the head; then the head; then what stands before it
+            over(part.of(rgb, window), paint, alpha)
+            part.of(label, window).masked_fill_(alpha > 0.5, name)
         over(rgb, colour, cover)
         label.copy_(torch.where(cover > 0.5, parts, label))
+        for part, name, paint, _, alpha in ears:
+            over(part.of(rgb, window), paint, alpha)
+            part.of(label, window).masked_fill_(alpha > 0.5, name)
         return behind, cover
 
     def _relief(self, skull: Surface) -> Tensor:
@@ -196,8 +212,8 @@ class Face:
     def _light(self, depth: Tensor, albedo: Tensor, half: float) -> Tensor:
         """albedo (B, 3, h, w) under the light, with normals from the depth (B, h + 2, w + 2); takes albedo over."""
         g, slope = self.g, self.p["zoom"] * (0.5 * half)
-        gx = (depth[:, 1:-1, 2:] - depth[:, 1:-1, :-2]).mul_(slope)
-        gy = (depth[:, :-2, 1:-1] - depth[:, 2:, 1:-1]).mul_(slope)
+        gx = (depth[:, 1:-1, 2:] - depth[:, 1:-1, :-2]).mul_(slope).clamp_(-2.5, 2.5)
+        gy = (depth[:, :-2, 1:-1] - depth[:, 2:, 1:-1]).mul_(slope).clamp_(-2.5, 2.5)
         facing = 1.0 / (gx * gx).add_(gy * gy).add_(1.0).sqrt_()
         diffuse = (g["light_z"] - gx * g["light_x"]).sub_(gy * g["light_y"]).mul_(facing)
         diffuse.add_(0.25).mul_(1 / 1.25).clamp_(min=0.0)
@@ -212,39 +228,34 @@ class Face:
     def _nose(self, around: Window, size: int, skull: Tensor, depth: Tensor, scale: Tensor) -> tuple[Window, Tensor, Tensor]:
         """Raise depth by the nose; its window, how much it hides of what lies behind, and the distance within its outline."""
         tip_y, tip_z = self.nose_tip[1], self.nose_tip[2]
-        part = pixels(self.pose.box((0.0, tip_y * 0.5 + 0.05, tip_z - 0.15), (0.18, 0.30, 0.22)), size).within(around)
+        part = pixels(self.pose.box((0.0, tip_y * 0.5 + 0.03, tip_z - 0.15), (0.23, 0.36, 0.26)), size).within(around)
         if part.empty:
             return part, skull, skull
         x, y = part.coordinates(size, skull.device)
-        raised: Tensor | None = None
-        outline: Tensor | None = None
-        for k in range(4):
+        raised, nearest = self.ellipsoids.front(0, x, y)
+        for k in (1, 2, 3):
             t, d2 = self.ellipsoids.front(k, x, y)
-            within = (1.0 - d2).mul_(0.04)
-            raised = t if raised is None else smooth_max(raised, t, 0.085)
-            outline = within if outline is None else torch.maximum(outline, within)
+            raised, nearest = smooth_max(raised, t, 0.085), torch.minimum(nearest, d2)
         base = part.of(skull, around)
         surface = part.of(depth, around)
         cover = (raised - base).mul_(30.0).clamp_(0.0, 1.0)
         surface.copy_(smooth_max(surface, raised, 0.09))
-        return part, cover, outline
+        return part, cover, (1.0 - nearest).mul_(0.04)
 
     def _paint_nose(self, part: Window, size: int, cover: Tensor, albedo: Tensor, parts: Tensor, scale: Tensor) -> None:
         g = self.g
         x, y = part.coordinates(size, cover.device)
         over(albedo, g["skin"] * 0.75 + g["blush"] * 0.25, cover)
         parts.masked_fill_(cover > 0.5, LABEL["nose"])
-        dark = None
-        for k in (4, 5):
-            hole = (1.0 - self.ellipsoids.outline(k, x, y)).mul_(1.2).clamp_(0.0, 1.0)
-            dark = hole if dark is None else torch.maximum(dark, hole)
+        nearest = torch.minimum(self.ellipsoids.outline(4, x, y), self.ellipsoids.outline(5, x, y))
+        dark = (1.0 - nearest).mul_(1.2).clamp_(0.0, 1.0)
         over(albedo, g["skin"] * 0.16, dark.mul_(0.85).mul_(cover))
 
     def _mouth_window(self, size: int) -> Window:
         return pixels(self.pose.box((0.0, self.mouth_y - 0.03, 0.85), (0.38, 0.28, 0.16)), size)
 
     def _eye_window(self, size: int) -> Window:
-        return pixels(self.pose.box((0.0, 0.06, 0.72), (0.62, 0.34, 0.22)), size)
+        return pixels(self.pose.box((0.0, 0.13, 0.60), (0.66, 0.42, 0.31)), size)
 
     def _beard(self, x: Tensor, y: Tensor, albedo: Tensor, scale: Tensor) -> None:
         p, g = self.p, self.g
@@ -263,10 +274,10 @@ class Face:
         over(albedo, g["hair"] * 0.8, torch.maximum(grown, over_lip).mul_(hairs).mul_(0.93))
 
     def _mouth(self, x: Tensor, y: Tensor, albedo: Tensor, parts: Tensor, scale: Tensor) -> None:
-        p, g = self.p, self.g
+        g = self.g
         m = x * (1.0 / self.mouth_width)
         m2 = m * m
-        arch = 1.0 - m2
+        arch = (1.0 - m2).clamp_(min=-1.0)
         level = y - self.mouth_y - self.mouth_lift * m2
         gap = self.gap * arch
         inner_top, inner_bottom = gap * 0.42, gap * -0.58
@@ -302,7 +313,7 @@ class Face:
         out = x.abs() - p["eye_distance"]  # outwards from the eye's middle
         e = out * (1.0 / p["eye_width"])
         e2 = e * e
-        arch = 1.0 - e2
+        arch = (1.0 - e2).clamp_(min=-1.0)
         level = y - p["eye_slant"] * out
         lid = self.lid_upper * arch * (1.0 - 0.15 * e)
         low = self.lid_lower * arch
@@ -311,7 +322,7 @@ class Face:
         dark.add_(bump((e * 0.85).square_().add_(((level + 0.115) * 16.0).square_())).mul_(0.08 + 0.40 * g["wrinkles"]))
         dark.add_(band(level - lid - 0.036 + 0.03 * e2, 0.008, scale).mul_((1.3 - e2).clamp_(0.0, 0.6)))
         furrow = wave((y - 0.02 * wave(x * 1.4)).mul_(12.0).add_(0.2)).sub_(0.55).clamp_(min=0.0)
-        furrow.mul_(bump((x * 2.0).square_().add_(((y - 0.44) * 6.5).square_())))
+        furrow.mul_(bump((x * 2.0).square_().add_(((y - 0.39) * 6.5).square_())))
         dark.add_(furrow.mul_((1.5 * g["wrinkles"] + 0.7 * p["brow_raise"].clamp(min=0.0)) * (g["ageing"] + 0.25)))
         feet = wave((level * 13.0).add_(out * 3.0)).sub_(0.4).clamp_(min=0.0)
         feet.mul_(bump(((e - 1.75) * 1.7).square_().add_((level * 8.0).square_())))
@@ -350,23 +361,17 @@ class Face:
         over(albedo, g["brow"], strands.mul_(brow))
         parts.masked_fill_((brow > 0.5) & left, LABEL["l_brow"]).masked_fill_((brow > 0.5) & ~left, LABEL["r_brow"])
 
-    def _draw_ears(self, window: Window, size: int, skull: Tensor, cover: Tensor, rgb: Tensor, label: Tensor, scale: Tensor) -> None:
-        """Ears lie over what is behind the head; where they stand before it, the skull's cover gives way."""
+    def _ears(self, window: Window, size: int, skull: Tensor, scale: Tensor) -> Iterator[tuple[Window, int, Tensor, Tensor, Tensor]]:
+        """Per ear: window, label, colour, its coverage, and its coverage where it stands before the skull (depth over `window`)."""
         g = self.g
         for s, k, name in ((-1.0, 6, "l_ear"), (1.0, 8, "r_ear")):
-            part = pixels(self.pose.box((s * self.p["head_width"], -0.09, -0.06), (0.16, 0.26, 0.2)), size).within(window)
+            part = pixels(self.pose.box((s * self.p["head_width"], -0.09, -0.06), (0.22, 0.34, 0.26)), size).within(window)
             if part.empty:
                 continue
-            x, y = part.coordinates(size, rgb.device)
+            x, y = part.coordinates(size, skull.device)
             t, d2 = self.ellipsoids.front(k, x, y)
-            alpha = coverage((1.0 - d2).mul_(0.05), scale)
-            hides = (t - part.of(skull, window)).mul_(14.0).add_(0.5).clamp_(0.0, 1.0)
+            alpha = coverage((1.0 - d2).mul_(0.06), scale)
+            before = (t - part.of(skull, window)).mul_(14.0).add_(0.5).clamp_(0.0, 1.0).mul_(alpha)
             bowl = bump(self.ellipsoids.outline(k + 1, x, y).mul_(0.9))
             light = (1.0 - 0.45 * bowl).mul_((1.05 - 0.35 * d2).clamp_(min=0.5))
-            colour = g["blush"] * light.unsqueeze(1) * (g["key"] * 0.55 + g["ambient"])
-            over(part.of(rgb, window), colour, alpha)
-            view = part.of(label, window)
-            view.masked_fill_(alpha > 0.5, LABEL[name])
-            view = part.of(cover, window)
-            view.mul_(1.0 - alpha * hides)
-
+            yield part, LABEL[name], g["blush"] * light.unsqueeze(1) * (g["key"] * 0.55 + g["ambient"]), alpha, before

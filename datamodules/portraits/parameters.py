@@ -80,7 +80,7 @@ RANGES: dict[str, Range] = {
     "mouth_open": Range(0.0, 1.0, absent=0.45),
     "eye_open": Range(0.62, 1.12, central=True, allowed=(0.0, 1.3)),
     "brow_raise": Range(-1.0, 1.0, central=True),
-    "frown": Range(0.0, 1.0, absent=0.6),
+    "frown": Range(0.0, 1.0, absent=0.7),
     "gaze_x": Range(-1.0, 1.0, central=True),
     "gaze_y": Range(-1.0, 1.0, central=True),
     # age in years
@@ -194,6 +194,8 @@ def _make_plausible(values: dict[str, np.ndarray]) -> None:
     """Tie together, in place, what goes together: hair length, beard and make-up; receding and thinning hair comes with age."""
     years = (values["age"] - 18.0) / 62.0
     values["age"] = 18.0 + 62.0 * years * (0.45 + 0.55 * years)  # more young people than old
+    gloom = 1.0 - values["smile"]
+    values["smile"] = 1.0 - 0.5 * gloom * gloom  # more smiles than sad faces
     dark = np.clip(2.5 * values["skin_tone"] - 1.0, 0.0, 1.0)
     values["hair_tone"] = values["hair_tone"] * (1.0 - 0.75 * dark)  # dark skin, dark hair
     values["iris_tone"] = values["iris_tone"] * (1.0 - 0.8 * dark)

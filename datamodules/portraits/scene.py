@@ -8,7 +8,15 @@ from torch import Tensor
 from datamodules.portraits.geometry import Pose, Scalars, affine, band, bump, cosine, coverage, degrees, direction, over, sine, step, wave
 
 SKIN = ((0.99, 0.86, 0.78), (0.95, 0.77, 0.65), (0.86, 0.66, 0.51), (0.70, 0.49, 0.35), (0.52, 0.34, 0.24), (0.36, 0.23, 0.17))
-HAIR = ((0.07, 0.06, 0.06), (0.17, 0.11, 0.08), (0.33, 0.21, 0.13), (0.50, 0.33, 0.18), (0.78, 0.60, 0.34), (0.90, 0.78, 0.54), (0.58, 0.25, 0.10))
+HAIR = (
+    (0.07, 0.06, 0.06),
+    (0.17, 0.11, 0.08),
+    (0.33, 0.21, 0.13),
+    (0.50, 0.33, 0.18),
+    (0.78, 0.60, 0.34),
+    (0.90, 0.78, 0.54),
+    (0.58, 0.25, 0.10),
+)
 IRIS = ((0.22, 0.12, 0.06), (0.38, 0.23, 0.10), (0.40, 0.40, 0.20), (0.28, 0.48, 0.38), (0.30, 0.50, 0.72), (0.50, 0.58, 0.62))
 FRAME = ((0.06, 0.06, 0.07), (0.25, 0.13, 0.07), (0.45, 0.35, 0.20), (0.12, 0.16, 0.35), (0.50, 0.10, 0.14), (0.62, 0.62, 0.65))
 
@@ -99,14 +107,10 @@ def background(p: Scalars, g: Scalars, x: Tensor, y: Tensor, half: float) -> Ten
     joint = 0.5 / 2.2 - torch.maximum(gx, gy)
     over(rgb, g["back_line"], band(joint, 0.012, half).mul_(p["back_grid"] * 0.5))
     # straight lines across everything
-    strength = p["back_line_contrast"]
-    lines = ((g["line_cos"], g["line_sin"], "back_line_1", 0.030), (-g["line_sin"], g["line_cos"], "back_line_2", 0.018),
-             (g["back_sin"], -g["back_cos"], "back_line_3", 0.045))  # fmt: skip
-    alpha = None
-    for a, b, place, width in lines:
-        line = band(affine((a, b, -p[place]), x, y), width, half)
-        alpha = line if alpha is None else torch.maximum(alpha, line)
-    over(rgb, g["back_line"], alpha.mul_(strength * 0.85))
+    rows = ((g["line_cos"], g["line_sin"], 0.030), (-g["line_sin"], g["line_cos"], 0.018), (g["back_sin"], -g["back_cos"], 0.045))
+    lines = [band(affine((a, b, -p[f"back_line_{i + 1}"]), x, y), width, half) for i, (a, b, width) in enumerate(rows)]
+    alpha = torch.maximum(torch.maximum(lines[0], lines[1]), lines[2])
+    over(rgb, g["back_line"], alpha.mul_(p["back_line_contrast"] * 0.85))
     return rgb
 
 
@@ -117,11 +121,18 @@ class Body:
         x, y = pose.at(0.0, -0.62, -0.12)
         k = 1.0 / p["zoom"]
         self.u, self.v = (k, torch.zeros_like(k), -x * k), (torch.zeros_like(k), k, -y * k)  # head units, from the neck's upper end
-        self.top = y
+        self.top = y + 0.2 * p["zoom"]
         self.width = p["head_width"] * 0.52
 
+    def box(self) -> tuple[Tensor, ...]:
+        """Left, right, bottom, top in the picture."""
+        edge = torch.full_like(self.top, 1.1)
+        return -edge, edge, -edge, self.top
 
-def draw_body(p: Scalars, g: Scalars, body: Body, rgb: Tensor, label: Tensor, x: Tensor, y: Tensor, half: float, labels: tuple[int, int]) -> None:
+
+def draw_body(
+    p: Scalars, g: Scalars, body: Body, rgb: Tensor, label: Tensor, x: Tensor, y: Tensor, half: float, labels: tuple[int, int]
+) -> None:
     """Paint neck and clothes over rgb (B, 3, h, w) and label (B, h, w), in place; labels are those of neck and cloth."""
     scale = p["zoom"] * half
     u, v = affine(body.u, x, y), affine(body.v, x, y)
@@ -144,7 +155,9 @@ def draw_body(p: Scalars, g: Scalars, body: Body, rgb: Tensor, label: Tensor, x:
     alpha = coverage(top - v, scale * 0.9)
     stripe = v * 5.0 + side * 0.8
     stripe = (stripe - torch.floor(stripe) - 0.5).abs_().sub_(0.25).mul_(0.2)
-    colour = mix(g["cloth"], g["cloth_2"], coverage(stripe, scale).mul_((p["cloth_stripes"] > 0).float() * (0.3 + 0.7 * p["cloth_stripes"])))
+    colour = mix(
+        g["cloth"], g["cloth_2"], coverage(stripe, scale).mul_((p["cloth_stripes"] > 0).float() * (0.3 + 0.7 * p["cloth_stripes"]))
+    )
     fold = wave(u * 1.9 + v * 0.8 + p["cloth_hue"] * 7.0).mul_(0.10).add_(0.86)
     fold = fold.add_(u * (g["light_x"] * 0.22)).mul_(1.0 - 0.25 * band(top - v - 0.03, 0.022, scale))
     over(rgb, colour * fold.unsqueeze(1) * (g["key"] * 0.8 + g["ambient"]), alpha)

@@ -35,7 +35,7 @@ class R1(nn.Module):
 
     def forward(self, D: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            x = x.detach().float().requires_grad_()
+            x = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
         return self.gamma / 2 * gradient.square().flatten(1).sum(dim=1).mean()
 

@@ -2,7 +2,7 @@
 
 Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, section 2 and appendix B;
         numerics as in rosinality/stylegan2-pytorch@bef283a (model.py, op/) and NVlabs/stylegan2-ada-pytorch@d72cc7d (training/networks.py).
-R1 and the path-length term differentiate twice through all of this; nothing is compiled, everything has a double backward.
+R1 and the path-length term differentiate twice through all of this: everything has a double backward, and nothing needs an extension.
 """
 
 from __future__ import annotations

@@ -235,6 +235,8 @@ class Synthesis(nn.Module):
             if self.noise != "add":
                 raise ValueError('only additive noise has stored maps; pass a list from draw_noise() instead of "const"')
             return lambda i: self.convs[i].noise_const
+        if noise != "random":
+            raise ValueError(f'expected noise as "random", "const", None or a list of maps, got {noise!r}')
         return lambda i: torch.randn(self.convs[i].noise_shape(batch), device=self.constant.device, dtype=self.constant.dtype)
 
 

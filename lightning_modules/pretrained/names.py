@@ -196,13 +196,15 @@ def from_released(state: State, layout: Layout) -> dict[str, Tensor]:
     if not all(counts):
         raise UserError(f"expected a {layout.what}, got a {detect(state).what}")
     entries = layout.entries(*counts)
-    required = {entry.released for entry in entries if isinstance(entry, Kernel) or not entry.optional}
+    required = {entry.released for entry in entries if isinstance(entry, Entry) and not entry.optional}
     _same_names(layout.what, required - set(state), set(state) - {entry.released for entry in entries})
     ours = {}
     for entry in entries:
+        if entry.released not in state:
+            continue  # an optional tensor, or a kernel that follows from the layout anyway
         if isinstance(entry, Kernel):
             _check_kernel(entry, state[entry.released])
-        elif entry.released in state:
+        else:
             ours[entry.ours] = _drop_singletons(entry, state[entry.released])
     return ours
 

@@ -80,7 +80,9 @@ def test_refusals(checkpoint, tmp_path) -> None:
 
 
 def test_table_marks_the_best_and_leaves_the_reference_out() -> None:
-    table = Table({"PSNR": (2, "max"), "FID": (1, "min")}, [("input", {"PSNR": 99, "FID": 0}), ("a_1", {"PSNR": 1, "FID": 2}), ("b", {"PSNR": 3})], 1)
+    table = Table(
+        {"PSNR": (2, "max"), "FID": (1, "min")}, [("input", {"PSNR": 99, "FID": 0}), ("a_1", {"PSNR": 1, "FID": 2}), ("b", {"PSNR": 3})], 1
+    )
     assert table.best("PSNR") == 3
     assert table.best("FID") is None  # one value is no comparison
     assert "| b | **3.00** | - |" in table.markdown()

@@ -261,7 +261,7 @@ def test_infinite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path
     smoke("gpen", run, "--iterations", "2")
     good = (run / "checkpoints/last.ckpt").read_bytes()
     with pytest.raises(UserError, match="infinite or NaN at iteration"):
-        smoke("gpen", run, "--resume", "auto", "--iterations", "50", "--model.alpha", "inf")
+        smoke("gpen", run, "--resume", "auto", "--iterations", "50", "--model.alpha", "1e39")
     assert (run / "checkpoints/last.ckpt").read_bytes() == good
     assert all(value.isfinite().all() for value in read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"].values())
 

@@ -42,7 +42,9 @@ def test_folder_of_many_formats_and_sizes(checkpoint, tmp_path, capsys) -> None:
     (faces / "notes.txt").write_text("not an image")
     assert call(checkpoint, faces, tmp_path / "out") == 0
     written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
-    assert written == sorted(["small.jpg", "large.webp", "sub/grey.png", "palette.png", "alpha.tif", "deep.png", *(f"{i}.bmp" for i in range(6))])
+    assert written == sorted(
+        ["small.jpg", "large.webp", "sub/grey.png", "palette.png", "alpha.tif", "deep.png", *(f"{i}.bmp" for i in range(6))]
+    )
     for name in written:
         image = Image.open(tmp_path / "out" / name)
         assert image.size == (32, 32)

@@ -32,7 +32,7 @@ def test_a_forgotten_output_fails_unless_named() -> None:
     fixture = Fixture(FIXTURE)
     outputs = stored_outputs(fixture)
     del outputs["r1"]
-    with pytest.raises(AssertionError, match="missing {'r1'}"):
+    with pytest.raises(AssertionError, match=r"missing \{'r1'\}"):
         fixture.check(outputs)
     fixture.check(outputs, without=["r1"])
 
@@ -49,4 +49,5 @@ def test_state_follows_from_the_names_and_can_be_cut_to_a_prefix() -> None:
     d = fixture.state("d.", kept=lambda name: torch.zeros(4, 4))
     assert len(everything) == len(fixture.manifest["state"])
     assert torch.equal(d["convs.0.0.weight"], everything["d.convs.0.0.weight"])
-    assert "convs.1.skip.0.kernel" in d and "convs.1.skip.0.kernel" not in fixture.state("d.")
+    assert "convs.1.skip.0.kernel" in d
+    assert "convs.1.skip.0.kernel" not in fixture.state("d.")

@@ -20,7 +20,9 @@ def batch_of(count: int, size: int) -> dict[str, Tensor]:
     return {"target": target, "input": target + noise}
 
 
-def loop(method: Method, batch: dict[str, Tensor], iterations: int, spy: Callable[[torch.optim.Optimizer, Tensor], None] | None = None) -> None:
+def loop(
+    method: Method, batch: dict[str, Tensor], iterations: int, spy: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
+) -> None:
     """`iterations` training steps on one batch; `spy` sees every (optimizer, loss) that is descended along."""
     if not hasattr(method, "_plain_optimizers"):
         method._plain_optimizers = method.configure_optimizers()

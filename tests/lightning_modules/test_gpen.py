@@ -32,9 +32,7 @@ def test_one_step_is_the_papers_objective() -> None:
     gpen = GPEN(**SMALL, alpha=3.0, beta=0.5)
     batch = batch_of(4, 32)
     x_hat = gpen.G(batch["input"]).detach()
-    d_before = (
-        torch.nn.functional.softplus(-gpen.D(batch["target"])).mean() + torch.nn.functional.softplus(gpen.D(x_hat)).mean()
-    ).detach()
+    d_before = (torch.nn.functional.softplus(-gpen.D(batch["target"])).mean() + torch.nn.functional.softplus(gpen.D(x_hat)).mean()).detach()
     losses = []
     loop(gpen, batch, 1, spy=lambda optimizer, loss: losses.append(loss.detach()))
     assert losses[0] == pytest.approx(d_before.item(), rel=1e-5)

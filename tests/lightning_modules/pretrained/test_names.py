@@ -1,0 +1,163 @@
+"""Released layouts: there and back, and what a wrong file is answered."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from _runtime import UserError
+from lightning_modules.networks.gpen import GPENGenerator
+from lightning_modules.networks.ops import fir
+from lightning_modules.networks.stylegan2 import Discriminator, Generator
+from lightning_modules.pretrained import names
+from tests.golden.check import Fixture
+from tests.lightning_modules.networks.test_stylegan2 import stored_kernel
+
+FIXTURES = {
+    "stylegan2_rosinality_64": names.ROSINALITY_GENERATOR,
+    "stylegan2_discriminator_64": names.ROSINALITY_DISCRIMINATOR,
+    "stylegan2_ada_64": names.NVLABS_GENERATOR,
+    "stylegan2_ada_discriminator_64": names.NVLABS_DISCRIMINATOR,
+    "gpen_generator_64": names.ROSINALITY_GENERATOR,
+    "gpen_discriminator_64": names.ROSINALITY_DISCRIMINATOR,
+    "gpen_fullgenerator_64": names.GPEN_GENERATOR,
+    "gpen_fullgenerator_sr_32_64": names.GPEN_GENERATOR,
+}
+
+
+def released(fixture_name: str) -> dict[str, Tensor]:
+    return Fixture(fixture_name).state(kept=stored_kernel)
+
+
+def small() -> dict[str, Tensor]:
+    """A complete rosinality generator at 16 px."""
+    G = Generator(16, style_dim=4, mapping_layers=2, channel_base=64, channel_max=8)
+    return names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
+
+
+@pytest.mark.parametrize(("fixture_name", "layout"), FIXTURES.items())
+def test_there_and_back(fixture_name: str, layout: names.Layout) -> None:
+    """Every tensor of the released state, FIR kernels and shapes included, comes back bit for bit."""
+    state = released(fixture_name)
+    assert names.detect(state) is layout
+    again = names.to_released(names.from_released(state, layout), layout)
+    assert again.keys() == state.keys()
+    for name, value in state.items():
+        assert torch.equal(again[name], value), name  # shapes included
+
+
+@pytest.mark.parametrize(
+    ("fixture_name", "expected"),
+    [
+        ("stylegan2_rosinality_64", {"size": 64, "style_dim": 512, "z_dim": 512, "mapping_layers": 8, "noise": "add"}),
+        ("stylegan2_rosinality_64", {"channel_base": 32768, "channel_max": 512}),
+        ("stylegan2_ada_64", {"size": 64, "style_dim": 96, "z_dim": 64, "mapping_layers": 4, "noise": "add"}),
+        ("stylegan2_ada_64", {"channel_base": 4096, "channel_max": 128}),
+        ("gpen_generator_64", {"style_dim": 48, "channel_base": 512, "channel_max": 8, "noise": "concat"}),  # 16384 * 2 / 64, 512 / 64
+    ],
+)
+def test_generators_are_inferred(fixture_name: str, expected: dict[str, object]) -> None:
+    inferred = names.infer_generator(names.from_released(released(fixture_name), FIXTURES[fixture_name]))
+    assert {key: inferred[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"size": 32, "style_dim": 4, "z_dim": 6, "mapping_layers": 3, "channel_base": 256, "channel_max": 32, "noise": "add"},
+        {"size": 16, "style_dim": 4, "z_dim": 4, "mapping_layers": 2, "channel_base": 64, "channel_max": 8, "noise": "concat"},
+        {"size": 8, "style_dim": 4, "z_dim": 4, "mapping_layers": 1, "channel_base": 64, "channel_max": 8, "noise": "none"},
+    ],
+)
+def test_inferred_arguments_rebuild_our_own_networks(arguments: dict[str, object]) -> None:
+    assert names.infer_generator(Generator(**arguments).state_dict()) == arguments
+    shape = {key: arguments[key] for key in ("size", "channel_base", "channel_max")}
+    assert names.infer_discriminator(Discriminator(**shape).state_dict()) == shape
+    restorer = {key: value for key, value in arguments.items() if key != "z_dim"} | {"in_size": 8}
+    assert names.infer_gpen(GPENGenerator(**restorer).state_dict()) == restorer
+
+
+def test_inferred_full_size_models() -> None:
+    """Configurations E and F at 1024, by shapes alone."""
+    with torch.device("meta"):
+        for base in (32768, 16384):
+            G, D = Generator(1024, channel_base=base), Discriminator(1024, channel_base=base)
+            assert names.infer_generator(G.state_dict())["channel_base"] == base
+            assert names.infer_discriminator(D.state_dict()) == {"size": 1024, "channel_base": base, "channel_max": 512}
+
+
+def test_kernels_of_the_generator_are_stored_times_four() -> None:
+    state = small()
+    for name in ("convs.0.conv.blur.kernel", "to_rgbs.0.upsample.kernel"):
+        assert float(state[name].sum()) == pytest.approx(4)
+    state["convs.0.conv.blur.kernel"] = fir()
+    with pytest.raises(UserError, match=r"convs.0.conv.blur.kernel is not the \[1, 3, 3, 1\] filter with sum 4: shape \(4, 4\), sum 1"):
+        names.from_released(state, names.ROSINALITY_GENERATOR)
+
+
+def test_another_filter_is_refused() -> None:
+    state = small()
+    state["to_rgbs.1.upsample.kernel"] = fir((1, 2, 1)) * 4
+    with pytest.raises(UserError, match=r"to_rgbs.1.upsample.kernel is not the \[1, 3, 3, 1\] filter"):
+        names.from_released(state, names.ROSINALITY_GENERATOR)
+
+
+def test_kernels_may_be_absent() -> None:
+    state = small()
+    without = {name: value for name, value in state.items() if not name.endswith("kernel")}
+    assert len(without) == len(state) - 4
+    ours = names.from_released(without, names.ROSINALITY_GENERATOR)
+    assert ours.keys() == names.from_released(state, names.ROSINALITY_GENERATOR).keys()
+
+
+def test_early_files_have_no_noise_buffers() -> None:
+    """They load where the caller says so, and the network then keeps the maps of its own construction."""
+    state = {name: value for name, value in small().items() if not name.startswith("noises.")}
+    ours = names.from_released(state, names.ROSINALITY_GENERATOR)
+    G = Generator(**names.infer_generator(ours))
+    before = G.synthesis.convs[1].noise_const.clone()
+    with pytest.raises(UserError, match=r"early\.pt"):
+        names.load(G, ours, "early.pt", optional=("w_avg",))
+    assert names.load(G, ours, "early.pt", optional=("w_avg", "noise_const")) == [
+        *(f"synthesis.convs.{i}.noise_const" for i in range(5)),
+        "w_avg",
+    ]
+    assert torch.equal(G.synthesis.convs[1].noise_const, before)
+    assert torch.equal(G.synthesis.constant[None], state["input.input"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("convs.1.conv.weight"), "lacks convs.1.conv.weight"),
+        (lambda s: s.update({"latent_avg": torch.zeros(4)}), "has the unknown latent_avg"),
+        (lambda s: s.update({"input.input": torch.zeros(2, 8, 4, 4)}), r"input.input has shape \(2, 8, 4, 4\): expected 1 leading"),
+        (lambda s: s.update({"conv1.noise.weight": torch.tensor(0.0)}), r"conv1.noise.weight has shape \(\): expected 1 leading"),
+    ],
+)
+def test_incomplete_and_strange_files_are_refused(change, message: str) -> None:
+    state = small()
+    change(state)
+    with pytest.raises(UserError, match=message):
+        names.from_released(state, names.ROSINALITY_GENERATOR)
+
+
+def test_a_file_of_another_layout_is_named() -> None:
+    with pytest.raises(UserError, match="expected a GPEN generator, got a rosinality StyleGAN2 generator"):
+        names.from_released(small(), names.GPEN_GENERATOR)
+    with pytest.raises(UserError, match=r"unknown network: expected one of rosinality .* begin with foo"):
+        names.detect({"foo": torch.zeros(1)})
+
+
+def test_what_a_layout_cannot_hold_is_refused() -> None:
+    G = Generator(8, style_dim=4, mapping_layers=1, channel_base=32, channel_max=4, noise="none")
+    with pytest.raises(UserError, match=r"lacks synthesis\.convs\.0\.noise_strength"):
+        names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
+
+
+def test_channels_that_follow_no_rule_are_refused() -> None:
+    ours = Generator(16, style_dim=4, mapping_layers=1, channel_base=64, channel_max=8).state_dict()
+    ours["synthesis.convs.2.weight"] = torch.zeros(5, 8, 3, 3)
+    with pytest.raises(UserError, match=r"channels \[8, 5, 4\] at 4, 8, 16"):
+        names.infer_generator(ours)
