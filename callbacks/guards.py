@@ -45,8 +45,9 @@ class Guards(L.Callback):
         stop = look and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
         if stop or last or pl_module.iteration % EVERY == 0:
             check_loss(trainer, pl_module)
-        if last or stop:
-            trainer.should_stop = True
+        if stop:
+            trainer.limit_val_batches = 0  # whoever sent the signal will not wait for a validation
+        trainer.should_stop = bool(last or stop)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         check_loss(trainer, pl_module)

@@ -109,6 +109,7 @@ class Logs(L.Callback):
         if pl_module.iteration % self.every and pl_module.iteration != pl_module.total_iterations:
             return
         values = {name: float(value) for name, value in pl_module.terms.items()}
+        pl_module.terms.clear()  # a lazy term stands in the row that follows it, and in no other
         values["train/images_seen"] = pl_module.images_seen
         values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         now = time.perf_counter()

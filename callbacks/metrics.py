@@ -58,6 +58,7 @@ class Metrics(L.Callback):
         self.per_image = PerImage(self.COLUMNS)
         self.table: Tensor | None = None  # (N, 1 + columns) of the last validation
         self.values: dict[str, float] = {}
+        self.iteration = 0  # of these values
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.per_image.to(pl_module.device).reset()
@@ -80,6 +81,7 @@ class Metrics(L.Callback):
         columns = dict(zip(self.COLUMNS, self.table[:, 1:].unbind(1), strict=True))
         self.values = {f"val/{name}": column.mean().item() for name, column in columns.items()}
         self.values["val/improved"] = (columns["psnr"] > columns["psnr_input"]).double().mean().item()
+        self.iteration = pl_module.iteration
         pl_module.log_dict(self.values, logger=False)  # for monitors; the loggers get them with our own step
         for logger in trainer.loggers:
             logger.log_metrics(self.values, step=pl_module.iteration)

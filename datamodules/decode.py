@@ -106,7 +106,7 @@ class ImageFiles:
             return image.size
 
     def _zip(self) -> zipfile.ZipFile:
-        if self._archive is None:  # a forked handle shares its file position with its parent
+        if self._archive is None or self._process != os.getpid():  # a forked handle shares its file position with its parent
             self._archive, self._process = zipfile.ZipFile(self.root), os.getpid()
         return self._archive
 

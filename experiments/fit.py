@@ -283,7 +283,7 @@ def report(run: Path, method: Method, guards: Guards, metrics: Metrics, config: 
         )
     if metrics.values:
         v = metrics.values
-        print(f"validation at iteration {method.iteration}, {len(metrics.table)} images, 8-bit RGB:")  # type: ignore[arg-type]
+        print(f"validation at iteration {metrics.iteration}, {len(metrics.table)} images, 8-bit RGB:")  # type: ignore[arg-type]
         print(f"{'':10}{'PSNR':>9}{'SSIM':>9}")
         print(f"{'input':10}{v['val/psnr_input']:9.2f}{v['val/ssim_input']:9.4f}")
         print(f"{'restored':10}{v['val/psnr']:9.2f}{v['val/ssim']:9.4f}   {v['val/improved']:.1%} of the images improved")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypedDict
 
 import torch
@@ -27,7 +29,19 @@ class Portraits(TypedDict):
     attributes: Tensor  # float32 (B, len(ATTRIBUTES))
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Planes this small cost more to share among threads than to fill; data loading shares out whole batches instead."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @torch.no_grad()
+@_one_thread()
 def render(parameters: Parameters, size: int) -> Portraits:
     """Draw the portraits of `parameters`, each value (B,), as size x size pictures, on the device of the parameters.
 
@@ -48,7 +62,7 @@ def render(parameters: Parameters, size: int) -> Portraits:
     everyone, whole = _Portrait(columns), Window(0, size, 0, size)
     for first in range(0, count, together):
         chunk = slice(first, min(first + together, count))
-        portrait = take(everyone, chunk)
+        portrait = everyone if together >= count else take(everyone, chunk)
         for top in range(0, size, rows):
             band = Window(top, min(top + rows, size), 0, size)
             portrait.draw(band, size, band.of(image[chunk], whole), band.of(mask[chunk], whole))
@@ -78,7 +92,8 @@ class _Portrait:
         rgb = scene.background(p, g, x, y, 0.5 * size)
         untouched, label = part.of(rgb, window).clone(), torch.zeros(rgb[:, 0].shape, dtype=torch.uint8, device=rgb.device)
         hair = pixels(self.hair.box(), size).within(window)
-        if bool((self.hair.long > 0).any()) and not hair.empty:
+        haired = bool((self.hair.present > 0).any()) and not hair.empty
+        if haired:
             self.hair.draw_back(hair, size, hair.of(rgb, window), hair.of(label, window))
         low = pixels(self.body.box(), size).within(window)
         if not low.empty:
@@ -89,13 +104,15 @@ class _Portrait:
             skull, cover = self.face.draw(head, size, head.of(rgb, window), head.of(label, window))
             lenses = pixels(self.glasses.box(), size).within(head)
             if bool((p["glasses"] > 0).any()) and not lenses.empty:
-                self.glasses.draw(
-                    lenses, size, *(lenses.of(plane, head) for plane in (skull, cover)), *(lenses.of(c, window) for c in (rgb, label))
-                )
-        if bool((self.hair.present > 0).any()) and not hair.empty:
+                skull, cover = lenses.of(skull, head), lenses.of(cover, head)
+                self.glasses.draw(lenses, size, skull, cover, lenses.of(rgb, window), lenses.of(label, window))
+        if haired:
             self.hair.draw_front(hair, size, hair.of(rgb, window), hair.of(label, window))
         # the background is bit for bit itself but next to the person: slivers too faint for a label do not show
         person = label > 0
+        person[:, : max(-window.top, 0)] = False  # beyond the picture's border nobody looks
+        person[:, person.shape[1] - max(window.bottom - size, 0) :] = False
+        person[:, :, 0] = person[:, :, -1] = False
         near = person[:, :-2] | person[:, 1:-1] | person[:, 2:]
         near = near[:, :, :-2] | near[:, :, 1:-1] | near[:, :, 2:]
         rgb = torch.where(near.unsqueeze(1), part.of(rgb, window), untouched)

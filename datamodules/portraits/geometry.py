@@ -42,7 +42,7 @@ def degrees(x: Tensor) -> Tensor:
 
 
 def coverage(inside: Tensor, scale: Tensor | float) -> Tensor:
-    """Share of the pixel within an edge; `inside` is the distance to it, positive within, `scale` the pixels per unit. Takes `inside` over."""
+    """Share of a pixel within an edge `inside` units away, positive within, at `scale` pixels per unit. Takes `inside` over."""
     return inside.mul_(scale).add_(0.5).clamp_(0.0, 1.0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from datamodules.portraits.geometry import Pose, Scalars, Window, affine, coverage, over, smooth_max, step, wave
+from datamodules.portraits.geometry import Pose, Scalars, Window, affine, coverage, over, smooth_max, wave
 from datamodules.portraits.head import DEPTH, LABEL, Surface, outline_distance
 
 
@@ -13,21 +13,22 @@ class Hair:
     def __init__(self, p: Scalars, g: Scalars, pose: Pose) -> None:
         self.p, self.g, self.pose = p, g, pose
         length = p["hair_length"]
-        self.long = long = step(length, 0.31, 0.40)
-        self.present = (length > 0.1).float()
+        self.long = long = g["long"]
+        self.present = g["haired"]
         thick = p["hair_volume"] * (0.7 + 0.3 * long) + 0.015
         self.radii = p["head_width"] + thick, 1.0 + 1.05 * thick, DEPTH + thick
         self.thin = (thick - 0.02) * 1.5 * (1.0 - long)  # short hair lies closer at the sides
-        self.back = 0.03 + 0.8 * thick * (1.0 - long)  # and in front
+        self.back = 0.03 + 0.06 * (1.0 - long)  # and in front
         self.flare = -0.25 * (1.0 - long) + long * (0.02 + 0.7 * (p["hair_volume"] - 0.05))
         self.curl = 0.05 * p["hair_wave"] * long
-        self.end = -0.30 - 0.9 * (length - 0.16) - 0.9 * (length - 0.35).clamp(min=0.0)
+        self.end = -0.20 - 0.9 * (length - 0.16) - 0.9 * (length - 0.35).clamp(min=0.0)
         receding = g["ageing"] * (1.0 - long)
+        self.far_end = self.end * long + 0.20 * (1.0 - long)
         self.front = 0.62 + 0.13 * long + 0.12 * receding - p["fringe"] * (0.44 * long + 0.18 * (1.0 - long))
         self.sweep = 0.62 * long * (1.0 - p["fringe"]) - (0.04 + 0.30 * receding) * (1.0 - long)
         self.opening = 0.62 + 0.06 * receding - 0.10 * long * p["hair_strand"]
         self.side = 0.14 - 0.10 * p["hair_strand"] + (self.end - 1.0) * long  # short hair is cut above the ears
-        self.ear = 1.22 - 0.6 * long
+        self.ear = 2.2 - 1.6 * long  # below that cut the skull itself carries stubble
 
     def box(self) -> tuple[Tensor, ...]:
         """Left, right, bottom, top in the picture."""
@@ -62,7 +63,7 @@ class Hair:
         x, y = window.coordinates(size, rgb.device)
         scale = self.p["zoom"] * (0.5 * size)
         far = self.trace(x, y, near=False)
-        alpha = coverage(far.inside, scale).mul_(coverage(far.y - self.end, scale)).mul_(self.long > 0)
+        alpha = coverage(far.inside, scale).mul_(coverage(far.y - self.far_end, scale)).mul_(self.present)
         shade = wave(far.x * 9.0).mul_(0.08).add_(0.42 + 0.10 * self.g["light_z"])
         over(rgb, self.g["hair"] * shade.unsqueeze(1) * (self.g["key"] * 0.5 + self.g["ambient"]), alpha)
         label.masked_fill_(alpha > 0.5, LABEL["hair"])
@@ -79,14 +80,13 @@ class Hair:
         turn = 1.0 - zn * around  # 0 in front, 1 at the sides, 2 behind
         lock_x, lock_z = xn - p["hair_part"] * (0.7 * self.long), zn - 0.25  # locks fall from the parting
         strand = lock_x / (lock_x.abs() + lock_z.abs_()).add_(0.02) + wave(near.y * 0.9 + p["hair_strand"]).mul_(0.05 * p["hair_wave"])
-        fine = min(max((size - 48) / 200.0, 0.0), 1.0)  # locks that a picture of this size can show
+        fine = min(max((size - 80) / 170.0, 0.0), 1.0)  # locks that a picture of this size can show
         locks = wave(strand * 4.5 + near.y * 0.5 + p["hair_part"] * 2.0).mul_(0.6)
         if fine > 0:
             locks.add_(wave(strand * 14.0 + near.y * 1.3).mul_(0.5 * fine)).add_(wave(strand * 31.0 - near.y * 2.1).mul_(0.35 * fine))
-        if fine > 0:  # curls
             frizz = wave(near.x * 7.0 + near.z * 3.0 + wave(near.y * 5.0) * 0.2).mul_(wave(near.y * 8.0 + near.x * 2.0))
             locks.add_(frizz.mul_(p["hair_wave"] * (1.0 - self.long) * 1.2 * fine))
-        # distance within the hair: outside the face's opening, before the ears above the sideburn, above the end
+        # distance within the hair: outside the face's opening, not around the ears, above the end
         line = self.front - self.sweep * (near.x - p["hair_part"]).abs() + locks * 0.02
         face = smooth_max(near.y - line, (turn - self.opening) * 0.75, 0.16)
         below = smooth_max(near.y - self.side, (turn - self.ear) * 0.75, 0.06)

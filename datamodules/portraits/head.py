@@ -105,10 +105,8 @@ class Face:
         thin = 1.0 - 0.30 * glad - 0.25 * g["ageing"]
         self.lip_upper, self.lip_lower = p["lip_upper"] * thin, p["lip_lower"] * thin
         # eyes
-        self.eye_y = zero
         self.lid_upper = p["eye_height"] * p["eye_open"] * (1.0 - 0.18 * glad)
         self.lid_lower = p["eye_height"] * (0.55 - 0.28 * glad) * p["eye_open"].clamp(max=1.0)
-        self.sag = 0.035 * g["wrinkles"]
         # nose
         tip_y = -p["nose_length"]
         tip_z = depth_at(p, zero, tip_y) + p["nose_depth"]
@@ -160,6 +158,9 @@ class Face:
         x, y = around.coordinates(size, rgb.device)
         scale = p["zoom"] * (0.5 * size)  # pixels per unit of the head
         skull = trace_head(p, self.pose, x, y)
+        # what is drawn in front must not come again behind the ears: there x grows on
+        behind = (0.15 - skull.z).clamp_(min=0.0)
+        skull.x = torch.where(skull.x < 0, skull.x - behind, skull.x + behind)
         hx, hy = (window.of(c, around).contiguous() for c in (skull.x, skull.y))
         depth = skull.t + self._relief(skull)
         cover = coverage(window.of(skull.inside, around).contiguous(), scale)
@@ -167,10 +168,10 @@ class Face:
 
         albedo = g["skin"].expand(-1, -1, *hx.shape[-2:]).contiguous()
         parts = torch.full_like(label, LABEL["skin"])
-        over(
-            albedo, g["blush"], bump(((hx.abs() - 0.40) * 4.0).square_().add_(((hy + 0.27) * 4.2).square_())).mul_(0.30 + 0.35 * self.glad)
-        )
-        self._beard(hx, hy, albedo, scale)
+        flush = bump(((hx.abs() - 0.40) * 4.0).square_().add_(((hy + 0.27) * 4.2).square_()))
+        over(albedo, g["blush"], flush.mul_(0.30 + 0.35 * self.glad))
+        self._beard(hx, hy, albedo)
+        self._stubble(window.of(skull.z, around), hy, albedo, parts)
         for region, paint in ((self._mouth_window, self._mouth), (self._eye_window, self._eyes)):
             part = region(size).within(window)
             if not part.empty:
@@ -184,17 +185,17 @@ class Face:
             part.of(cover, window).copy_(torch.maximum(part.of(cover, window), shape))
 
         colour = self._light(depth, albedo, 0.5 * size)
-        behind = window.of(skull.t, around)
-        ears = list(self._ears(window, size, behind, scale))
-        for part, name, paint, alpha, _ in ears:  # what stands out beside the head; then the head; then what stands before it
-            over(part.of(rgb, window), paint, alpha)
+        depth = window.of(skull.t, around)
+        ears = list(self._ears(window, size, depth, scale))
+        for part, name, tint, alpha, _ in ears:  # what stands out beside the head; then the head; then what stands before it
+            over(part.of(rgb, window), tint, alpha)
             part.of(label, window).masked_fill_(alpha > 0.5, name)
         over(rgb, colour, cover)
         label.copy_(torch.where(cover > 0.5, parts, label))
-        for part, name, paint, _, alpha in ears:
-            over(part.of(rgb, window), paint, alpha)
+        for part, name, tint, _, alpha in ears:
+            over(part.of(rgb, window), tint, alpha)
             part.of(label, window).masked_fill_(alpha > 0.5, name)
-        return behind, cover
+        return depth, cover
 
     def _relief(self, skull: Surface) -> Tensor:
         """What the skull lacks, as depth: sockets, brow ridge, cheeks, lips, chin, folds."""
@@ -257,7 +258,17 @@ class Face:
     def _eye_window(self, size: int) -> Window:
         return pixels(self.pose.box((0.0, 0.13, 0.60), (0.66, 0.42, 0.31)), size)
 
-    def _beard(self, x: Tensor, y: Tensor, albedo: Tensor, scale: Tensor) -> None:
+    def _stubble(self, z: Tensor, y: Tensor, albedo: Tensor, parts: Tensor) -> None:
+        """Short hair goes on as sideburns and down the nape."""
+        g = self.g
+        low = (z * -4.0).sub_(0.4).clamp_(0.0, 1.0).mul_(-0.30).sub_(0.20)
+        alpha = (
+            (y - low).mul_(5.0).clamp_(0.0, 1.0).mul_((0.28 - z).mul_(6.0).clamp_(0.0, 1.0)).mul_(g["haired"] * (1.0 - g["long"]) * 0.92)
+        )
+        over(albedo, g["hair"] * 0.8, alpha)
+        parts.masked_fill_(alpha > 0.5, LABEL["hair"])
+
+    def _beard(self, x: Tensor, y: Tensor, albedo: Tensor) -> None:
         p, g = self.p, self.g
         if not bool((p["moustache"] > 0).any()):
             return

@@ -59,6 +59,8 @@ def prepare(p: Scalars, pose: Pose) -> Scalars:
     g["grey"] = step(p["age"] - 32.0 * (1.0 - p["greying"]), 36.0, 60.0)
     silver = p["age"].new_tensor([0.60, 0.60, 0.62]).view(3, 1, 1)
     g["hair"] = mix(palette(HAIR, p["hair_tone"]), silver.expand_as(skin), g["grey"] * 0.92)
+    g["haired"] = (p["hair_length"] > 0.1).float()
+    g["long"] = step(p["hair_length"], 0.31, 0.40)
     g["brow"] = g["hair"] * 0.42 + g["skin"] * 0.11
     g["iris"] = palette(IRIS, p["iris_tone"])
     g["frame"] = palette(FRAME, p["glasses_tone"])
