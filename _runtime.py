@@ -20,7 +20,7 @@ from pathlib import Path
 # machine, and a training step can take fifty times as long. Read by the OpenMP runtime when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch  # noqa: E402
+import torch
 
 
 class UserError(ValueError):

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from _runtime import UserError
 from callbacks.guards import check_loss
+from lightning_modules.base import Method
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -27,13 +28,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:  # torch's zip writer reports a failed write as a RuntimeError
+        except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            if isinstance(error, RuntimeError) and "write" not in str(error):
+            cause = error if isinstance(error, OSError) else error.__context__  # torch's zip writer fails again while it closes
+            if not isinstance(cause, OSError):
                 raise
-            reason = error.strerror if isinstance(error, OSError) else "the write failed, the disk is probably full"
             kept = "; the previous one is kept" if path.exists() else ""
-            raise UserError(f"checkpoint {path} could not be written: {reason}{kept}") from error
+            raise UserError(f"checkpoint {path} could not be written: {cause.strerror}{kept}") from error
 
 
 class Checkpoints(Checkpoint):
@@ -55,12 +56,12 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_iteration = state["best"], state["best_iteration"]
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         if pl_module.iteration % self.every == 0:
             check_loss(trainer, pl_module)
             trainer.save_checkpoint(self.folder / "last.ckpt")
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         if trainer.sanity_checking or pl_module.monitor is None:
             return
         name, mode = pl_module.monitor
@@ -69,6 +70,6 @@ class Checkpoints(Checkpoint):
             self.best, self.best_iteration = value, pl_module.iteration
             trainer.save_checkpoint(self.folder / "best.ckpt")
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         check_loss(trainer, pl_module)
         trainer.save_checkpoint(self.folder / "last.ckpt")

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 
 from _runtime import UserError
+from lightning_modules.base import Method
 
 EVERY = 20  # iterations between looks at what would cost a synchronisation
 
@@ -25,10 +26,10 @@ class Guards(L.Callback):
         self.signal: int | None = None  # that ended the run
         self._previous: dict[int, Any] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: Method, stage: str) -> None:
         pl_module.total_iterations = self.iterations
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         # Lightning's counters follow ours, so that validation falls on the same iterations after a resume
         loop = trainer.fit_loop.epoch_loop
         loop.batch_progress.total.ready = loop._batches_that_stepped = pl_module.iteration
@@ -39,7 +40,7 @@ class Guards(L.Callback):
         self.signal = number
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         last = pl_module.iteration >= self.iterations
         look = last or trainer.world_size == 1 or pl_module.iteration % EVERY == 0
         stop = look and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
@@ -49,13 +50,13 @@ class Guards(L.Callback):
             trainer.limit_val_batches = 0  # whoever sent the signal will not wait for a validation
         trainer.should_stop = bool(last or stop)
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         check_loss(trainer, pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         self._restore_handlers()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Method, exception: BaseException) -> None:
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:  # before Lightning restores those that its own had replaced
@@ -64,7 +65,7 @@ class Guards(L.Callback):
         self._previous.clear()
 
 
-def check_loss(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+def check_loss(trainer: L.Trainer, pl_module: Method) -> None:
     """Raise `UserError` on every process once any of them has met a non-finite loss; nothing is scored or saved after one."""
     bad = pl_module.first_bad_iteration()
     if trainer.strategy.reduce_boolean_decision(bad > 0, all=False):

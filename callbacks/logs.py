@@ -18,6 +18,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from _runtime import UserError
+from lightning_modules.base import Method
 
 
 class CSVLog(Logger):
@@ -94,18 +95,18 @@ class Logs(L.Callback):
         self._mark: tuple[float, int] | None = None
         self._paused = 0.0
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         if self._mark is None:  # not counted: loading the first batch
             self._mark = (time.perf_counter(), pl_module.images_seen)
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         self._paused = time.perf_counter()
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         if self._mark is not None:
             self._mark = (self._mark[0] + time.perf_counter() - self._paused, self._mark[1])
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         if pl_module.iteration % self.every and pl_module.iteration != pl_module.total_iterations:
             return
         values = {name: float(value) for name, value in pl_module.terms.items()}

@@ -17,6 +17,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from _runtime import write_text
+from lightning_modules.base import Method
 from lightning_modules.metrics.image import PROTOCOL, PSNR, SSIM
 
 
@@ -60,12 +61,10 @@ class Metrics(L.Callback):
         self.values: dict[str, float] = {}
         self.iteration = 0  # of these values
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         self.per_image.to(pl_module.device).reset()
 
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: dict[str, Any], *args: object
-    ) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: dict[str, Any], *args: object) -> None:
         if not outputs or "restored" not in outputs or "input" not in batch:
             return
         before, after = self.score(batch["input"], batch["target"]), self.score(outputs["restored"], batch["target"])
@@ -74,7 +73,7 @@ class Metrics(L.Callback):
     def score(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:
         return {"psnr": self.psnr.per_image(images, target), "ssim": self.ssim.per_image(images, target)}
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         if trainer.sanity_checking or not self.per_image.update_called:
             return
         self.table = self.per_image.compute().cpu()
@@ -89,17 +88,18 @@ class Metrics(L.Callback):
             self._write(trainer, pl_module)
 
     @rank_zero_only
-    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _write(self, trainer: L.Trainer, pl_module: Method) -> None:
         assert self.folder is not None
         assert self.table is not None
+        data = trainer.datamodule  # type: ignore[attr-defined]
         result = {
             "iteration": pl_module.iteration,
             "images_seen": pl_module.images_seen,
             **self.values,
-            "protocol": {"metrics": PROTOCOL, **trainer.datamodule.describe()},
+            "protocol": {"metrics": PROTOCOL, **data.describe()},
         }
         write_text(self.folder / "validation.json", json.dumps(result, indent=2) + "\n")
-        write_rows(self.folder / "validation.csv", self.COLUMNS, self.table, trainer.datamodule.val_names)
+        write_rows(self.folder / "validation.csv", self.COLUMNS, self.table, data.val_names)
 
 
 def write_rows(path: Path, columns: Sequence[str], table: Tensor, names: Sequence[str]) -> None:

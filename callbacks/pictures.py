@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from callbacks.grid import save_png, tile
+from lightning_modules.base import Method
 
 COUNT = 8  # samples in a grid
 
@@ -25,7 +26,7 @@ class Pictures(L.Callback):
         self.folder = folder
 
     def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
+        self, trainer: L.Trainer, pl_module: Method, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if batch_idx > 0 or trainer.sanity_checking or not trainer.is_global_zero:
             return

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from callbacks.logs import Logs, peak_memory
+from lightning_modules.base import Method
 
 
 class Progress(ProgressBar):
@@ -32,7 +33,7 @@ class Progress(ProgressBar):
     def enable(self) -> None:
         self.enabled = True
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         if self.enabled:
             terminal = sys.stderr.isatty()
             self.bar = tqdm(
@@ -46,7 +47,7 @@ class Progress(ProgressBar):
                 bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}" if not terminal else None,
             )
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: object) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         if self.bar is None:
             return
         self.bar.update()
@@ -64,10 +65,10 @@ class Progress(ProgressBar):
             shown["val/psnr"] = f"{float(trainer.callback_metrics['val/psnr']):.2f}"
         return ", ".join(f"{name} {value}" for name, value in shown.items())
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         self.close()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Method, exception: BaseException) -> None:
         self.close()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 from collections.abc import Sequence
@@ -74,7 +75,7 @@ class CLI(LightningCLI):
         parser.add_argument("--wandb", type=Literal["off", "offline", "online"], default="off", help="log to Weights & Biases")
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        trainer_parameters = set(L.Trainer.__init__.__wrapped__.__annotations__) - TRAINER_OPTIONS
+        trainer_parameters = set(inspect.signature(L.Trainer).parameters) - TRAINER_OPTIONS
         parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, fail_untyped=False, skip=trainer_parameters)
         parser.add_lightning_class_args(self._model_class, "model")
         parser.add_lightning_class_args(FaceData, "data")
@@ -103,7 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if named.method is None:
         if {"--help", "-h"} & set(argv):
             print(
-                f"{__doc__}\n\nmethods: {', '.join(METHODS)}\npresets: {', '.join(PRESETS)}\n\n--method M --help lists all options of a method."
+                __doc__,
+                f"methods: {', '.join(METHODS)}",
+                f"presets: {', '.join(PRESETS)}",
+                "--method M --help lists all options.",
+                sep="\n",
             )
             return 0
         raise UserError(f"--method is missing: choose one of {', '.join(METHODS)}")
@@ -225,6 +230,9 @@ def build_trainer(config: Namespace, run: Path, method: Method) -> tuple[L.Train
     options = config.trainer.as_dict()
     if options["strategy"] == "auto" and processes(options) > 1:
         options["strategy"] = method.strategy
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # our own signal handling saves between two iterations
     trainer = L.Trainer(
         **options,
         logger=loggers,
@@ -244,14 +252,14 @@ def build_trainer(config: Namespace, run: Path, method: Method) -> tuple[L.Train
         use_distributed_sampler=False,
         enable_model_summary=False,
         default_root_dir=run,
-        plugins=[AtomicCheckpointIO()] + ([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []),
+        plugins=plugins,
     )
     return trainer, guards, metrics
 
 
 def processes(options: dict[str, Any]) -> int:
     """How many processes Lightning would start for these trainer options."""
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     return L.Trainer(**{name: options[name] for name in ("devices", "num_nodes", "accelerator")}, **quiet).world_size
 
 
@@ -278,9 +286,8 @@ def wandb_logger(config: Namespace, run: Path) -> Any:
 def report(run: Path, method: Method, guards: Guards, metrics: Metrics, config: Namespace) -> None:
     """The last lines of a run: what it reached and where it is."""
     if guards.signal is not None:
-        print(
-            f"stopped by {signal.Signals(guards.signal).name} at iteration {method.iteration} of {config.iterations}; go on with --resume auto"
-        )
+        name = signal.Signals(guards.signal).name
+        print(f"stopped by {name} at iteration {method.iteration} of {config.iterations}; go on with --resume auto")
     if metrics.values:
         v = metrics.values
         print(f"validation at iteration {metrics.iteration}, {len(metrics.table)} images, 8-bit RGB:")  # type: ignore[arg-type]

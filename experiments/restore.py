@@ -10,6 +10,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -120,9 +121,14 @@ def restore(checkpoint: str, source: Path, output: Path, overwrite: bool, batch_
 
 def save(path: Path, image: np.ndarray) -> None:
     """Write uint8 (H, W, 3) in the format of the name: JPEG at quality 95 without chroma subsampling, everything else lossless."""
-    options = {".jpg": {"quality": 95, "subsampling": 0}, ".jpeg": {"quality": 95, "subsampling": 0}, ".webp": {"lossless": True}}
+    suffix = path.suffix.lower()
+    options: dict[str, Any] = {}
+    if suffix in (".jpg", ".jpeg"):
+        options = {"quality": 95, "subsampling": 0}
+    elif suffix == ".webp":
+        options = {"lossless": True}
     data = io.BytesIO()
-    Image.fromarray(image).save(data, Image.registered_extensions()[path.suffix.lower()], **options.get(path.suffix.lower(), {}))
+    Image.fromarray(image).save(data, Image.registered_extensions()[suffix], **options)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -40,6 +40,7 @@ class GANPrior(Method):
     """
 
     ema: ClassVar[tuple[str, ...]] = ("G",)
+    G_ema: Generator
     R1_EVERY, PATH_EVERY = 16, 4
 
     def __init__(
@@ -85,7 +86,7 @@ class GANPrior(Method):
         return self.G_ema(self.G_ema.map(z, truncation))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        opt_g, opt_d = self.optimizers()
+        opt_g, opt_d = self.optimizers()  # type: ignore[attr-defined]
         x = batch["target"]
         see = self.augment if self.augment is not None else torch.nn.Identity()
 

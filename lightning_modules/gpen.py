@@ -47,6 +47,7 @@ class GPEN(Restorer):
     """
 
     ema: ClassVar[tuple[str, ...]] = ("G",)
+    G_ema: GPENGenerator
     R1_EVERY = 16
 
     def __init__(
@@ -117,7 +118,7 @@ class GPEN(Restorer):
         return self.G_ema(input)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        opt_g, opt_d = self.optimizers()
+        opt_g, opt_d = self.optimizers()  # type: ignore[attr-defined]
         x, target = batch["input"], batch["target"]
         x_hat = self.G(x)
         terms = {"l1": self.L_C(x_hat, target)}

@@ -6,8 +6,8 @@ is aligned as in FFHQ: eyes near 47 % of the height, the head filling most of th
 
 Same bytes  Every step that reaches a pixel is an operation IEEE 754 rounds correctly (+ - * / sqrt, comparisons, floor), one per kernel,
             with no reduction; so an image depends on (seed, index) alone: not on its batch or the number of threads.
-Masks       follow CelebAMask-HQ's order. eye_g is the frame, and the lens of sunglasses; through a clear lens the eye keeps its label. Beards
-            are skin. Where neither a pixel nor one beside it bears another label, the background is bit for bit that of any edit of the face.
+Masks       CelebAMask-HQ's labels. eye_g is the frame, and the lens of sunglasses; through a clear lens the eye keeps its label. Beards are
+            skin. A background pixel with no other label beside it is bit for bit the same in every edit of the face.
 Left, right as in the picture: l_eye is the eye at the left of the picture, and positive yaw turns the face to the right of the picture.
 """
 

@@ -93,6 +93,7 @@ def test_same_bytes_in_every_batch(size: int) -> None:
                 part = render(sample_parameters(11, indices), size)
                 for key in ("image", "mask", "landmarks", "attributes"):
                     assert torch.equal(part[key], whole[key][indices]), (key, batch, workers)  # type: ignore[literal-required]
+                assert torch.get_num_threads() == workers
     finally:
         torch.set_num_threads(threads)
 

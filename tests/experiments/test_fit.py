@@ -62,10 +62,8 @@ def test_smoke_leaves_a_complete_run_folder(name: str, tmp_path) -> None:
 
 
 def test_gpen_learns(tmp_path) -> None:
-    smoke(
-        "gpen", tmp_path / "run", "--iterations", "60", "--model.adversarial_from", "1", "--model.lr_ratio", "[1, 1, 1]", "--validate_every", "60",
-        "--data.portraits", "4",
-    )  # fmt: skip
+    plain = ["--model.adversarial_from", "1", "--model.lr_ratio", "[1, 1, 1]", "--data.portraits", "4"]
+    smoke("gpen", tmp_path / "run", "--iterations", "60", "--validate_every", "60", *plain)
     l1 = column(tmp_path / "run", "train/l1")
     assert sum(l1[-5:]) < 0.7 * sum(l1[:5])
 
