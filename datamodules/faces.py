@@ -116,7 +116,7 @@ class FaceData(LightningDataModule):
             files = None if self.options.root is None else ImageFiles(self.options.root)
             val_files = files if self.options.val_root is None else ImageFiles(self.options.val_root, "--data.val_root")
             if files is None:  # even streams train, odd ones validate: no seed's held-out portraits are another's training portraits
-                self.train_source = Portraits(2 * self.options.seed, self.options.size)
+                self.train_source = Portraits(2 * self.options.seed, self.options.size, ahead=self.options.workers < 2)
                 self.train_indices = range(self.options.portraits)
             if val_files is None:
                 self.val_source = Portraits(2 * self.options.seed + 1, self.options.size)
@@ -212,7 +212,13 @@ class FaceData(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         rank, world = self._processes()
         stream = Stream(
-            len(self.train_indices), self.options.batch_size, seed=self.train_seed, start=self.start_iteration, rank=rank, world=world
+            len(self.train_indices),
+            self.options.batch_size,
+            seed=self.train_seed,
+            block=Portraits.block if isinstance(self.train_source, Portraits) else 1,
+            start=self.start_iteration,
+            rank=rank,
+            world=world,
         )
         dataset = Training(
             self.train_source,

@@ -17,9 +17,11 @@ from _runtime import UserError
 Item = tuple[int, int]  # (epoch, index)
 
 
-def order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of range(n) that an epoch goes through."""
-    return np.random.default_rng([seed, epoch]).permutation(n)
+def order(n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
+    """The permutation of range(n) that an epoch goes through: runs of ``block`` consecutive indices in random order."""
+    starts = np.random.default_rng([seed, epoch]).permutation(-(-n // block)) * block
+    indices = (starts[:, None] + np.arange(block)).ravel()
+    return indices[indices < n]
 
 
 class Stream(Sampler[list[Item]]):
@@ -29,6 +31,7 @@ class Stream(Sampler[list[Item]]):
         n: number of items
         batch_size: items in a batch, over all processes
         seed: seed of the order
+        block: how many consecutive indices stay together in the order
         start: first batch, that is, the number of batches already trained on
         rank: this process
         world: number of processes
@@ -37,13 +40,14 @@ class Stream(Sampler[list[Item]]):
         UserError: the batch does not divide by the number of processes.
     """
 
-    def __init__(self, n: int, batch_size: int, *, seed: int = 0, start: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, n: int, batch_size: int, *, seed: int = 0, block: int = 1, start: int = 0, rank: int = 0, world: int = 1) -> None:
         if batch_size % world:
             raise UserError(
                 f"--data.batch_size {batch_size} is the total over all processes and does not divide by {world};"
                 f" choose e.g. {max(1, round(batch_size / world)) * world}"
             )
-        self.n, self.batch_size, self.seed, self.start, self.rank, self.world = n, batch_size, seed, start, rank, world
+        self.n, self.batch_size, self.seed, self.block = n, batch_size, seed, block
+        self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[Item]]:
         share = self.batch_size // self.world
@@ -54,7 +58,7 @@ class Stream(Sampler[list[Item]]):
             for p in range(position, position + share):
                 if p // self.n != epoch:
                     epoch = p // self.n
-                    indices = order(self.n, self.seed, epoch)
+                    indices = order(self.n, self.seed, epoch, self.block)
                 batch.append((epoch, int(indices[p % self.n])))
             yield batch
             position += self.batch_size

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 
 from _runtime import UserError
-from datamodules.datasets import Batch
+from datamodules.datasets import Batch, Portraits
 from datamodules.decode import decode, fit_square
 from datamodules.degradations import DEGRADATIONS
 from datamodules.faces import FaceData
@@ -554,3 +554,11 @@ def test_options_are_plain_values_in_a_checkpoint(folder: Path) -> None:
     torch.save(dict(faces(folder).hparams), buffer)
     buffer.seek(0)
     assert torch.load(buffer, weights_only=True)["root"] == os.fspath(folder)
+
+
+def test_rendering_ahead_gives_the_same_portraits() -> None:
+    one, ahead = Portraits(0, 16), Portraits(0, 16, ahead=True)
+    for indices in ([5, 3], [31, 32, 33], [70]):
+        expected, found = one.fetch(indices), ahead.fetch(indices)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)

@@ -69,3 +69,11 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 def test_it_has_no_length() -> None:
     with pytest.raises(TypeError):
         len(Stream(10, 2))  # type: ignore[arg-type]
+
+
+def test_blocks_stay_together_and_nothing_is_lost() -> None:
+    indices = order(70, 0, 0, block=32)
+    assert np.array_equal(np.sort(indices), np.arange(70))
+    starts = [indices[i] for i in range(70) if i == 0 or indices[i] != indices[i - 1] + 1]
+    assert sorted(starts) == [0, 32, 64] or len(starts) < 3  # neighbours may follow each other by chance
+    assert not np.array_equal(order(3200, 0, 0, block=32), order(3200, 0, 1, block=32))
