@@ -14,7 +14,7 @@ from _runtime import UserError
 def quiet() -> None:
     """Leave out what Lightning says at every start and nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (r".*does not have many workers.*", r".*module\(s\) in eval mode.*", r".*Trainer.*but.*not.*used.*"):
+    for message in (r".*does not have many workers.*", r".*module\(s\) in eval mode.*", r".*sync_dist=True.*"):
         warnings.filterwarnings("ignore", module=r"lightning\..*", message=message)
 
 

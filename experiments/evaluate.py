@@ -117,7 +117,11 @@ def evaluate(checkpoints: Sequence[str], names: Sequence[str] | None, data: Face
         rows.append((name, row))
         write_rows(folder / f"{name}.csv", ("psnr", "ssim"), score.cpu(), data.val_names)
     protocol = {"metrics": PROTOCOL, **data.describe()}
-    table = Table(COLUMNS, rows, reference=1, footnote=[f"{key}: {value}" for key, value in protocol.items()])
+    footnote = [
+        "{val} images of {val_source} at {size} px (list {val_list}), degraded with seed {seed} by {protocol}".format(**protocol),
+        f"metrics {PROTOCOL}",
+    ]
+    table = Table(COLUMNS, rows, reference=1, footnote=footnote)
     print(table.text())
     result = {"rows": dict(rows), "checkpoints": dict(zip(names, checkpoints, strict=True)), "protocol": protocol}
     write_text(folder / "results.json", json.dumps(result, indent=2) + "\n")

@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +20,8 @@ from callbacks.logs import Logs
 from experiments.fit import main
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import METHODS, load_method
+
+ROOT = Path(__file__).parents[2]
 
 
 def smoke(method: str, run, *more: str) -> int:
@@ -275,3 +280,24 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch) -> None:
     with pytest.raises(UserError, match=r"last\.ckpt could not be written: No space left on device; the previous one is kept"):
         smoke("gpen", run, "--resume", "auto", "--validate_every", "100")
     assert (run / "checkpoints/last.ckpt").read_bytes() == good
+
+
+@pytest.mark.processes
+def test_two_processes_score_what_one_does(tmp_path) -> None:
+    options = ["--method", "gpen", "--preset", "smoke", "--iterations", "2", "--data.val_images", "7", "--trainer.accelerator", "cpu"]
+    command = [sys.executable, "-m", "experiments.fit", *options, "--run", str(tmp_path / "two"), "--trainer.devices", "2"]
+    subprocess.run(command, check=True, timeout=300, cwd=ROOT)
+    main([*options, "--run", str(tmp_path / "one")])
+    two, one = (json.loads((tmp_path / run / "validation.json").read_text()) for run in ("two", "one"))
+    assert two["images_seen"] == one["images_seen"] == 8
+    assert two["val/psnr_input"] == pytest.approx(one["val/psnr_input"], abs=1e-9)  # an odd set, each image once
+    assert two["val/ssim_input"] == pytest.approx(one["val/ssim_input"], abs=1e-9)
+    with open(tmp_path / "two/validation.csv", newline="") as file:
+        assert [int(row["index"]) for row in csv.DictReader(file)] == list(range(7))
+
+
+def test_wandb_offline(tmp_path) -> None:
+    run = tmp_path / "run"
+    smoke("gpen", run, "--iterations", "1", "--wandb", "offline")
+    name = (run / "wandb_id").read_text()
+    assert next(path.name for path in (run / "wandb").glob("offline-run-*")).endswith(name)
