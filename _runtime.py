@@ -16,10 +16,6 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-# Threads that wait for each other should sleep: spinning, they starve the loader's processes and everything else on a busy
-# machine, and a training step can take fifty times as long. Read by the OpenMP runtime when torch is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import torch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from _runtime import UserError
-from callbacks.guards import check_loss
+from callbacks.guards import check_loss, check_weights
 from lightning_modules.base import Method
 
 
@@ -48,28 +49,42 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
         self.best: float | None = None
-        self.best_iteration = 0
+        self.validated = 0  # newest iteration that was validated
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_iteration": self.best_iteration}
+        return {"best": self.best, "validated": self.validated}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.best_iteration = state["best"], state["best_iteration"]
+        self.best, self.validated = state["best"], state["validated"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
+        due = pl_module.iteration > 0 and pl_module.iteration % trainer.val_check_batch == 0
+        if due and self.validated != pl_module.iteration:  # the run was stopped between an iteration and its validation
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         if pl_module.iteration % self.every == 0:
-            check_loss(trainer, pl_module)
-            trainer.save_checkpoint(self.folder / "last.ckpt")
+            self.save(trainer, pl_module, "last")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Method) -> None:
-        if trainer.sanity_checking or pl_module.monitor is None:
+        if trainer.sanity_checking:
             return
-        name, mode = pl_module.monitor
-        value = float(trainer.callback_metrics[name])
-        if self.best is None or (value > self.best if mode == "max" else value < self.best):
-            self.best, self.best_iteration = value, pl_module.iteration
-            trainer.save_checkpoint(self.folder / "best.ckpt")
+        self.validated = pl_module.iteration
+        if pl_module.monitor is not None:
+            name, mode = pl_module.monitor
+            value = float(trainer.callback_metrics[name])
+            if not math.isnan(value) and (self.best is None or (value > self.best if mode == "max" else value < self.best)):
+                self.best = value
+                self.save(trainer, pl_module, "best")
+        if pl_module.iteration % self.every == 0:
+            self.save(trainer, pl_module, "last")  # once more, with what the validation found
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:
+        self.save(trainer, pl_module, "last")
+
+    def save(self, trainer: L.Trainer, pl_module: Method, name: str) -> None:
         check_loss(trainer, pl_module)
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+        check_weights(trainer, pl_module)
+        trainer.save_checkpoint(self.folder / f"{name}.ckpt")

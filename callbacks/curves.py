@@ -1,4 +1,4 @@
-"""Training curves of a run, drawn from the metrics.csv that lightning's CSVLogger leaves."""
+"""Training curves of a run, drawn from its metrics.csv."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from _runtime import UserError
 from callbacks.grid import save_png
 
-COUNTERS = ("iteration", "step")  # what the x axis may count, the first one found
+COUNTER = "iteration"  # column of the x axis
 STAGES: dict[str, dict[str, Any]] = {
     "train": {"color": "#7c9cbf", "linewidth": 1.0, "zorder": 2},
     "val": {"color": "#c8442c", "linewidth": 1.6, "marker": "o", "markersize": 3.5, "zorder": 3},
@@ -31,7 +31,7 @@ def plot_curves(csv_path: str | Path, png_path: str | Path) -> None:
 
     Raises  UserError: the CSV is missing, or no metrics.csv, or has no curve in it; or the picture cannot be written.
     """
-    counter, panels = read_curves(csv_path)
+    panels = read_curves(csv_path)
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.2 * rows + 0.6), dpi=110, layout="constrained")
@@ -52,13 +52,13 @@ def plot_curves(csv_path: str | Path, png_path: str | Path) -> None:
     for axis in axes:
         axis.set_visible(False)
     figure.legend(legend.values(), legend.keys(), loc="outside upper right", ncols=len(legend), frameon=False, fontsize=9)
-    figure.supxlabel(counter, fontsize=9)
+    figure.supxlabel(COUNTER, fontsize=9)
     canvas.draw()
     save_png(png_path, np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def read_curves(csv_path: str | Path) -> tuple[str, Panels]:
-    """-> what x counts, and every `train/...` and `val/...` column by metric, validated ones first, by name.
+def read_curves(csv_path: str | Path) -> Panels:
+    """Every `train/...` and `val/...` column by metric, validated ones first, by name.
 
     Empty cells are skipped; where a resumed run wrote an x again, the later value stands.
     """
@@ -68,9 +68,8 @@ def read_curves(csv_path: str | Path) -> tuple[str, Panels]:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    counter = next((name for name in COUNTERS if rows and name in rows[0]), None)
-    if counter is None:
-        raise UserError(f"{path} holds no curves: expected rows with a column {' or '.join(COUNTERS)}")
+    if not rows or COUNTER not in rows[0]:
+        raise UserError(f"{path} holds no curves: expected rows with a column {COUNTER}")
 
     panels: Panels = {}
     for line, row in enumerate(rows, start=2):
@@ -79,13 +78,13 @@ def read_curves(csv_path: str | Path) -> tuple[str, Panels]:
             if not cell or stage not in STAGES or not metric or metric in PROGRESS:
                 continue
             try:
-                x, value = float(row[counter]), float(cell)
+                x, value = float(row[COUNTER]), float(cell)
             except ValueError as error:
-                raise UserError(f"{path}, line {line}: expected numbers in {counter} and {column}: {error}") from error
+                raise UserError(f"{path}, line {line}: expected numbers in {COUNTER} and {column}: {error}") from error
             panels.setdefault(metric, {}).setdefault(stage, {})[x] = value
     if not panels:
         raise UserError(f"{path} holds no curves: expected columns train/... or val/... with numbers")
-    return counter, {
+    return {
         metric: {stage: dict(sorted(panels[metric][stage].items())) for stage in STAGES if stage in panels[metric]}
         for metric in sorted(panels, key=lambda metric: ("val" not in panels[metric], metric))
     }

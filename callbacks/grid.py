@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from _runtime import UserError
+from _runtime import write_bytes
 from lightning_modules.metrics.image import to_uint8
 
 TILE = 96  # px; smaller images are enlarged, by whole factors so that their pixels stay what they are
@@ -71,12 +71,6 @@ def save_png(path: str | Path, array: np.ndarray) -> None:
 
     Raises  UserError: the file cannot be written (full disk, missing folder, no permission); what was at `path` is left as it was.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            Image.fromarray(array).save(file, format="PNG")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    data = io.BytesIO()
+    Image.fromarray(array).save(data, format="PNG")
+    write_bytes(Path(path), data.getvalue())

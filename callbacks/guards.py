@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 
 from _runtime import UserError
 from lightning_modules.base import Method
@@ -26,13 +27,13 @@ class Guards(L.Callback):
         self.signal: int | None = None  # that ended the run
         self._previous: dict[int, Any] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: Method, stage: str) -> None:
-        pl_module.total_iterations = self.iterations
-
     def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         # Lightning's counters follow ours, so that validation falls on the same iterations after a resume
         loop = trainer.fit_loop.epoch_loop
         loop.batch_progress.total.ready = loop._batches_that_stepped = pl_module.iteration
+        if trainer.received_sigterm:  # came during the sanity check, to Lightning's own handler
+            self.signal = signal.SIGTERM
+            trainer._signal_connector.received_sigterm = False
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
 
@@ -74,3 +75,10 @@ def check_loss(trainer: L.Trainer, pl_module: Method) -> None:
             f"the loss became infinite or NaN {where}; checkpoints before it are kept. A lower --model.lr, a larger batch "
             "or --trainer.precision 32-true are the usual remedies"
         )
+
+
+def check_weights(trainer: L.Trainer, pl_module: Method) -> None:
+    """Raise `UserError` on every process where weights are no longer numbers, as a gradient can make them while the loss is finite."""
+    finite = torch.stack([parameter.isfinite().all() for parameter in pl_module.parameters()]).all()
+    if trainer.strategy.reduce_boolean_decision(not bool(finite), all=False):
+        raise UserError(f"weights became infinite or NaN before iteration {pl_module.iteration}; the checkpoints before are kept")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 import resource
 import sys
 import time
@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from _runtime import UserError
+from _runtime import UserError, write_text
 from lightning_modules.base import Method
 
 
@@ -38,8 +38,8 @@ class CSVLog(Logger):
         self.rows: list[dict[str, Any]] = []
         if resume_from and path.exists():
             with open(path, newline="") as file:
-                self.rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-            self.rows = [row for row in self.rows if int(row["iteration"]) <= resume_from]
+                rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a full disk may have cut the last one
+            self.rows = [{k: v for k, v in row.items() if v != ""} for row in rows if int(row["iteration"]) <= resume_from]
         self.columns: list[str] = []  # as in the file
 
     @property
@@ -61,12 +61,11 @@ class CSVLog(Logger):
         try:
             if not set(row) <= set(self.columns):
                 self.columns = list(dict.fromkeys(name for earlier in self.rows for name in earlier))
-                temporary = self.path.with_name(f".{self.path.name}.part")
-                with open(temporary, "w", newline="") as file:
-                    writer = csv.DictWriter(file, self.columns)
-                    writer.writeheader()
-                    writer.writerows(self.rows)
-                os.replace(temporary, self.path)
+                text = io.StringIO(newline="")
+                writer = csv.DictWriter(text, self.columns)
+                writer.writeheader()
+                writer.writerows(self.rows)
+                write_text(self.path, text.getvalue())
             else:
                 with open(self.path, "a", newline="") as file:
                     csv.DictWriter(file, self.columns).writerow(row)

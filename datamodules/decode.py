@@ -261,7 +261,8 @@ def _over_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def _is_image(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not hidden and not name.endswith("/") and path.suffix.lower() in SUFFIXES
+    outside = path.is_absolute() or ".." in path.parts  # an archive may name what lies outside of it
+    return not hidden and not outside and not name.endswith("/") and path.suffix.lower() in SUFFIXES
 
 
 def _natural(name: str) -> tuple:

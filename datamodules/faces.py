@@ -7,7 +7,6 @@ the same ones. Pixels are uint8 until ``on_after_batch_transfer`` turns them int
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import os
@@ -22,7 +21,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from _runtime import UserError
+from _runtime import UserError, nearest
 from datamodules.datasets import Batch, HeldOut, Photographs, Portraits, Training, allowed, too_many
 from datamodules.decode import ImageFiles, UnreadableImage, too_small
 from datamodules.degradations import DEGRADATIONS
@@ -93,9 +92,7 @@ class FaceData(LightningDataModule):
         if not 0 <= unreadable <= 1:
             raise UserError(f"--data.unreadable {unreadable}: expected a share of the files, 0 to 1")
         if degradation not in DEGRADATIONS:
-            near = difflib.get_close_matches(degradation, DEGRADATIONS, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise UserError(f"--data.degradation {degradation}: no such degradation; {hint}known are {', '.join(DEGRADATIONS)}")
+            raise UserError(f"unknown --data.degradation {degradation!r}: {nearest(degradation, DEGRADATIONS)}")
         if val_split not in ("random", "last") and not Path(val_split).is_file():
             raise UserError(f"--data.val_split {val_split}: expected random, last or a text file with one image name per line")
 
@@ -188,20 +185,18 @@ class FaceData(LightningDataModule):
     @property
     def val_names(self) -> list[str]:
         """Names of the held-out images in the order of their index; known after `setup`."""
-        assert self.val_source is not None
         return [self.val_source.name(index) for index in self.val_indices]
 
     def describe(self) -> dict[str, Any]:
         """What is trained and validated on: sources, counts, degradation and the held-out list's hash; plain values. Calls ``setup``."""
         self.setup()
-        names = [self.val_source.name(i) for i in self.val_indices]
         return {
             "source": self.options.root or "portraits",
             "val_source": self.options.val_root or self.options.root or "portraits",
             "size": self.options.size,
             "train": len(self.train_indices),
             "val": len(self.val_indices),
-            "val_list": hashlib.sha256("\n".join(names).encode()).hexdigest()[:12],
+            "val_list": hashlib.sha256("\n".join(self.val_names).encode()).hexdigest()[:12],
             "seed": self.options.seed,
             "degradation": self.options.degradation,
             "protocol": self.degradation.protocol,

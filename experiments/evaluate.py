@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ActionYesNo, ArgumentError
+from jsonargparse import ActionYesNo
 from tqdm import tqdm
 
 from _runtime import UserError, write_text
@@ -21,7 +21,7 @@ from callbacks.grid import save_png, tile
 from callbacks.metrics import Metrics, PerImage, write_rows
 from datamodules.faces import FaceData
 from experiments import console
-from experiments.options import Parser, check_options
+from experiments.options import Parser, parse
 from experiments.tables import Table
 from lightning_modules.base import Restorer
 from lightning_modules.checkpoints import read_checkpoint
@@ -48,16 +48,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if paths:
         trained_on = read_checkpoint(paths[0])["datamodule_hyper_parameters"]
         parser.set_defaults({f"data.{name}": value for name, value in trained_on.items()})
-    try:
-        config = parser.parse_args(check_options(parser, argv))
-    except ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from error
+    config = parse(parser, argv)
     options = config.data.as_dict()
-    if options["root"] is not None and options["root"] != trained_on["root"]:
+    if options["root"] is not None and not same_place(options["root"], trained_on["root"]):
         options["root"], options["val_root"] = None, options["root"]
-        if not any(argument.startswith("--data.val_images") for argument in argv):
-            options["val_images"] = sys.maxsize
+        for name, value in (("val_images", sys.maxsize), ("val_split", "random")):  # all of them, unless asked otherwise
+            if not any(argument.startswith(f"--data.{name}") for argument in argv):
+                options[name] = value
+    for path in paths:
+        check_held_out(path, options)
     return evaluate(config.checkpoint, config.names, FaceData(**options), config.output, config.overwrite)
+
+
+def same_place(a: str | None, b: str | None) -> bool:
+    return a == b or (a is not None and b is not None and Path(a).expanduser().resolve() == Path(b).expanduser().resolve())
+
+
+def check_held_out(checkpoint: str, options: dict[str, Any]) -> None:
+    """Raise `UserError` where a checkpoint was trained on images it would be scored on."""
+    trained = read_checkpoint(checkpoint)["datamodule_hyper_parameters"]
+    scored = options["val_root"] or options["root"]
+    if trained["root"] is None or trained["val_root"] is not None or not same_place(scored, trained["root"]):
+        if trained["root"] is not None and same_place(scored, trained["root"]):
+            raise UserError(f"{checkpoint} was trained on all images of {trained['root']}: score it on others")
+        return
+    split = ("val_split", "val_images", "seed")
+    if options["val_root"] is not None or any(options[name] != trained[name] for name in split):
+        held_out = " ".join(f"--data.{name} {trained[name]}" for name in split)
+        raise UserError(f"{checkpoint} was trained on a part of {trained['root']}: score it with --data.root there and {held_out}")
 
 
 def checkpoints_in(argv: Sequence[str]) -> list[str]:
@@ -75,6 +93,8 @@ def checkpoints_in(argv: Sequence[str]) -> list[str]:
 
 def evaluate(checkpoints: Sequence[str], names: Sequence[str] | None, data: FaceData, output: str | None, overwrite: bool) -> int:
     """Score `checkpoints` on the held-out images of `data` and write table, scores per image and a comparison figure."""
+    if names is not None and (len(set(names)) < len(names) or {"input", "target"} & set(names) or any("/" in name for name in names)):
+        raise UserError(f"--names {' '.join(names)}: expected different names, none of them input or target or with a slash")
     if names is not None and len(names) != len(checkpoints):
         raise UserError(f"--names gives {len(names)} names for {len(checkpoints)} checkpoints")
     names = list(names or unique([row_name(Path(path)) for path in checkpoints]))
@@ -82,10 +102,9 @@ def evaluate(checkpoints: Sequence[str], names: Sequence[str] | None, data: Face
     if (folder / "results.json").exists() and not overwrite:
         raise UserError(f"{folder} holds results already: give --overwrite or another --output DIR")
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     methods: list[Restorer] = []
     for path in checkpoints:
-        method, _ = load_method(path, device)
+        method, _ = load_method(path)
         if not isinstance(method, Restorer):
             raise UserError(f"{path}: {type(method).__name__} does not restore images, so there is nothing to score")
         if method.hparams["size"] != data.hparams["size"]:
@@ -95,13 +114,17 @@ def evaluate(checkpoints: Sequence[str], names: Sequence[str] | None, data: Face
     if data.hparams["degradation"] == "none":
         raise UserError("--data.degradation none leaves nothing to restore: choose the degradation to score against")
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be created: {error.strerror}") from error
     scorer = Metrics()
     tables = {name: PerImage(("psnr", "ssim")) for name in ("input", *names)}
     pictures: dict[str, list[torch.Tensor]] = {name: [] for name in ("input", *names, "target")}
     with torch.inference_mode():
         for batch in tqdm(data.test_dataloader(), desc="evaluate", unit="batch", dynamic_ncols=True, disable=None):
-            batch = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, torch.device(device), 0), 0)
+            batch = data.on_before_batch_transfer(batch, 0)
+            batch = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, methods[0].device, 0), 0)
             restored = {name: method.restore(batch["input"]) for name, method in zip(names, methods, strict=True)}
             for name, images in {"input": batch["input"], **restored}.items():
                 tables[name].update(batch["index"], scorer.score(images, batch["target"]))
@@ -116,7 +139,7 @@ def evaluate(checkpoints: Sequence[str], names: Sequence[str] | None, data: Face
             row["improved %"] = 100 * (score[:, 1] > scores["input"][:, 1]).double().mean().item()
         rows.append((name, row))
         write_rows(folder / f"{name}.csv", ("psnr", "ssim"), score.cpu(), data.val_names)
-    protocol = {"metrics": PROTOCOL, **data.describe()}
+    protocol = {"metrics": PROTOCOL, **{name: value for name, value in data.describe().items() if name not in ("source", "train")}}
     footnote = [
         "{val} images of {val_source} at {size} px (list {val_list}), degraded with seed {seed} by {protocol}".format(**protocol),
         f"metrics {PROTOCOL}",

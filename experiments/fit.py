@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,10 +13,11 @@ from typing import Any, Literal
 
 import lightning as L
 import yaml
-from jsonargparse import ActionYesNo, ArgumentError, Namespace
+from jsonargparse import ActionYesNo, Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from _runtime import UserError, write_text
 from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -27,17 +30,17 @@ from callbacks.pictures import Pictures
 from callbacks.progress import Progress
 from datamodules.faces import FaceData
 from experiments import console
-from experiments.options import Parser, check_options
+from experiments.folder import check_run, data_name, default_run, prepare_run, resume_path
+from experiments.options import Parser, parse
 from experiments.plan import print_plan
 from experiments.recipes import PRESETS, peek, recipe
-from lightning_modules.base import Method
+from lightning_modules.base import Method, Restorer
 from lightning_modules.checkpoints import load_weights, read_checkpoint
 from lightning_modules.methods import METHODS, find_method
 
 TRAINER_OPTIONS = {
-    "accelerator", "strategy", "devices", "num_nodes", "precision", "limit_val_batches", "deterministic", "benchmark", "profiler",
+    "accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic", "benchmark", "profiler",
 }  # fmt: skip
-TRANSIENT = ("config", "run", "resume", "overwrite", "dry_run", "init_from")  # say how this call starts, not what the run is
 
 
 class CLI(LightningCLI):
@@ -81,14 +84,10 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(FaceData, "data")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.set_defaults(recipe(self.method, self.preset))
+        parser.set_defaults({"trainer.devices": 1, **recipe(self.method, self.preset)})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        args = check_options(parser, args)
-        try:
-            self.config = parser.parse_args(args)
-        except ArgumentError as error:
-            raise UserError(" ".join(str(error).split())) from error
+        self.config = parse(parser, args)
 
     def _set_seed(self) -> None:
         L.seed_everything(self.config.seed, verbose=False)
@@ -117,49 +116,83 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fit(config: Namespace, resolved: dict[str, Any]) -> int:
+    """One run, from checked options to the last checkpoint."""
     console.quiet()
     check_config(config)
-    method = find_method(config.method)(**config.model.as_dict())
     data = FaceData(**config.data.as_dict())
+    try:
+        method = find_method(config.method)(**config.model.as_dict())
+    except ValueError as error:
+        raise UserError(f"--model options: {error}") from error
     method.run_seed = data.train_seed = config.seed
     method.total_iterations = config.iterations
+    share, rest = divmod(config.data.batch_size, processes(config))
+    if rest == 0:  # else the sampler says so, with the way out
+        method.check_batch(share)
 
     run = Path(config.run or default_run(config))
+    first = _get_rank() in (None, 0) and os.environ.get("NODE_RANK", "0") == "0"
+    if first:
+        check_run(run, config)
     resume = resume_path(config, run)
-    start = None
     if resume is not None:
-        start = checkpoint_of(resume, config.method)
-        load_weights(method, start["state_dict"], f"checkpoint {resume}")
-        method.on_load_checkpoint(start)
-        data.start_iteration = method.iteration
+        restart(method, data, resume, config)
     elif config.init_from is not None:
         load_weights(method, checkpoint_of(config.init_from, config.method)["state_dict"], f"checkpoint {config.init_from}")
     else:
         method.check_start()
+    data.setup("fit")
     if config.dry_run:
-        data.setup("fit")
         print_plan(config.method, method, data, config.iterations, run)
         return 0
     if method.iteration >= config.iterations:
-        print(f"{resume} is at iteration {method.iteration} of {config.iterations}: nothing left to train (raise --iterations to go on)")
+        print(f"{resume} is at iteration {method.iteration} of {config.iterations}: nothing left to train")
         return 0
-    data.setup("fit")  # before the run folder: what is wrong with the data shows first
     if resume is None and config.init_from is None:
         method.initialise()
 
-    if _get_rank() in (None, 0):
+    if first:
         prepare_run(run, resolved, config)
-    trainer, guards, metrics = build_trainer(config, run, method)
+    trainer, guards, metrics = build_trainer(config, resolved, run, method)
     try:
         trainer.fit(method, data, ckpt_path=resume, weights_only=True)
-    except OSError as error:
-        raise UserError(f"the run stopped at iteration {method.iteration}: {error.strerror or error} ({error.filename or run})") from error
-    finally:
-        if trainer.is_global_zero and (run / "metrics.csv").exists():
+    except BaseException as error:
+        launcher = trainer.strategy.launcher
+        if getattr(launcher, "procs", None):  # they would wait for this process until the collectives' timeout
+            launcher.kill(signal.SIGKILL)
+        with contextlib.suppress(UserError):
             plot_curves(run / "metrics.csv", run / "curves.png")
-    if trainer.is_global_zero:
-        report(run, method, guards, metrics, config)
+        if isinstance(error, OSError):
+            where = error.filename or run
+            raise UserError(f"the run stopped at iteration {method.iteration}: {error.strerror or error} ({where})") from error
+        raise
+    if not trainer.is_global_zero:
+        return 0
+    plot_curves(run / "metrics.csv", run / "curves.png")
+    report(run, method, guards, metrics, config)
     return 0 if guards.signal is None else 128 + guards.signal
+
+
+def restart(method: Method, data: FaceData, path: Path, config: Namespace) -> None:
+    """Put method and data where the checkpoint's run stood; the trainer restores optimizers and callbacks."""
+    checkpoint = checkpoint_of(path, config.method)
+    load_weights(method, checkpoint["state_dict"], f"checkpoint {path}")
+    saved = [[len(group["params"]) for group in state["param_groups"]] for state in checkpoint["optimizer_states"]]
+    optimizers: Any = method.configure_optimizers()
+    if saved != [[len(group["params"]) for group in optimizer.param_groups] for optimizer in optimizers]:
+        raise UserError(f"checkpoint {path} trained other parts of the method: resume with the options it was started with")
+    batch = checkpoint["datamodule_hyper_parameters"]["batch_size"]
+    if batch != config.data.batch_size:
+        raise UserError(f"checkpoint {path} was trained with --data.batch_size {batch}: the position in the data depends on it, keep it")
+    method.on_load_checkpoint(checkpoint)
+    data.start_iteration = method.iteration
+
+
+def checkpoint_of(path: str | Path, method: str) -> dict[str, Any]:
+    checkpoint = read_checkpoint(path)
+    if checkpoint["suite"]["method"] != method:
+        raise UserError(f"{path} is a checkpoint of {checkpoint['suite']['method']}, this run trains {method}")
+    return checkpoint
 
 
 def check_config(config: Namespace) -> None:
@@ -169,6 +202,10 @@ def check_config(config: Namespace) -> None:
     for name in ("iterations", "validate_every", "save_every", "log_every"):
         if config[name] < 1:
             raise UserError(f"--{name} must be at least 1, got {config[name]}")
+    if config.seed < 0:
+        raise UserError(f"--seed must not be negative, got {config.seed}")
+    if config.data.degradation == "none" and issubclass(find_method(config.method), Restorer):
+        raise UserError(f"--data.degradation none leaves {config.method} nothing to restore: choose another")
     if config.resume is not None and config.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
     for name in ("root", "val_root"):
@@ -181,57 +218,25 @@ def check_config(config: Namespace) -> None:
         )
 
 
-def default_run(config: Namespace) -> Path:
-    data = Path(config.data.root).stem if config.data.root else "portraits"
-    return Path("runs") / f"{data}-{config.data.degradation}" / f"{config.method}-{config.preset}"
-
-
-def resume_path(config: Namespace, run: Path) -> Path | None:
-    if config.resume == "auto":
-        last = run / "checkpoints" / "last.ckpt"
-        return last if last.exists() else None
-    return Path(config.resume) if config.resume else None
-
-
-def checkpoint_of(path: str | Path, method: str) -> dict[str, Any]:
-    checkpoint = read_checkpoint(path)
-    if checkpoint["suite"]["method"] != method:
-        raise UserError(f"{path} is a checkpoint of {checkpoint['suite']['method']}, this run trains {method}")
-    return checkpoint
-
-
-def prepare_run(run: Path, resolved: dict[str, Any], config: Namespace) -> None:
-    """Create the run folder and write the resolved configuration into it."""
-    written = [name for name in ("config.yaml", "checkpoints", "metrics.csv") if (run / name).exists()]
-    if written and config.resume is None:
-        if not config.overwrite:
-            raise UserError(f"run folder {run} exists: go on with --resume auto, start anew with --overwrite, or choose another --run DIR")
-        clear_run(run)
+def processes(config: Namespace) -> int:
+    """How many processes Lightning will start; `UserError` where the machine does not have what the options name."""
+    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     try:
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        (run / "pictures").mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"run folder {run} cannot be created: {error.strerror}") from error
-    write_text(run / "config.yaml", yaml.safe_dump({k: v for k, v in resolved.items() if k not in TRANSIENT}, sort_keys=False))
+        return L.Trainer(**{name: config.trainer[name] for name in ("devices", "num_nodes", "accelerator")}, **quiet).world_size
+    except MisconfigurationException as error:
+        raise UserError(f"--trainer options: {' '.join(str(error).split())}") from error
 
 
-def clear_run(run: Path) -> None:
-    """Remove what a run writes, and nothing else that may lie in the folder."""
-    for pattern in ("config.yaml", "metrics.csv", "validation.*", "curves.png", "wandb_id", "checkpoints/*.ckpt", "pictures/*.png"):
-        for path in run.glob(pattern):
-            path.unlink()
-
-
-def build_trainer(config: Namespace, run: Path, method: Method) -> tuple[L.Trainer, Guards, Metrics]:
+def build_trainer(config: Namespace, resolved: dict[str, Any], run: Path, method: Method) -> tuple[L.Trainer, Guards, Metrics]:
     guards, logs, metrics = Guards(config.iterations), Logs(config.log_every), Metrics(run)
     loggers: list[Any] = [CSVLog(run / "metrics.csv", resume_from=method.iteration)]
     if config.wandb != "off":
-        loggers.append(wandb_logger(config, run))
+        loggers.append(wandb_logger(config, resolved, run))
     options = config.trainer.as_dict()
-    if options["strategy"] == "auto" and processes(options) > 1:
+    if options["strategy"] == "auto" and processes(config) > 1:
         options["strategy"] = method.strategy
     plugins: list[Any] = [AtomicCheckpointIO()]
-    if SLURMEnvironment.detect():
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # our own signal handling saves between two iterations
     trainer = L.Trainer(
         **options,
@@ -257,29 +262,28 @@ def build_trainer(config: Namespace, run: Path, method: Method) -> tuple[L.Train
     return trainer, guards, metrics
 
 
-def processes(options: dict[str, Any]) -> int:
-    """How many processes Lightning would start for these trainer options."""
-    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return L.Trainer(**{name: options[name] for name in ("devices", "num_nodes", "accelerator")}, **quiet).world_size
-
-
-def wandb_logger(config: Namespace, run: Path) -> Any:
+def wandb_logger(config: Namespace, resolved: dict[str, Any], run: Path) -> Any:
+    import wandb
     from lightning.pytorch.loggers import WandbLogger
 
     file = run / "wandb_id"
     logger = WandbLogger(
-        project="face-gan-suite",
+        project=os.environ.get("WANDB_PROJECT", "face-gan-suite"),
         name=f"{config.method}-{config.preset}",
         save_dir=run,
         offline=config.wandb == "offline",
         id=file.read_text().strip() if file.exists() else None,
         resume="allow",
-        group=f"{Path(config.data.root).stem if config.data.root else 'portraits'}-{config.data.degradation}",
+        group=f"{data_name(config.data.root)}-{config.data.degradation}",
         job_type=config.method,
         tags=[config.preset],
     )
     if _get_rank() in (None, 0):
-        write_text(file, logger.experiment.id)
+        try:
+            write_text(file, logger.experiment.id)
+        except wandb.Error as error:
+            raise UserError(f"--wandb {config.wandb}: {' '.join(str(error).split())}") from error
+        logger.log_hyperparams(resolved)
     return logger
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from _runtime import UserError, nearest
@@ -15,6 +16,7 @@ REFUSED = {  # what users of Lightning will try, and what to use instead
     "min_steps": "use --iterations N",
     "max_epochs": "runs are counted in iterations: use --iterations N",
     "min_epochs": "runs are counted in iterations: use --iterations N",
+    "limit_val_batches": "use --data.val_images N",
     "max_time": "use --iterations N; a run that is stopped goes on with --resume auto",
     "val_check_interval": "use --validate_every N",
     "check_val_every_n_epoch": "use --validate_every N",
@@ -52,3 +54,11 @@ def check_options(parser: LightningArgumentParser, argv: Sequence[str]) -> list[
         if "=" not in argument and lone and getattr(action, "_typehint", None) is bool:
             checked.append("true")
     return checked
+
+
+def parse(parser: LightningArgumentParser, argv: Sequence[str]) -> Namespace:
+    """The parsed options; every complaint is a `UserError` of one line."""
+    try:
+        return parser.parse_args(check_options(parser, argv))
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from error

@@ -43,7 +43,7 @@ def peek(argv: Sequence[str]) -> argparse.Namespace:
         named, _ = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from error
-    for path in named.config:
+    for path in reversed(named.config):
         config = read_yaml(Path(path))
         named.method = named.method or config.get("method")
         named.preset = named.preset or config.get("preset")

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jsonargparse import ActionYesNo, ArgumentError
+from jsonargparse import ActionYesNo
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from _runtime import UserError, write_bytes
 from datamodules.decode import ImageFiles, UnreadableImage, decode
 from experiments import console
-from experiments.options import Parser, check_options
+from experiments.options import Parser, parse
 from lightning_modules.base import Restorer
 from lightning_modules.methods import load_method
 from lightning_modules.metrics.image import to_uint8
@@ -41,10 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace images that exist in the output folder")
     parser.add_argument("--batch_size", type=int, default=8, help="images restored at once")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images")
-    try:
-        config = parser.parse_args(check_options(parser, argv))
-    except ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from error
+    config = parse(parser, argv)
+    if config.batch_size < 1 or config.workers < 0:
+        raise UserError(f"--batch_size {config.batch_size} --workers {config.workers}: expected at least 1 and 0")
     return restore(config.checkpoint, Path(config.input), Path(config.output), config.overwrite, config.batch_size, config.workers)
 
 
@@ -93,8 +92,7 @@ def restore(checkpoint: str, source: Path, output: Path, overwrite: bool, batch_
             f"{output / existing[0]} exists ({len(existing)} of {len(sources)} outputs do): give --overwrite or another --output"
         )
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    method, _ = load_method(checkpoint, device)
+    method, _ = load_method(checkpoint)
     if not isinstance(method, Restorer):
         raise UserError(f"{checkpoint}: {type(method).__name__} does not restore images")
 
@@ -108,7 +106,7 @@ def restore(checkpoint: str, source: Path, output: Path, overwrite: bool, batch_
                 skipped.append(message)
                 bar.write(f"skipped {message}", file=sys.stderr)
             if good:
-                images = torch.from_numpy(np.stack([image for _, image in good])).to(device).permute(0, 3, 1, 2)
+                images = torch.from_numpy(np.stack([image for _, image in good])).to(method.device).permute(0, 3, 1, 2)
                 restored = to_uint8(method.restore(images / 127.5 - 1)).permute(0, 2, 3, 1).cpu().numpy()
                 for (name, _), image in zip(good, restored, strict=True):
                     save(output / name, image)

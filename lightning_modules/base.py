@@ -55,6 +55,9 @@ class Method(L.LightningModule):
     def check_start(self) -> None:
         """Raise `UserError` where `initialise` could not succeed, before any long work."""
 
+    def check_batch(self, images: int) -> None:
+        """Raise `UserError` where a training batch of so many images per process cannot work."""
+
     def make_ema(self) -> None:
         """Create the frozen running averages named in `ema`; the last line of a method's constructor."""
         for name in self.ema:
@@ -103,6 +106,12 @@ class Method(L.LightningModule):
         """Keep the loss terms of this iteration as `train/<term>`; they are read from the device only when they are written."""
         self.terms.update({f"train/{name}": value.detach() for name, value in terms.items()})
 
+    def on_train_start(self) -> None:
+        # a resumed optimizer brings back the rates it was saved with; those of this run's options count
+        for optimizer, fresh in zip(self.trainer.optimizers, self.configure_optimizers(), strict=True):
+            for group, options in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+                group.update({name: value for name, value in options.items() if name != "params"}, initial_lr=options["lr"])
+
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         self.iteration += 1
         self.images_seen += self.trainer.world_size * len(batch["target"])
@@ -111,7 +120,7 @@ class Method(L.LightningModule):
         factor = self.lr_factor()
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
+                group["lr"] = factor * group["initial_lr"]
 
     # --- pictures and cost --------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from _runtime import UserError
 from lightning_modules.base import Method
 from lightning_modules.losses.gan import R1, NonSaturating, PathLength
 from lightning_modules.networks.augment import AdaptiveAugment
@@ -72,6 +73,10 @@ class GANPrior(Method):
         self.adversary = NonSaturating()
         self.r1, self.path_length = R1(gamma=r1), PathLength()
         self.augment = AdaptiveAugment(kimg=ada_kimg) if augment == "ada" else None
+
+    def check_batch(self, images: int) -> None:
+        if images % min(4, images):  # the discriminator's standard deviation is taken over groups of four
+            raise UserError(f"--data.batch_size leaves {images} images per process: choose below 4 or a multiple of 4 for each")
 
     def sample_w(self, count: int) -> Tensor:
         """w (count, L, D) of fresh codes; with probability `mixing` two codes share an image, split at a random layer."""

@@ -2,8 +2,8 @@
 
 Source  Yang et al., "GAN Prior Embedded Network for Blind Face Restoration in the Wild", arXiv:2105.06070.
         R1 and the EMA decay as in yangxy/GPEN@2c73670 (train_simple.py); the paper states neither.
-Differs Betas (0, 0.99) with the lazy-regularisation correction; L_F takes the discriminator's residual blocks, averaged
-        over elements and blocks (the paper leaves layers and norm open).
+Differs Betas (0, 0.99) with the lazy-regularisation correction; L_F sums over the discriminator's residual blocks the
+        root-mean-square difference per image (the paper leaves layers and norm open).
 Shapes  input, target, x_hat (B, 3, H, W) RGB in [-1, 1], H = W = size; every loss is a mean over B.
 Raises  UserError: the prior is missing, or of another size or architecture.
 """
@@ -156,7 +156,9 @@ class GPEN(Restorer):
         groups = [{"params": self.G.encoder.parameters(), "lr": encoder}]
         if not self.hparams["freeze_prior"]:
             groups.append({"params": self.G.prior.parameters(), "lr": decoder})
-        lazy = self.R1_EVERY / (self.R1_EVERY + 1)  # StyleGAN2 appendix B: the regulariser's steps count as steps
+        lazy = (
+            self.R1_EVERY / (self.R1_EVERY + 1) if self.hparams["r1"] > 0 else 1.0
+        )  # StyleGAN2 appendix B: the regulariser's steps count as steps
         return [
             torch.optim.Adam(groups, betas=(self.hparams["beta1"], 0.99)),
             torch.optim.Adam(self.D.parameters(), lr=discriminator * lazy, betas=(0.0, 0.99**lazy)),
@@ -165,4 +167,5 @@ class GPEN(Restorer):
     def memory_forward(self, batch: int) -> None:
         size = self.hparams["size"]
         x = torch.empty(batch, 3, size, size)
+        self.D.features(x)
         self.D.features(self.G(x))

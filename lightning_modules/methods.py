@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from _runtime import UserError, nearest
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import load_weights, read_checkpoint
@@ -24,8 +26,8 @@ def find_method(name: str) -> type[Method]:
     return METHODS[name]
 
 
-def load_method(path: str | Path, device: str = "cpu") -> tuple[Method, dict[str, Any]]:
-    """Rebuild a method from its checkpoint alone: (the method in eval mode on `device`, the checkpoint).
+def load_method(path: str | Path) -> tuple[Method, dict[str, Any]]:
+    """Rebuild a method from its checkpoint alone: (the method in eval mode, on the GPU if there is one; the checkpoint).
 
     Raises:
         UserError: the file is missing, truncated, not ours, or of a method that this version does not know.
@@ -35,4 +37,4 @@ def load_method(path: str | Path, device: str = "cpu") -> tuple[Method, dict[str
     method = cls(**checkpoint["hyper_parameters"])
     load_weights(method, checkpoint["state_dict"], f"checkpoint {path}")
     method.on_load_checkpoint(checkpoint)
-    return method.to(device).eval(), checkpoint
+    return method.to("cuda" if torch.cuda.is_available() else "cpu").eval(), checkpoint

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.collectives import mean_over_processes
+
 
 class NonSaturating(nn.Module):
     """D minimises softplus(-D(x)) + softplus(D(G(z))), G minimises softplus(-D(G(z))); logits of any shape, means over all."""
@@ -63,7 +65,7 @@ class PathLength(nn.Module):
             (gradient,) = torch.autograd.grad((image * y).sum(), w, create_graph=True)
             lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
             mean = torch.lerp(self.mean, lengths.mean(), self.decay)
-            self.mean.copy_(mean.detach())
+            self.mean.lerp_(mean_over_processes(lengths.mean()), self.decay)
             return (lengths - mean).square().mean()
 
 

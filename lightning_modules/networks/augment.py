@@ -20,7 +20,9 @@ from typing import Any
 
 import torch
 from kornia.geometry.transform import remap
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+
+from lightning_modules.collectives import mean_over_processes
 
 SHIFT_MAX = 0.125  # of the side; uniform, whole pixels
 SHIFT_STD = 0.125  # of the side; normal, fractions of a pixel
@@ -97,11 +99,7 @@ class AdaptiveAugment(nn.Module):
         Every `interval` calls  p <- clip(p + sign(mean sign - target) * batch * interval / (1000 kimg), 0, 1).
         Processes share their means, so all keep the same p; the host waits for the device at a change of p only.
         """
-        sign_mean = sign_mean.detach().clone()
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(sign_mean)
-            sign_mean /= distributed.get_world_size()
-        self.signs += sign_mean
+        self.signs += mean_over_processes(sign_mean)
         self.calls += 1
         self._calls += 1
         if self._calls == self.interval:

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.collectives import mean_over_processes
 from lightning_modules.networks.ops import (
     ConvLayer,
     EqualLinear,
@@ -35,7 +36,15 @@ Modulation = dict[int, Callable[[Tensor], Tensor]]
 
 
 def channels(resolution: int, base: int, maximum: int) -> int:
-    """Feature channels at a resolution. Configuration F: base 32768, maximum 512; GPEN (narrow n, multiplier c): 16384 c n and 512 n."""
+    """Feature channels at a resolution. Configuration F: base 32768, maximum 512; GPEN (narrow n, multiplier c): 16384 c n and 512 n.
+
+    Raises
+        ValueError: none would be left.
+    """
+    if min(base // resolution, maximum) < 1:
+        raise ValueError(
+            f"channel_base {base} and channel_max {maximum} leave no channel at {resolution} px: channel_base must be at least the size"
+        )
     return min(base // resolution, maximum)
 
 
@@ -282,8 +291,8 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def track_w_avg(self, w: Tensor, decay: float = 0.995) -> None:
-        """Move w_avg towards the mean of a training batch's w (B, D)."""
-        self.w_avg.lerp_(w.mean(dim=0).to(self.w_avg), 1 - decay)
+        """Move w_avg towards the mean of a training batch's w (B, D), over all processes."""
+        self.w_avg.lerp_(mean_over_processes(w.mean(dim=0)).to(self.w_avg), 1 - decay)
 
 
 def mix_styles(w1: Tensor, w2: Tensor, crossover: Tensor) -> Tensor:

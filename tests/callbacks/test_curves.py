@@ -10,26 +10,23 @@ from PIL import Image
 import callbacks.curves
 from _runtime import UserError
 from callbacks.curves import plot_curves, read_curves
+from callbacks.logs import CSVLog
 
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """A run as lightning's own logger writes it: sparse rows, a late new column, step counting two optimisers."""
-    import lightning.fabric.loggers.csv_logs
-
-    logger = lightning.fabric.loggers.csv_logs.CSVLogger(tmp_path, name="", version="")
+    """A run as its logger writes it: sparse rows, a late new column."""
+    logger = CSVLog(tmp_path / "metrics.csv")
     for k in range(1, 41):
         loss = {"train/g": 2 / k, "train/d": 1.3 + 0.1 * math.sin(k), "train/images_seen": 16 * k}
-        logger.log_metrics({"iteration": k, "epoch": 0, **loss}, step=2 * k)
+        logger.log_metrics(loss, step=k)
         if k % 10 == 0:
-            logger.log_metrics({"iteration": k, "val/psnr": 20 + k / 10, "val/g": 2.2 / k}, step=2 * k)
-    logger.save()
+            logger.log_metrics({"val/psnr": 20 + k / 10, "val/g": 2.2 / k}, step=k)
     return tmp_path
 
 
 def test_sparse_rows_become_one_curve_per_metric_and_stage(run_folder: Path):
-    counter, panels = read_curves(run_folder / "metrics.csv")
-    assert counter == "iteration"
+    panels = read_curves(run_folder / "metrics.csv")
     assert list(panels) == ["g", "psnr", "d"]  # validated first; images seen are no curve
     assert list(panels["g"]) == ["train", "val"]
     assert panels["g"]["val"] == pytest.approx({10: 0.22, 20: 0.11, 30: 2.2 / 30, 40: 0.055})
@@ -37,9 +34,9 @@ def test_sparse_rows_become_one_curve_per_metric_and_stage(run_folder: Path):
     assert list(panels["d"]["train"]) == list(range(1, 41))
 
 
-def test_steps_stand_in_where_no_iteration_is_logged(tmp_path: Path):
-    (tmp_path / "metrics.csv").write_text("step,train/l2,val/l2\n9,0.5,\n4,0.7,\n9,,0.6\n9,0.4,\n")
-    assert read_curves(tmp_path / "metrics.csv") == ("step", {"l2": {"train": {4: 0.7, 9: 0.4}, "val": {9: 0.6}}})
+def test_a_later_value_stands(tmp_path: Path):
+    (tmp_path / "metrics.csv").write_text("iteration,train/l2,val/l2\n9,0.5,\n4,0.7,\n9,,0.6\n9,0.4,\n")
+    assert read_curves(tmp_path / "metrics.csv") == {"l2": {"train": {4: 0.7, 9: 0.4}, "val": {9: 0.6}}}
 
 
 def test_the_figure_shows_every_panel_with_its_own_colours(run_folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -77,13 +74,13 @@ def test_what_cannot_be_drawn_is_named(tmp_path: Path):
     path = tmp_path / "metrics.csv"
     with pytest.raises(UserError, match=r"cannot read .*metrics\.csv: No such file"):
         plot_curves(path, tmp_path / "curves.png")
-    for text in ("", "step,epoch\n", "epoch,train/l2\n0,1\n", "step,epoch\n1,2\n", "step,train/l2\n1,\n"):
+    for text in ("", "iteration,epoch\n", "epoch,train/l2\n0,1\n", "iteration,epoch\n1,2\n", "iteration,train/l2\n1,\n"):
         path.write_text(text)
         with pytest.raises(UserError, match=r"metrics\.csv holds no curves"):
             plot_curves(path, tmp_path / "curves.png")
     path.write_text("iteration,step,train/l2\n1,2,0.5\n,4,0.5\n")
     with pytest.raises(UserError, match="line 3: expected numbers in iteration and train/l2"):
         plot_curves(path, tmp_path / "curves.png")
-    path.write_text("step,train/l2\n1,0.5\n")
-    with pytest.raises(UserError, match="cannot write"):
+    path.write_text("iteration,train/l2\n1,0.5\n")
+    with pytest.raises(UserError, match="could not be written"):
         plot_curves(path, tmp_path / "nowhere" / "curves.png")

@@ -401,7 +401,7 @@ def test_a_photograph_gone_during_validation_is_one_line(folder: Path) -> None:
         ({"unreadable": 1.5}, r"--data\.unreadable 1\.5: expected a share"),
         (
             {"degradation": "gpen-papr"},
-            r"--data\.degradation gpen-papr: no such degradation; did you mean gpen-paper\? known are gpen-paper, ",
+            r"unknown --data\.degradation 'gpen-papr': did you mean 'gpen-paper'\?",
         ),
         ({"val_split": "first"}, r"--data\.val_split first: expected random, last or a text file"),
         ({"val_root": "/nowhere"}, r"--data\.val_root /nowhere: no such folder or zip file"),

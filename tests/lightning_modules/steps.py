@@ -38,6 +38,8 @@ def loop(
         descend(method, optimizer, loss)
 
     method.descend = spied
+    if not method.iteration:
+        method.on_train_start()
     for index in range(iterations):
         method.on_train_batch_start(batch, index)
         method.training_step(batch, index)
