@@ -58,7 +58,7 @@ class Checkpoints(Checkpoint):
         self.best, self.validated = state["best"], state["validated"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
-        due = pl_module.iteration > 0 and pl_module.iteration % trainer.val_check_batch == 0
+        due = pl_module.iteration > 0 and pl_module.iteration % trainer.val_check_batch == 0  # type: ignore[operator]
         if due and self.validated != pl_module.iteration:  # the run was stopped between an iteration and its validation
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()

@@ -24,6 +24,16 @@ def order(n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
     return indices[indices < n]
 
 
+def share(batch_size: int, world: int) -> int:
+    """Images per process of a batch of ``batch_size`` in all; UserError where they do not divide."""
+    if batch_size % world:
+        raise UserError(
+            f"--data.batch_size {batch_size} is the total over all processes and does not divide by {world};"
+            f" choose e.g. {max(1, round(batch_size / world)) * world}"
+        )
+    return batch_size // world
+
+
 class Stream(Sampler[list[Item]]):
     """Batches of (epoch, index) without end, from batch ``start`` on: one process's share of each.
 
@@ -41,21 +51,17 @@ class Stream(Sampler[list[Item]]):
     """
 
     def __init__(self, n: int, batch_size: int, *, seed: int = 0, block: int = 1, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        if batch_size % world:
-            raise UserError(
-                f"--data.batch_size {batch_size} is the total over all processes and does not divide by {world};"
-                f" choose e.g. {max(1, round(batch_size / world)) * world}"
-            )
+        share(batch_size, world)
         self.n, self.batch_size, self.seed, self.block = n, batch_size, seed, block
         self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[Item]]:
-        share = self.batch_size // self.world
-        position = self.start * self.batch_size + self.rank * share
+        own = share(self.batch_size, self.world)
+        position = self.start * self.batch_size + self.rank * own
         epoch, indices = -1, np.empty(0)
         while True:
             batch = []
-            for p in range(position, position + share):
+            for p in range(position, position + own):
                 if p // self.n != epoch:
                     epoch = p // self.n
                     indices = order(self.n, self.seed, epoch, self.block)

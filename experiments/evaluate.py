@@ -67,15 +67,15 @@ def same_place(a: str | None, b: str | None) -> bool:
 def check_held_out(checkpoint: str, options: dict[str, Any]) -> None:
     """Raise `UserError` where a checkpoint was trained on images it would be scored on."""
     trained = read_checkpoint(checkpoint)["datamodule_hyper_parameters"]
-    scored = options["val_root"] or options["root"]
-    if trained["root"] is None or trained["val_root"] is not None or not same_place(scored, trained["root"]):
-        if trained["root"] is not None and same_place(scored, trained["root"]):
-            raise UserError(f"{checkpoint} was trained on all images of {trained['root']}: score it on others")
+    if trained["root"] is None or not same_place(options["val_root"] or options["root"], trained["root"]):
         return
     split = ("val_split", "val_images", "seed")
-    if options["val_root"] is not None or any(options[name] != trained[name] for name in split):
+    own = options["val_root"] is None and trained["val_root"] is None and all(options[name] == trained[name] for name in split)
+    if not own:
         held_out = " ".join(f"--data.{name} {trained[name]}" for name in split)
-        raise UserError(f"{checkpoint} was trained on a part of {trained['root']}: score it with --data.root there and {held_out}")
+        raise UserError(
+            f"{checkpoint} was trained on images of {trained['root']}: score it on other images, or on those it left out ({held_out})"
+        )
 
 
 def checkpoints_in(argv: Sequence[str]) -> list[str]:

@@ -29,6 +29,7 @@ from callbacks.metrics import Metrics
 from callbacks.pictures import Pictures
 from callbacks.progress import Progress
 from datamodules.faces import FaceData
+from datamodules.sampler import share
 from experiments import console
 from experiments.folder import check_run, data_name, default_run, prepare_run, resume_path
 from experiments.options import Parser, parse
@@ -90,6 +91,8 @@ class CLI(LightningCLI):
         self.config = parse(parser, args)
 
     def _set_seed(self) -> None:
+        if not 0 <= self.config.seed < 2**32:
+            raise UserError(f"--seed must be from 0 to 2^32 - 1, got {self.config.seed}")
         L.seed_everything(self.config.seed, verbose=False)
 
     def instantiate_classes(self) -> None:
@@ -126,9 +129,7 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         raise UserError(f"--model options: {error}") from error
     method.run_seed = data.train_seed = config.seed
     method.total_iterations = config.iterations
-    share, rest = divmod(config.data.batch_size, processes(config))
-    if rest == 0:  # else the sampler says so, with the way out
-        method.check_batch(share)
+    method.check_batch(share(config.data.batch_size, processes(config)))
 
     run = Path(config.run or default_run(config))
     first = _get_rank() in (None, 0) and os.environ.get("NODE_RANK", "0") == "0"
@@ -157,7 +158,7 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
     try:
         trainer.fit(method, data, ckpt_path=resume, weights_only=True)
     except BaseException as error:
-        launcher = trainer.strategy.launcher
+        launcher: Any = trainer.strategy.launcher
         if getattr(launcher, "procs", None):  # they would wait for this process until the collectives' timeout
             launcher.kill(signal.SIGKILL)
         with contextlib.suppress(UserError):
@@ -178,8 +179,7 @@ def restart(method: Method, data: FaceData, path: Path, config: Namespace) -> No
     checkpoint = checkpoint_of(path, config.method)
     load_weights(method, checkpoint["state_dict"], f"checkpoint {path}")
     saved = [[len(group["params"]) for group in state["param_groups"]] for state in checkpoint["optimizer_states"]]
-    optimizers: Any = method.configure_optimizers()
-    if saved != [[len(group["params"]) for group in optimizer.param_groups] for optimizer in optimizers]:
+    if saved != [[len(group["params"]) for group in optimizer.param_groups] for optimizer in method.configure_optimizers()]:
         raise UserError(f"checkpoint {path} trained other parts of the method: resume with the options it was started with")
     batch = checkpoint["datamodule_hyper_parameters"]["batch_size"]
     if batch != config.data.batch_size:
@@ -202,8 +202,6 @@ def check_config(config: Namespace) -> None:
     for name in ("iterations", "validate_every", "save_every", "log_every"):
         if config[name] < 1:
             raise UserError(f"--{name} must be at least 1, got {config[name]}")
-    if config.seed < 0:
-        raise UserError(f"--seed must not be negative, got {config.seed}")
     if config.data.degradation == "none" and issubclass(find_method(config.method), Restorer):
         raise UserError(f"--data.degradation none leaves {config.method} nothing to restore: choose another")
     if config.resume is not None and config.overwrite:
@@ -223,7 +221,7 @@ def processes(config: Namespace) -> int:
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     try:
         return L.Trainer(**{name: config.trainer[name] for name in ("devices", "num_nodes", "accelerator")}, **quiet).world_size
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ModuleNotFoundError) as error:
         raise UserError(f"--trainer options: {' '.join(str(error).split())}") from error
 
 

@@ -73,6 +73,10 @@ class Method(L.LightningModule):
         """Weight of the old average in this iteration's update."""
         raise NotImplementedError(f"{type(self).__name__} names running averages in `ema`, but not their decay")
 
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """The method's own optimizers, with the options of this run; called more than once, so it keeps no state."""
+        raise NotImplementedError(f"{type(self).__name__} has no optimizers")
+
     # --- training -----------------------------------------------------------------------------------------------
 
     @property

@@ -76,7 +76,29 @@ def test_refusals(checkpoint, tmp_path) -> None:
         evaluate.main(["--checkpoint", str(checkpoint), "--data.degradation", "none", *out])
     with pytest.raises(UserError, match="1 names for 2 checkpoints"):
         evaluate.main(["--checkpoint", str(checkpoint), str(checkpoint), "--names", "a", *out])
+    for names in (["input"], ["a/b"]):
+        with pytest.raises(UserError, match="expected different names"):
+            evaluate.main(["--checkpoint", str(checkpoint), "--names", *names, *out])
     assert not (tmp_path / "out").exists()
+
+
+def test_images_a_checkpoint_was_trained_on_are_refused(tmp_path, draw_faces, monkeypatch) -> None:
+    faces = draw_faces(tmp_path / "faces", 12)
+    run = tmp_path / "run"
+    options = ["--method", "gpen", "--preset", "smoke", "--data.root", str(faces), "--data.degradation", "x4", "--iterations", "1"]
+    fit.main([*options, "--data.val_images", "4", "--run", str(run)])
+    checkpoint = str(run / "checkpoints/last.ckpt")
+    monkeypatch.chdir(tmp_path)
+    assert (
+        evaluate.main(["--checkpoint", checkpoint, "--data.root", "./faces/", "--output", "out"]) == 0
+    )  # the same place, spelled otherwise
+    assert json.loads((tmp_path / "out/results.json").read_text())["protocol"]["val"] == 4
+    for more in (["--data.val_images", "5"], ["--data.seed", "1"], ["--data.val_root", "faces"]):
+        with pytest.raises(UserError, match=r"was trained on images of .*faces.*--data\.val_images 4"):
+            evaluate.main(["--checkpoint", checkpoint, *more, "--output", "other"])
+    fit.main([*options, "--data.val_images", "6", "--run", str(tmp_path / "b")])
+    with pytest.raises(UserError, match=r"b/checkpoints/last\.ckpt was trained on images"):
+        evaluate.main(["--checkpoint", checkpoint, str(tmp_path / "b/checkpoints/last.ckpt"), "--output", "other"])
 
 
 def test_table_marks_the_best_and_leaves_the_reference_out() -> None:

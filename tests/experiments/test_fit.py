@@ -16,9 +16,11 @@ import yaml
 from PIL import Image
 
 from _runtime import UserError
+from callbacks.guards import Guards
 from callbacks.logs import Logs
 from experiments.fit import main
 from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.gpen import GPEN
 from lightning_modules.methods import METHODS, load_method
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +109,54 @@ def test_interrupted_run_resumes_to_the_same_weights(name: str, tmp_path, monkey
         assert torch.equal(value, parts["state_dict"][key]), key
     measured = [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows(tmp_path / "whole")]
     assert measured == [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows(tmp_path / "parts")]
+
+
+def test_stop_between_an_iteration_and_its_validation(tmp_path, monkeypatch) -> None:
+    options = ["--iterations", "4", "--validate_every", "2", "--save_every", "100"]
+    smoke("gpen", tmp_path / "whole", *options)
+    ended = Guards.on_train_batch_end
+
+    def interrupt(self, trainer, pl_module, *args):
+        if pl_module.iteration == 2:
+            self.signal = signal.SIGTERM
+        ended(self, trainer, pl_module, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Guards, "on_train_batch_end", interrupt)
+        smoke("gpen", tmp_path / "parts", *options)
+    assert column(tmp_path / "parts", "val/psnr") == []  # who sends a signal does not wait
+    smoke("gpen", tmp_path / "parts", *options, "--resume", "auto")
+    assert len(column(tmp_path / "parts", "val/psnr")) == 2
+    assert column(tmp_path / "parts", "val/psnr") == column(tmp_path / "whole", "val/psnr")
+
+
+def test_resume_with_another_rate_uses_it(tmp_path) -> None:
+    smoke("gpen", tmp_path / "run", "--iterations", "1")
+    smoke("gpen", tmp_path / "run", "--iterations", "2", "--resume", "auto", "--model.lr", "1e-5")
+    assert column(tmp_path / "run", "train/lr") == [2e-3, 1e-5]
+
+
+def test_resume_refuses_what_would_not_continue(tmp_path) -> None:
+    smoke("gpen", tmp_path / "run", "--iterations", "1")
+    for option, message in ((["--data.batch_size", "2"], "--data.batch_size 4"), (["--model.freeze_prior"], "other parts of the method")):
+        with pytest.raises(UserError, match=message):
+            smoke("gpen", tmp_path / "run", "--iterations", "2", "--resume", "auto", *option)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch) -> None:
+    run = tmp_path / "run"
+    smoke("gpen", run, "--iterations", "1")
+    good = (run / "checkpoints/last.ckpt").read_bytes()
+    step = GPEN.training_step
+
+    def poison(self, batch, batch_idx):
+        step(self, batch, batch_idx)
+        next(self.G.parameters()).data[0] = float("nan")
+
+    monkeypatch.setattr(GPEN, "training_step", poison)
+    with pytest.raises(UserError, match="weights became infinite or NaN"):
+        smoke("gpen", run, "--iterations", "2", "--resume", "auto", "--validate_every", "100", "--save_every", "100")
+    assert (run / "checkpoints/last.ckpt").read_bytes() == good
 
 
 def test_finished_run_has_nothing_to_resume(tmp_path, capsys) -> None:
@@ -217,6 +267,14 @@ def test_default_preset_follows_the_data_root(tmp_path, draw_faces, capsys) -> N
         (["--method", "gpen", "--model.prior", "no.ckpt"], "no.ckpt does not exist"),
         (["--method", "gpen", "--resume", "no.ckpt"], "no.ckpt does not exist"),
         (["--method", "gpen", "--resume", "auto", "--overwrite"], "exclude each other"),
+        (["--method", "gpen", "--trainer.limit_val_batches", "2"], "--data.val_images"),
+        (["--method", "gpen", "--data.degradation", "none"], "leaves gpen nothing to restore"),
+        (["--method", "gpen", "--data.size", "100", "--model.size", "100"], "power of two"),
+        (["--method", "gpen", "--model.channel_base", "16"], "leave no channel at 64 px"),
+        (["--method", "gpen", "--seed", "-1"], "--seed must be from 0"),
+        (["--method", "gpen", "--trainer.accelerator", "tpu"], "--trainer options: .*torch_xla"),
+        (["--method", "gan_prior", "--data.batch_size", "6"], "multiple of 4"),
+        (["--method", "gpen", "--trainer.devices", "3", "--trainer.accelerator", "cpu", "--data.batch_size", "4"], "does not divide by 3"),
         (["--method", "gpen", "--config", "no.yaml"], "no.yaml cannot be read"),
     ],
 )

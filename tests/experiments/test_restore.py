@@ -72,6 +72,15 @@ def test_zip(checkpoint, tmp_path, draw_faces) -> None:
     assert len(list((tmp_path / "out/nested").iterdir())) == 3
 
 
+def test_zip_cannot_write_outside_of_the_output(checkpoint, tmp_path, draw_faces) -> None:
+    face = (draw_faces(tmp_path / "faces", 1) / "000.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        for name in (f"{tmp_path}/absolute.png", "../above.png", "good.png"):
+            archive.writestr(name, face)
+    assert call(checkpoint, tmp_path / "evil.zip", tmp_path / "out") == 0
+    assert {path.name for path in tmp_path.rglob("*.png")} == {"000.png", "good.png"}
+
+
 def test_refusals(checkpoint, tmp_path, draw_faces) -> None:
     faces = draw_faces(tmp_path / "faces", 2)
     out = tmp_path / "out"
