@@ -133,7 +133,7 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
 
     run = Path(config.run or default_run(config))
     first = _get_rank() in (None, 0) and os.environ.get("NODE_RANK", "0") == "0"
-    if first:
+    if first and not config.dry_run:
         check_run(run, config)
     resume = resume_path(config, run)
     if resume is not None:
