@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import ActionYesNo, Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
@@ -122,6 +123,8 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
     """One run, from checked options to the last checkpoint."""
     console.quiet()
     check_config(config)
+    if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
+        config.trainer.accelerator = "cpu"  # the metrics need float64, which Apple's GPUs do not have
     data = FaceData(**config.data.as_dict())
     try:
         method = find_method(config.method)(**config.model.as_dict())

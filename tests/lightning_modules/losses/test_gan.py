@@ -54,7 +54,7 @@ def test_released_losses() -> None:
             "pl_step_loss_1": 2 * 4 * outputs["pl_penalty_1"],
             "pl_grad_convs1_weight_stats": stats(path_grad),
         },
-        without=["ema_decay"],  # the trainer's, not a loss
+        without=["ema_decay"],  # a method's, checked there
         tighter=TIGHTER,
     )
 
