@@ -140,7 +140,6 @@ class TestBatch:
         np.testing.assert_allclose(levels(batch), np.stack([d.apply(image, choice)[0] for choice in choices]), atol=0.51)
 
     @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     @real
     def test_a_gpu_gives_the_same_without_noise(self, photo, name):
         d = DEGRADATIONS[name]
