@@ -1,4 +1,4 @@
-"""One table of results in the forms people paste: console, Markdown, LaTeX, JSON, CSV."""
+"""One table of results in the forms people paste: console, Markdown, LaTeX."""
 
 from __future__ import annotations
 

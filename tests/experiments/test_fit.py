@@ -216,6 +216,8 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(tmp_path, capsys) -> 
     said = capsys.readouterr().out
     for words in ("train                64", "val                  6", "parameters G ", "parameters D ", "GiB", "16 images seen"):
         assert words in said
+    assert smoke("gan_prior", tmp_path / "run", "--dry_run") == 0
+    assert "GiB" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
