@@ -163,6 +163,14 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
         raise UnreadableImage(f"{name}: not a readable image ({_one_line(error)})") from error
 
 
+def central_square(image: np.ndarray) -> np.ndarray:
+    """The largest square in the middle of (H, W, 3), as a view."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
 def fit_square(image: np.ndarray, size: int, name: str = "image") -> np.ndarray:
     """Centre-crop uint8 (H, W, 3) to a square and reduce it to (size, size, 3), each pixel the exact average of what it covers.
 
@@ -173,8 +181,7 @@ def fit_square(image: np.ndarray, size: int, name: str = "image") -> np.ndarray:
     side = min(height, width)
     if side < size:
         raise too_small(name, width, height, size)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
+    square = central_square(image)
     if side == size:
         return np.ascontiguousarray(square)
     return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)

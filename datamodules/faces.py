@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import torch
+from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -172,7 +173,7 @@ class FaceData(LightningDataModule):
             return None
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            hidden = self._processes()[0] > 0
+            hidden = bool(_get_rank())  # from the environment: the trainer is not there yet when this runs first
             checks = tqdm(pool.map(problem, indices), "checking held-out images", len(indices), leave=False, delay=2, disable=hidden)
             problems = dict(zip(indices, checks, strict=True))
         bad = [line for line in problems.values() if line]

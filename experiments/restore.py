@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from _runtime import UserError, write_bytes
-from datamodules.decode import ImageFiles, UnreadableImage, decode
+from datamodules.decode import ImageFiles, UnreadableImage, central_square, decode
 from experiments import console
 from experiments.options import Parser, parse
 from lightning_modules.base import Restorer
@@ -67,11 +67,9 @@ class Squares(Dataset):
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, 3) -> (size, size, 3): central square, reduced by area averages or enlarged bilinearly (GPEN's own pipeline)."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    way = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return cv2.resize(image[top : top + side, left : left + side], (size, size), interpolation=way)
+    image = central_square(image)
+    way = cv2.INTER_AREA if len(image) > size else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=way)
 
 
 def restore(checkpoint: str, source: Path, output: Path, overwrite: bool, batch_size: int, workers: int) -> int:
