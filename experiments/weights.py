@@ -1,0 +1,68 @@
+"""The pretrained files the suite uses: python -m experiments.weights list | where | fetch NAME ...
+
+list shows every file with its licence and whether it is there, where the folders in the order they are searched, and fetch downloads
+files by name into the first of them. No other command downloads anything. On a machine without network, copy the files there by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from _runtime import UserError
+from experiments import console
+from experiments.options import Parser, parse
+from lightning_modules.pretrained import weights
+
+ACTIONS = ("list", "where", "fetch")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List, show where, or fetch. Returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog="python -m experiments.weights", description=__doc__, default_env=False)
+    parser.add_argument("action", choices=ACTIONS, help="what to do")
+    parser.add_argument("names", type=str, nargs="*", default=[], help="names of the files to fetch, as list shows them")
+    parser.add_argument(
+        "--weights_dir", type=str | None, help=f"folder searched before torch's cache; ${weights.FOLDER_VARIABLE} if not given"
+    )
+    config = parse(parser, argv)
+    if config.action == "fetch" and not config.names:
+        raise UserError("fetch needs names of files: python -m experiments.weights list shows them")
+    if config.action != "fetch" and config.names:
+        raise UserError(f"{config.action} {' '.join(config.names)}: only fetch takes names")
+    if config.weights_dir is not None:
+        os.environ[weights.FOLDER_VARIABLE] = config.weights_dir
+    if config.action == "list":
+        print(table())
+    elif config.action == "where":
+        for folder in weights.folders():
+            print(f"{folder}{'' if folder.is_dir() else '  (does not exist)'}")
+    else:
+        fetch(config.names)
+    return 0
+
+
+def table() -> str:
+    """One line per file, in columns."""
+    lines = [("name", "what", "file", "state", "licence")]
+    for name, entry in weights.WEIGHTS.items():
+        lines.append((name, entry.what, entry.file, weights.state(name), entry.licence or "unknown"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def fetch(names: Sequence[str]) -> None:
+    """Download the files one after the other, each named before; `UserError` at the first that fails."""
+    entries = [weights.lookup(name) for name in names]  # a wrong name is noticed before any download
+    for name, entry in zip(names, entries, strict=True):
+        if weights.state(name) == "missing" and entry.url is not None:
+            print(f"{name}: {entry.url} to {weights.folders()[0]}, licence: {entry.licence or 'unknown'}", flush=True)
+        path = weights.fetch(name)
+        checked = f"sha256 begins with {entry.sha256} as published" if entry.sha256 else f"sha256 {weights.sha256(path)}, none is published"
+        print(f"{name}: {path} ({checked})")
+
+
+if __name__ == "__main__":
+    console.run(main)

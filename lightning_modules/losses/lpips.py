@@ -1,0 +1,130 @@
+"""LPIPS: the distance of two images between the features of a classification network.
+
+Source  Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", arXiv:1801.03924, eq. 1; version 0.1 of
+        richzhang/PerceptualSimilarity, which scales its input. Per image the criterion of e4e and HFGI (omertov/encoder4editing@99ea505).
+Shapes  x, y (B, 3, H, W) RGB, nominally in [-1, 1] -> scalar mean over B, or (B,).
+Raises  UserError: the trunk's weights are not found (pretrained/weights.py).  ValueError: shapes differ, or images are too small.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import lpips
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.pretrained import weights
+
+Net = Literal["alex", "vgg"]
+SMALLEST = {"alex": 31, "vgg": 16, "random": 8}  # pixels: below, a pooling layer has nothing left to pool
+
+
+class Frozen(nn.Module):
+    """A network that only measures: without gradients of its own, always in evaluation mode, on the device of its input.
+
+    It is no submodule of its holder, so it enters no checkpoint, no optimizer, no running average, and DDP does not send it around.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._unregistered = [network.requires_grad_(False).eval()]  # in a list, which nn.Module does not look into
+
+    @property
+    def network(self) -> nn.Module:
+        return self._unregistered[0]
+
+    def forward(self, x: Tensor, *more: Tensor) -> Any:
+        return self.network.to(x.device)(x, *more)
+
+
+class LPIPS(nn.Module):
+    """sum_l mean_hw ||w_l * (phi_l(x) - phi_l(y))||^2 with channel-normalised features phi_l, w_l^2 learned on human judgements.
+
+    Args:
+        net: trunk of the features, AlexNet or VGG-16.
+        features: `pretrained` takes the published trunk; `random` a small stand-in (`RandomDistance`) for runs without any weights.
+
+    Attributes:
+        name: `lpips`, or `lpips_random` for the stand-in, so that the two are never logged under one name.
+    """
+
+    def __init__(self, net: Net = "alex", features: Literal["pretrained", "random"] = "pretrained") -> None:
+        super().__init__()
+        self.name = "lpips" if features == "pretrained" else "lpips_random"
+        self.smallest = SMALLEST[net if features == "pretrained" else "random"]
+        self.distance = Frozen(pretrained(net) if features == "pretrained" else RandomDistance())
+
+    def forward(self, x: Tensor, y: Tensor, per_image: bool = False) -> Tensor:
+        """Two (B, 3, H, W) in [-1, 1] -> the mean over B, or (B,) if `per_image`."""
+        check_pair(x, y, self.smallest)
+        values = self.distance(x, y).flatten()
+        return values if per_image else values.mean()
+
+
+class RandomDistance(nn.Module):
+    """A stand-in for LPIPS: the same formula on random features, equal heads. Its values mean nothing beside those of LPIPS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = RandomTrunk()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Two (B, 3, H, W) -> (B,)."""
+        layers = []
+        for a, b in zip(self.trunk(x), self.trunk(y), strict=True):
+            layers.append((F.normalize(a, eps=1e-10) - F.normalize(b, eps=1e-10)).square().sum(1).mean((1, 2)))
+        return torch.stack(layers).sum(0)
+
+
+class RandomTrunk(nn.Module):
+    """Three convolutions with weights drawn once and for all, each halving the resolution; depends on no file and no random state."""
+
+    widths = (16, 32, 64)
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weights = nn.ParameterList()
+        for fan_in, width in zip((3, *self.widths), self.widths, strict=False):
+            std = (2 / (9 * fan_in)) ** 0.5  # keeps the variance through a ReLU
+            self.weights.append(std * torch.randn(width, fan_in, 3, 3, generator=generator))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [-1, 1] -> features (B, C_l, H / 2^l, W / 2^l) after each ReLU."""
+        features = []
+        for weight in self.weights:
+            x = F.conv2d(x, weight, stride=2, padding=1).relu()
+            features.append(x)
+        return features
+
+
+def pretrained(net: Net) -> nn.Module:
+    """The lpips package's network with the published trunk, without its download: (x, y) in [-1, 1] -> (B, 1, 1, 1)."""
+    with torch.device("meta"), warnings.catch_warnings():  # no weights are drawn only to be replaced
+        warnings.simplefilter("ignore")  # lpips calls torchvision the old way
+        network = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+    fill(network, net, Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth")
+    return network
+
+
+def fill(network: nn.Module, net: Net, heads: Path) -> None:
+    """Give an LPIPS network, of lpips or of torchmetrics, its trunk from `weights` and the linear heads its package ships with."""
+    trunk, published = network.net, weights.read(f"lpips/{net}")
+    assert isinstance(trunk, nn.Module)
+    # slice2.3.weight is torchvision's features.3.weight
+    trunk.load_state_dict({name: published[f"features.{name.partition('.')[2]}"] for name in trunk.state_dict()}, assign=True)
+    state = torch.load(heads, map_location="cpu", weights_only=True)
+    for i, head in enumerate(network.lins):  # type: ignore[arg-type]
+        head.load_state_dict({"model.1.weight": state[f"lin{i}.model.1.weight"]}, assign=True)
+
+
+def check_pair(x: Tensor, y: Tensor, smallest: int) -> None:
+    """`ValueError` unless x and y are (B, 3, H, W) of one shape, with at least `smallest` pixels on each side."""
+    if x.ndim != 4 or x.shape[1] != 3 or x.shape != y.shape:
+        raise ValueError(f"expected x and y in [-1, 1] as (B, 3, H, W), got {tuple(x.shape)} and {tuple(y.shape)}")
+    if min(x.shape[-2:]) < smallest:
+        raise ValueError(f"expected images of at least {smallest}x{smallest} pixels for these features of LPIPS, got {tuple(x.shape)}")

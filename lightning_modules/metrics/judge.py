@@ -1,0 +1,158 @@
+"""The scores of a run or an evaluation: which ones, their networks built once, and tallies of them for named sets of images.
+
+Every method, the validation of a run and the evaluate command are scored by what is here, under the same names. A set of images has
+scores per image against its targets (PSNR, SSIM, LPIPS) and a distance between its distribution and theirs (FID).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lightning_modules.metrics import fid as frechet
+from lightning_modules.metrics import perceptual
+from lightning_modules.metrics.image import PROTOCOL, PSNR, SSIM, MeanOverImages
+
+
+class Column(NamedTuple):
+    """How a score is written in tables."""
+
+    title: str
+    digits: int
+    better: Literal["max", "min"]
+
+
+COLUMNS = {
+    "psnr": Column("PSNR", 2, "max"),
+    "ssim": Column("SSIM", 4, "max"),
+    "lpips": Column("LPIPS", 4, "min"),
+    "lpips_random": Column("LPIPS (random net)", 4, "min"),
+    "fid": Column("FID", 2, "min"),
+    "fid_random": Column("FID (random net)", 4, "min"),
+    "fid_portraits": Column("FID (portraits)", 3, "min"),
+}
+
+
+class PerImage(Metric):
+    """Keeps one row of scores per image with its index, so that N processes give the figures of one."""
+
+    rows: list[Tensor]
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        super().__init__()
+        self.columns = columns
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, index: Tensor, scores: dict[str, Tensor]) -> None:
+        """index (B,), scores: one (B,) tensor per column."""
+        self.rows.append(torch.stack([index.double(), *(scores[name].double() for name in self.columns)], dim=1))
+
+    def compute(self) -> Tensor:
+        """(N, 1 + columns) in the order of the index."""
+        rows = dim_zero_cat(self.rows)
+        return rows[rows[:, 0].argsort()]
+
+
+class Judge:
+    """The scores that were asked for.
+
+    Args:
+        lpips: network of LPIPS: `alex`; `random` for a stand-in without weights that logs under another name; `off`.
+        fid: features of FID: `inception`; `random` for a stand-in without weights that logs under another name; `off`.
+        scorer: checkpoint of `--method scorer`; its features measure `fid_portraits`, a distance that needs no download.
+        scored: what the images allow: `pairs` compares each image with its target, `sets` their distribution with the targets'.
+
+    Raises:
+        UserError: weights are missing, or a checkpoint is not a scorer's.
+    """
+
+    def __init__(
+        self,
+        lpips: Literal["alex", "random", "off"] = "alex",
+        fid: Literal["inception", "random", "off"] = "inception",
+        scorer: str | None = None,
+        *,
+        scored: tuple[str, ...] = ("pairs", "sets"),
+    ) -> None:
+        self.options = {"lpips": lpips, "fid": fid, "scorer": scorer}
+        self.images: dict[str, MeanOverImages] = {}
+        self.features: dict[str, nn.Module] = {}
+        self.protocol: list[str] = []
+        if "pairs" in scored:
+            self.images = {"psnr": PSNR(), "ssim": SSIM()}
+            self.protocol.append(PROTOCOL)
+            if lpips != "off":
+                network = perceptual.LPIPS(lpips) if lpips == "alex" else perceptual.RandomLPIPS()
+                self.images[network.name] = network
+                self.protocol.append(perceptual.PROTOCOL)
+        if "sets" in scored:
+            if fid == "inception":
+                self.features["fid"] = frechet.inception()
+            elif fid == "random":
+                self.features["fid_random"] = frechet.RandomFeatures()
+            if fid != "off" or scorer is not None:
+                self.protocol.append(f"{frechet.PROTOCOL}; the reference set is the held-out targets")
+            if scorer is not None:
+                from lightning_modules.metrics.portraits import PortraitFeatures  # timm is a second of every start
+
+                portraits = PortraitFeatures(scorer)
+                self.features["fid_portraits"] = portraits
+                self.protocol.append(portraits.protocol)
+        self.reset()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all scores."""
+        return [*self.images, *self.features]
+
+    def to(self, device: torch.device) -> Judge:
+        for network in (*self.images.values(), *self.features.values(), *self.targets.values()):
+            network.to(device)
+        return self
+
+    def reset(self) -> None:
+        """Forget the targets seen."""
+        self.targets = {name: frechet.FID(features, name) for name, features in self.features.items()}
+
+    def see(self, target: Tensor) -> None:
+        """Add targets (B, 3, H, W) to those whose distribution images are compared with; each once, however many sets are tallied."""
+        for fid in self.targets.values():
+            fid.update(target, real=True)
+
+    def tally(self) -> Tally:
+        """An empty tally for one set of images."""
+        return Tally(self)
+
+
+class Tally:
+    """What one set of images scores, over all processes."""
+
+    TARGETS: ClassVar[tuple[str, ...]] = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self.per_image = PerImage(tuple(judge.images))
+        self.sets = {name: frechet.FID(features, name) for name, features in judge.features.items()}
+
+    def update(self, index: Tensor, images: Tensor, target: Tensor) -> None:
+        """index (B,) of the held-out images; images, target (B, 3, H, W) in [-1, 1]."""
+        for metric in (self.per_image, *self.sets.values()):
+            metric.to(images.device)
+        self.per_image.update(index, {name: metric.per_image(images, target) for name, metric in self.judge.images.items()})
+        for fid in self.sets.values():
+            fid.update(images, real=False)
+
+    def rows(self) -> Tensor:
+        """(N, 1 + number of scores per image): index and scores, in the order of the index. Every process must call it."""
+        return self.per_image.compute().cpu()
+
+    def distances(self) -> dict[str, float]:
+        """The distances to the targets the judge has seen. Every process must call it."""
+        for name, fid in self.sets.items():
+            for state in self.TARGETS:
+                setattr(fid, state, getattr(self.judge.targets[name], state))
+        return {name: float(fid.compute()) for name, fid in self.sets.items()}

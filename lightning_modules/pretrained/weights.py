@@ -1,0 +1,234 @@
+"""The pretrained files this suite uses, and where they are looked for; the network is touched by `fetch` alone.
+
+Search order: the folder in the environment variable `FACE_SUITE_WEIGHTS` (the commands' `--weights_dir` sets it), then torch's cache. The
+SHA-256 is compared every time a file is found: torch.hub takes whatever lies in its cache under the right name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from _runtime import UserError, nearest
+
+FOLDER_VARIABLE = "FACE_SUITE_WEIGHTS"
+TIMEOUT = 30  # seconds without a single byte
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One published file.
+
+    Attributes:
+        what: what it is.
+        file: its name on disk.
+        sha256: the hash or the beginning of it, as published; None where none was.
+        licence: as its publisher states it; None where they do not.
+        page: where it is published.
+        url: direct link; None where it must be fetched by hand.
+    """
+
+    what: str
+    file: str
+    sha256: str | None
+    licence: str | None
+    page: str
+    url: str | None
+
+
+_TORCH = "https://download.pytorch.org/models/"
+_FIDELITY = "https://github.com/toshas/torch-fidelity/releases/"
+_GPEN = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models/"
+_GPEN_LICENCE = "academic, non-commercial"
+_GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/"
+_NVIDIA = "NVIDIA Source Code, non-commercial"
+
+
+def _gpen(what: str, file: str) -> Weights:
+    return Weights(what, file, None, _GPEN_LICENCE, "https://github.com/yangxy/GPEN", _GPEN + file)
+
+
+# those of lpips and fid are loaded by name; the others are sources for experiments.import_checkpoint
+WEIGHTS: dict[str, Weights] = {
+    "lpips/alex": Weights(
+        what="AlexNet, trunk of LPIPS",
+        file="alexnet-owt-7be5be79.pth",
+        sha256="7be5be79",
+        licence="BSD-3-Clause (torchvision)",
+        page="https://docs.pytorch.org/vision/stable/models/alexnet.html",
+        url=f"{_TORCH}alexnet-owt-7be5be79.pth",
+    ),
+    "lpips/vgg": Weights(
+        what="VGG-16, trunk of LPIPS",
+        file="vgg16-397923af.pth",
+        sha256="397923af",
+        licence="BSD-3-Clause (torchvision)",
+        page="https://docs.pytorch.org/vision/stable/models/vgg.html",
+        url=f"{_TORCH}vgg16-397923af.pth",
+    ),
+    "fid/inception": Weights(
+        what="Inception-v3 (TensorFlow, 2015), features of FID",
+        file="weights-inception-2015-12-05-6726825d.pth",
+        sha256="6726825d",
+        licence="Apache-2.0",
+        page=f"{_FIDELITY}tag/v0.2.0",
+        url=f"{_FIDELITY}download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    ),
+    "gpen/bfr-256": _gpen("GPEN, 256 px", "GPEN-BFR-256.pth"),
+    "gpen/bfr-256-d": _gpen("GPEN, 256 px, discriminator", "GPEN-BFR-256-D.pth"),
+    "gpen/bfr-512": _gpen("GPEN, 512 px", "GPEN-BFR-512.pth"),
+    "gpen/bfr-512-d": _gpen("GPEN, 512 px, discriminator", "GPEN-BFR-512-D.pth"),
+    "stylegan2/rosinality-1024": Weights(
+        what="StyleGAN2, FFHQ 1024 px, rosinality's layout",
+        file="stylegan2-ffhq-config-f.pt",
+        sha256=None,
+        licence=_NVIDIA,  # converted from NVIDIA's own file
+        page="https://github.com/omertov/encoder4editing (Auxiliary Models: FFHQ StyleGAN)",
+        url=None,  # Google Drive asks for a confirmation
+    ),
+    "stylegan2/basicsr-512": Weights(
+        what="StyleGAN2, FFHQ 512 px, BasicSR's layout",
+        file="StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth",
+        sha256=None,
+        licence="Apache-2.0 (GFPGAN)",
+        page=f"{_GFPGAN}tag/v0.1.0",
+        url=f"{_GFPGAN}download/v0.1.0/StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth",
+    ),
+    "stylegan2/nvlabs-1024": Weights(
+        what="StyleGAN2, FFHQ 1024 px, NVlabs' pickle",
+        file="ffhq.pkl",
+        sha256=None,
+        licence=_NVIDIA,
+        page="https://github.com/NVlabs/stylegan2-ada-pytorch",
+        url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/ffhq.pkl",
+    ),
+}
+
+
+def folders() -> list[Path]:
+    """Where files are looked for, in this order; `fetch` writes to the first."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    return [*([Path(chosen).expanduser()] if chosen else []), Path(torch.hub.get_dir()) / "checkpoints"]
+
+
+def lookup(name: str) -> Weights:
+    """The table's entry. `UserError` for an unknown name, with the nearest known one."""
+    if name not in WEIGHTS:
+        raise UserError(f"unknown weights {name!r}: {nearest(name, WEIGHTS)}")
+    return WEIGHTS[name]
+
+
+def find(name: str) -> Path:
+    """The file on disk, its hash checked where one is published. Never touches the network.
+
+    Raises:
+        UserError: the file is in none of the folders, cannot be read, or is another file than the published one.
+    """
+    weights = lookup(name)
+    path = _locate(weights)
+    if path is None:
+        fetch_hint = f", or run: python -m experiments.weights fetch {name}" if weights.url else ""
+        raise UserError(f"weights {name!r} not found: put {weights.file} from {weights.page} into {folders()[0]}{fetch_hint}")
+    if weights.sha256 is not None:
+        _check(name, path, sha256(path), f"delete it or put the real file from {weights.page} there")
+    return path
+
+
+def state(name: str) -> str:
+    """`found`, `missing`, `wrong hash`, or `found, unchecked` where no hash is published."""
+    weights = lookup(name)
+    path = _locate(weights)
+    if path is None:
+        return "missing"
+    if weights.sha256 is None:
+        return "found, unchecked"
+    return "found" if sha256(path).startswith(weights.sha256) else "wrong hash"
+
+
+def read(name: str) -> dict[str, Tensor]:
+    """The tensors of a state_dict file by name, on the CPU; nothing in the file is executed.
+
+    Raises:
+        UserError: see `find`, or the file holds something else.
+    """
+    path = find(name)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
+        raise UserError(f"weights {name!r}: {path} cannot be read as tensors ({type(error).__name__}): truncated or not weights") from error
+
+
+def fetch(name: str) -> Path:
+    """Download a file to the first folder; a file that is found already stays as it is. Complete and checked, or not there at all.
+
+    Raises:
+        UserError: there is no direct link, the download or the writing fails, or the hash is not the published one.
+    """
+    weights = lookup(name)
+    if _locate(weights) is not None:
+        return find(name)
+    by_hand = f"put {weights.file} from {weights.page} into {folders()[0]} by hand"
+    if weights.url is None:
+        raise UserError(f"weights {name!r} have no direct link: {by_hand}")
+    path = folders()[0] / weights.file
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # of this process: two may fetch the same file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be created: {error.strerror}") from error
+    try:
+        _check(name, weights.url, _download(weights.url, part), "nothing was kept")
+        part.replace(path)
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise UserError(f"weights {name!r} could not be fetched from {weights.url} ({reason}): {by_hand}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _download(url: str, path: Path) -> str:
+    """Write what `url` gives to `path`; -> its SHA-256."""
+    digest, size = hashlib.sha256(), 0
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
+        length = response.headers.get("Content-Length")
+        expected = int(length) if length else None
+        with tqdm(total=expected, desc=url.rpartition("/")[2], unit="B", unit_scale=True, dynamic_ncols=True, disable=None) as bar:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+                bar.update(len(chunk))
+    if expected is not None and size != expected:  # a dropped connection looks like the end of the file
+        raise OSError(f"the connection ended after {size} of {expected} bytes")
+    return digest.hexdigest()
+
+
+def _locate(weights: Weights) -> Path | None:
+    return next((folder / weights.file for folder in folders() if (folder / weights.file).is_file()), None)
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal; `UserError` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _check(name: str, source: Path | str, found: str, way_out: str) -> None:
+    """`UserError` if `found`, the hash of what `source` holds, is not the published one."""
+    expected = WEIGHTS[name].sha256
+    if expected is not None and not found.startswith(expected):
+        raise UserError(f"weights {name!r}: {source} has sha256 {found[: len(expected)]}, expected {expected}: {way_out}")
