@@ -13,93 +13,98 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from _runtime import write_text
 from lightning_modules.base import Method
-from lightning_modules.metrics.image import PROTOCOL, PSNR, SSIM
-
-
-class PerImage(Metric):
-    """Keeps one row of scores per image with its index, so that N processes give the figures of one."""
-
-    rows: list[Tensor]
-
-    def __init__(self, columns: tuple[str, ...]) -> None:
-        super().__init__()
-        self.columns = columns
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
-
-    def update(self, index: Tensor, scores: dict[str, Tensor]) -> None:
-        """index (B,), scores: one (B,) tensor per column."""
-        self.rows.append(torch.stack([index.double(), *(scores[name].double() for name in self.columns)], dim=1))
-
-    def compute(self) -> Tensor:
-        """(N, 1 + columns) in the order of the index."""
-        rows = dim_zero_cat(self.rows)
-        return rows[rows[:, 0].argsort()]
+from lightning_modules.metrics.judge import Judge, PerImage, Tally
 
 
 class Metrics(L.Callback):
-    """PSNR and SSIM of restored images and, for comparison, of their inputs; the mean over images and one row per image.
+    """Scores every set of images that `validation_step` returns, against the targets.
 
-    Logged: val/psnr, val/ssim (restored), val/psnr_input, val/ssim_input, and val/improved, the share of images whose PSNR rose.
+    A method returns a dict of named images (B, 3, H, W) in [-1, 1]. The first set is its result and logs as `val/psnr`, `val/fid`, ...;
+    the others are parts of it and log as `val/psnr_<name>`. Degraded inputs log as `val/psnr_input`, ..., and `val/improved` is the share
+    of images whose PSNR rose. Under `scores` the dict may hold the method's own values per image, name -> (B,), logged as `val/<name>`.
+
     Written: validation.json with the newest values and their protocol, validation.csv with a row per image.
 
     Args:
-        folder: where the two files are written; None writes nothing.
+        judge: what is measured.
+        folder: where the two files are written.
     """
 
-    COLUMNS = ("psnr_input", "ssim_input", "psnr", "ssim")
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
-        self.psnr, self.ssim = PSNR(), SSIM()
-        self.per_image = PerImage(self.COLUMNS)
-        self.table: Tensor | None = None  # (N, 1 + columns) of the last validation
+    def __init__(self, judge: Judge, folder: Path) -> None:
+        self.judge, self.folder = judge, folder
+        self.tallies: dict[str, Tally] = {}  # by suffix
+        self.own: PerImage | None = None
+        self.input: tuple[Tensor, dict[str, float]] | None = None  # rows and distances of the inputs, which never change
         self.values: dict[str, float] = {}
-        self.iteration = 0  # of these values
+        self.images = 0  # that the newest values are of
+        self.iteration = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.judge.options  # what evaluate measures by default
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Method) -> None:
-        self.per_image.to(pl_module.device).reset()
+        self.judge.to(pl_module.device).reset()
+        self.tallies, self.own = {}, None
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: dict[str, Any], *args: object) -> None:
-        if not outputs or "restored" not in outputs or "input" not in batch:
+        if not outputs:
             return
-        before, after = self.score(batch["input"], batch["target"]), self.score(outputs["restored"], batch["target"])
-        self.per_image.update(batch["index"], {**{f"{name}_input": values for name, values in before.items()}, **after})
-
-    def score(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:
-        return {"psnr": self.psnr.per_image(images, target), "ssim": self.ssim.per_image(images, target)}
+        outputs = dict(outputs)
+        own = outputs.pop("scores", None)
+        if own is not None:
+            self.own = self.own or PerImage(tuple(own)).to(pl_module.device)
+            self.own.update(batch["index"], own)
+        if not outputs:
+            return
+        self.judge.see(batch["target"])
+        sets = {"" if i == 0 else f"_{name}": images for i, (name, images) in enumerate(outputs.items())}
+        if "input" in batch and self.input is None:
+            sets["_input"] = batch["input"]
+        for suffix, images in sets.items():
+            self.tallies.setdefault(suffix, self.judge.tally()).update(batch["index"], images, batch["target"])
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Method) -> None:
-        if trainer.sanity_checking or not self.per_image.update_called:
+        if trainer.sanity_checking or (not self.tallies and self.own is None):
             return
-        self.table = self.per_image.compute().cpu()
-        columns = dict(zip(self.COLUMNS, self.table[:, 1:].unbind(1), strict=True))
-        self.values = {f"val/{name}": column.mean().item() for name, column in columns.items()}
-        self.values["val/improved"] = (columns["psnr"] > columns["psnr_input"]).double().mean().item()
-        self.iteration = pl_module.iteration
+        found = {suffix: (tally.rows(), tally.distances()) for suffix, tally in self.tallies.items()}
+        self.input = self.input or found.pop("_input", None)
+        if self.input is not None:
+            found["_input"] = self.input
+        columns: dict[str, Tensor] = {}
+        self.values = {}
+        for suffix, (rows, distances) in found.items():
+            columns |= {f"{name}{suffix}": rows[:, 1 + i] for i, name in enumerate(self.judge.images)}
+            self.values |= {f"val/{name}{suffix}": value for name, value in distances.items()}
+        index = next(iter(found.values()))[0][:, 0] if found else None
+        if self.own is not None:
+            rows = self.own.compute().cpu()
+            index = rows[:, 0]
+            columns |= {name: rows[:, 1 + i] for i, name in enumerate(self.own.columns)}
+        assert index is not None
+        self.values |= {f"val/{name}": column.mean().item() for name, column in columns.items()}
+        if {"psnr", "psnr_input"} <= columns.keys():
+            self.values["val/improved"] = (columns["psnr"] > columns["psnr_input"]).double().mean().item()
+        self.images, self.iteration = len(index), pl_module.iteration
+
         pl_module.log_dict(self.values, logger=False)  # for monitors; the loggers get them with our own step
         for logger in trainer.loggers:
             logger.log_metrics(self.values, step=pl_module.iteration)
-        if self.folder is not None:
-            self._write(trainer, pl_module)
+        self._write(trainer, pl_module, torch.stack([index, *columns.values()], dim=1), tuple(columns))
 
     @rank_zero_only
-    def _write(self, trainer: L.Trainer, pl_module: Method) -> None:
-        assert self.folder is not None
-        assert self.table is not None
+    def _write(self, trainer: L.Trainer, pl_module: Method, table: Tensor, columns: tuple[str, ...]) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         result = {
             "iteration": pl_module.iteration,
             "images_seen": pl_module.images_seen,
             **self.values,
-            "protocol": {"metrics": PROTOCOL, **data.describe()},
+            "protocol": {"metrics": self.judge.protocol, **data.describe()},
         }
         write_text(self.folder / "validation.json", json.dumps(result, indent=2) + "\n")
-        write_rows(self.folder / "validation.csv", self.COLUMNS, self.table, data.val_names)
+        write_rows(self.folder / "validation.csv", columns, table, data.val_names)
 
 
 def write_rows(path: Path, columns: Sequence[str], table: Tensor, names: Sequence[str]) -> None:

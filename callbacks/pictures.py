@@ -7,8 +7,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import WandbLogger
 
+from callbacks.dashboard import WandbLog
 from callbacks.grid import save_png, tile
 from lightning_modules.base import Method
 
@@ -38,5 +38,5 @@ class Pictures(L.Callback):
         picture = tile(list(rows.values()), row_names=list(rows))
         save_png(self.folder / f"{pl_module.iteration:07d}.png", picture)
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("val/samples", [picture], step=pl_module.iteration)
+            if isinstance(logger, WandbLog):
+                logger.log_picture("val/samples", picture, pl_module.iteration)

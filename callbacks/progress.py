@@ -52,17 +52,18 @@ class Progress(ProgressBar):
             return
         self.bar.update()
         if pl_module.iteration % self.logs.every == 0:
-            self.bar.set_postfix_str(self.status(trainer), refresh=False)
+            self.bar.set_postfix_str(self.status(trainer, pl_module), refresh=False)
             if not sys.stderr.isatty():
                 print(self.bar, file=sys.stderr, flush=True)
 
-    def status(self, trainer: L.Trainer) -> str:
+    def status(self, trainer: L.Trainer, pl_module: Method) -> str:
         shown = {name.removeprefix("train/"): f"{value:.3g}" for name, value in self.logs.latest.items() if name.startswith("train/")}
         shown = {name: value for name, value in shown.items() if name not in ("images_seen", "lr")}
         shown["img/s"] = f"{self.logs.latest.get('perf/images_per_second', 0):.1f}"
         shown["peak"] = f"{peak_memory():.2f} GiB"
-        if "val/psnr" in trainer.callback_metrics:
-            shown["val/psnr"] = f"{float(trainer.callback_metrics['val/psnr']):.2f}"
+        name = pl_module.monitor[0] if pl_module.monitor else ""
+        if name in trainer.callback_metrics:
+            shown[name] = f"{float(trainer.callback_metrics[name]):.4g}"
         return ", ".join(f"{name} {value}" for name, value in shown.items())
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:

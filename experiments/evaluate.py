@@ -1,12 +1,13 @@
-"""Score restoration checkpoints on held-out images, one row each: python -m experiments.evaluate --checkpoint A [B ...].
+"""Score checkpoints on held-out images, one row each: python -m experiments.evaluate --checkpoint A [B ...].
 
-Without --data options every checkpoint is scored on the held-out images that the first one was trained beside. With
---data.root DIR_OR_ZIP that was not trained on, all its images are used.
+Without --data and --metrics options every checkpoint is scored on the held-out images that the first one was trained beside, by what
+its run measured. With --data.root DIR_OR_ZIP that was not trained on, all its images are used.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,17 +19,18 @@ from tqdm import tqdm
 
 from _runtime import UserError, write_text
 from callbacks.grid import save_png, tile
-from callbacks.metrics import Metrics, PerImage, write_rows
+from callbacks.metrics import write_rows
 from datamodules.faces import FaceData
 from experiments import console
-from experiments.options import Parser, parse
+from experiments.options import WEIGHTS_DIR, Parser, parse
 from experiments.tables import Table
-from lightning_modules.base import Restorer
+from lightning_modules.base import Method
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import load_method
-from lightning_modules.metrics.image import PROTOCOL
+from lightning_modules.metrics.judge import COLUMNS, Judge, Tally
+from lightning_modules.pretrained.weights import FOLDER_VARIABLE
 
-COLUMNS = {"PSNR": (2, "max"), "SSIM": (4, "max"), "improved %": (1, "max")}
+IMPROVED = "improved %"  # share of images whose PSNR is above their input's
 PICTURED = 8  # images in the comparison figure
 
 
@@ -42,22 +44,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output", type=str | None, help="folder of the results; `evaluation` in the first checkpoint's run folder if not given"
     )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace results that exist")
+    parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
+    parser.add_class_arguments(Judge, "metrics", instantiate=False, skip={"scored"})
     parser.add_lightning_class_args(FaceData, "data")
     paths = checkpoints_in(argv)
     trained_on: dict[str, Any] = {}
     if paths:
-        trained_on = read_checkpoint(paths[0])["datamodule_hyper_parameters"]
+        first = read_checkpoint(paths[0])
+        trained_on = first.get("datamodule_hyper_parameters", {"size": first["hyper_parameters"]["size"]})  # an imported one saw no data
+        measured = first.get("callbacks", {}).get("Metrics", {})
         parser.set_defaults({f"data.{name}": value for name, value in trained_on.items()})
+        parser.set_defaults({f"metrics.{name}": value for name, value in measured.items()})
     config = parse(parser, argv)
+    if config.weights_dir is not None:
+        os.environ[FOLDER_VARIABLE] = config.weights_dir
     options = config.data.as_dict()
-    if options["root"] is not None and not same_place(options["root"], trained_on["root"]):
+    if options["root"] is not None and not same_place(options["root"], trained_on.get("root")):
         options["root"], options["val_root"] = None, options["root"]
         for name, value in (("val_images", sys.maxsize), ("val_split", "random")):  # all of them, unless asked otherwise
             if not any(argument.startswith(f"--data.{name}") for argument in argv):
                 options[name] = value
     for path in paths:
         check_held_out(path, options)
-    return evaluate(config.checkpoint, config.names, FaceData(**options), config.output, config.overwrite)
+    return evaluate(config.checkpoint, config.names, FaceData(**options), config.metrics.as_dict(), config.output, config.overwrite)
 
 
 def same_place(a: str | None, b: str | None) -> bool:
@@ -66,7 +75,7 @@ def same_place(a: str | None, b: str | None) -> bool:
 
 def check_held_out(checkpoint: str, options: dict[str, Any]) -> None:
     """Raise `UserError` where a checkpoint was trained on images it would be scored on."""
-    trained = read_checkpoint(checkpoint)["datamodule_hyper_parameters"]
+    trained = read_checkpoint(checkpoint).get("datamodule_hyper_parameters", {"root": None})
     if trained["root"] is None or not same_place(options["val_root"] or options["root"], trained["root"]):
         return
     split = ("val_split", "val_images", "seed")
@@ -91,7 +100,14 @@ def checkpoints_in(argv: Sequence[str]) -> list[str]:
     return values
 
 
-def evaluate(checkpoints: Sequence[str], names: Sequence[str] | None, data: FaceData, output: str | None, overwrite: bool) -> int:
+def evaluate(
+    checkpoints: Sequence[str],
+    names: Sequence[str] | None,
+    data: FaceData,
+    measured: dict[str, Any],
+    output: str | None,
+    overwrite: bool,
+) -> int:
     """Score `checkpoints` on the held-out images of `data` and write table, scores per image and a comparison figure."""
     if names is not None and (len(set(names)) < len(names) or {"input", "target"} & set(names) or any("/" in name for name in names)):
         raise UserError(f"--names {' '.join(names)}: expected different names, none of them input or target or with a slash")
@@ -102,49 +118,62 @@ def evaluate(checkpoints: Sequence[str], names: Sequence[str] | None, data: Face
     if (folder / "results.json").exists() and not overwrite:
         raise UserError(f"{folder} holds results already: give --overwrite or another --output DIR")
 
-    methods: list[Restorer] = []
+    methods: list[Method] = []
     for path in checkpoints:
         method, _ = load_method(path)
-        if not isinstance(method, Restorer):
-            raise UserError(f"{path}: {type(method).__name__} does not restore images, so there is nothing to score")
+        if not method.scored or (methods and method.scored != methods[0].scored):
+            beside = f" beside {type(methods[0]).__name__}" if methods else ""
+            raise UserError(f"{path}: the images of {type(method).__name__} cannot be scored{beside}; evaluate restorers or priors")
         if method.hparams["size"] != data.hparams["size"]:
             raise UserError(f"{path} works at {method.hparams['size']} px, the data at {data.hparams['size']}: set --data.size")
         methods.append(method)
     data.setup("test")
-    if data.hparams["degradation"] == "none":
+    paired = "pairs" in methods[0].scored
+    if paired and data.hparams["degradation"] == "none":
         raise UserError("--data.degradation none leaves nothing to restore: choose the degradation to score against")
+    judge = Judge(**measured, scored=methods[0].scored).to(methods[0].device)
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {folder} cannot be created: {error.strerror}") from error
-    scorer = Metrics()
-    tables = {name: PerImage(("psnr", "ssim")) for name in ("input", *names)}
-    pictures: dict[str, list[torch.Tensor]] = {name: [] for name in ("input", *names, "target")}
+    tallies: dict[str, Tally] = {}
+    pictures: dict[str, list[torch.Tensor]] = {}
     with torch.inference_mode():
-        for batch in tqdm(data.test_dataloader(), desc="evaluate", unit="batch", dynamic_ncols=True, disable=None):
+        for number, batch in enumerate(tqdm(data.test_dataloader(), desc="evaluate", unit="batch", dynamic_ncols=True, disable=None)):
             batch = data.on_before_batch_transfer(batch, 0)
             batch = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, methods[0].device, 0), 0)
-            restored = {name: method.restore(batch["input"]) for name, method in zip(names, methods, strict=True)}
-            for name, images in {"input": batch["input"], **restored}.items():
-                tables[name].update(batch["index"], scorer.score(images, batch["target"]))
-            for name, images in {"input": batch["input"], **restored, "target": batch["target"]}.items():
-                pictures[name] += list(images[: PICTURED - len(pictures[name])].cpu())
+            sets = {"input": batch["input"]} if paired else {}
+            for name, method in zip(names, methods, strict=True):
+                outputs = method.validation_step(batch, number)
+                sets |= {name if i == 0 else f"{name} {part}": images for i, (part, images) in enumerate(outputs.items())}
+            judge.see(batch["target"])
+            for name, images in sets.items():
+                tallies.setdefault(name, judge.tally()).update(batch["index"], images, batch["target"])
+            for name, images in {**sets, "target": batch["target"]}.items():
+                kept = pictures.setdefault(name, [])
+                kept += list(images[: PICTURED - len(kept)].cpu())
 
-    scores = {name: table.compute() for name, table in tables.items()}
+    columns = {COLUMNS[name].title: (COLUMNS[name].digits, str(COLUMNS[name].better)) for name in judge.names}
     rows: list[tuple[str, dict[str, float]]] = []
-    for name, score in scores.items():
-        row = {"PSNR": score[:, 1].mean().item(), "SSIM": score[:, 2].mean().item()}
-        if name != "input":
-            row["improved %"] = 100 * (score[:, 1] > scores["input"][:, 1]).double().mean().item()
+    scores = {name: tally.rows() for name, tally in tallies.items()}
+    for name, tally in tallies.items():
+        values = dict(zip(judge.images, scores[name][:, 1:].mean(0).tolist(), strict=True)) | tally.distances()
+        row = {COLUMNS[key].title: value for key, value in values.items()}
+        if paired and name != "input":
+            columns[IMPROVED] = (1, "max")
+            row[IMPROVED] = 100 * (scores[name][:, 1] > scores["input"][:, 1]).double().mean().item()  # the first score is PSNR
         rows.append((name, row))
-        write_rows(folder / f"{name}.csv", ("psnr", "ssim"), score.cpu(), data.val_names)
-    protocol = {"metrics": PROTOCOL, **{name: value for name, value in data.describe().items() if name not in ("source", "train")}}
+        if judge.images:
+            write_rows(folder / f"{name}.csv", tuple(judge.images), scores[name], data.val_names)
+    protocol = {"metrics": judge.protocol, **{name: value for name, value in data.describe().items() if name not in ("source", "train")}}
     footnote = [
-        "{val} images of {val_source} at {size} px (list {val_list}), degraded with seed {seed} by {protocol}".format(**protocol),
-        f"metrics {PROTOCOL}",
+        "{val} images of {val_source} at {size} px (list {val_list}), degraded with seed {seed} by {protocol}".format(**protocol)
+        if paired
+        else "as many samples (psi = 1) as {val} images of {val_source} at {size} px (list {val_list})".format(**protocol),
+        *judge.protocol,
     ]
-    table = Table(COLUMNS, rows, reference=1, footnote=footnote)
+    table = Table(columns, rows, reference=int(paired), footnote=footnote)
     print(table.text())
     result = {"rows": dict(rows), "checkpoints": dict(zip(names, checkpoints, strict=True)), "protocol": protocol}
     write_text(folder / "results.json", json.dumps(result, indent=2) + "\n")

@@ -20,9 +20,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from _runtime import UserError, write_text
+from _runtime import UserError
 from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from callbacks.curves import plot_curves
+from callbacks.dashboard import WandbLog
 from callbacks.ema import EMA
 from callbacks.guards import Guards
 from callbacks.logs import CSVLog, Logs
@@ -32,13 +33,15 @@ from callbacks.progress import Progress
 from datamodules.faces import FaceData
 from datamodules.sampler import share
 from experiments import console
-from experiments.folder import check_run, data_name, default_run, prepare_run, resume_path
-from experiments.options import Parser, parse
+from experiments.folder import TRANSIENT, check_run, data_name, default_run, prepare_run, resume_path
+from experiments.options import WEIGHTS_DIR, Parser, parse
 from experiments.plan import print_plan
 from experiments.recipes import PRESETS, peek, recipe
 from lightning_modules.base import Method, Restorer
 from lightning_modules.checkpoints import load_weights, read_checkpoint
 from lightning_modules.methods import METHODS, find_method
+from lightning_modules.metrics.judge import Judge
+from lightning_modules.pretrained import weights
 
 TRAINER_OPTIONS = {
     "accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic", "benchmark", "profiler",
@@ -77,6 +80,7 @@ class CLI(LightningCLI):
         parser.add_argument("--save_every", type=int, default=5_000, help="iterations between saves of last.ckpt")
         parser.add_argument("--log_every", type=int, default=50, help="iterations between rows of metrics.csv")
         parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and noise; held-out data follow --data.seed")
+        parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
         parser.add_argument("--wandb", type=Literal["off", "offline", "online"], default="off", help="log to Weights & Biases")
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -84,6 +88,7 @@ class CLI(LightningCLI):
         parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, fail_untyped=False, skip=trainer_parameters)
         parser.add_lightning_class_args(self._model_class, "model")
         parser.add_lightning_class_args(FaceData, "data")
+        parser.add_class_arguments(Judge, "metrics", instantiate=False, skip={"scored"})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.set_defaults({"trainer.devices": 1, **recipe(self.method, self.preset)})
@@ -116,12 +121,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         raise UserError(f"--method is missing: choose one of {', '.join(METHODS)}")
     cli = CLI(named.method, named.preset, argv)
-    return fit(cli.config, yaml.safe_load(cli.parser.dump(cli.config)))
+    resolved = yaml.safe_load(cli.parser.dump(cli.config))
+    return fit(cli.config, {name: value for name, value in resolved.items() if name not in TRANSIENT})
 
 
 def fit(config: Namespace, resolved: dict[str, Any]) -> int:
-    """One run, from checked options to the last checkpoint."""
+    """One run, from checked options to the last checkpoint; `resolved` holds what is saved and logged of them, as plain values."""
     console.quiet()
+    if config.weights_dir is not None:
+        os.environ[weights.FOLDER_VARIABLE] = config.weights_dir
     check_config(config)
     if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
         config.trainer.accelerator = "cpu"  # the metrics need float64, which Apple's GPUs do not have
@@ -145,7 +153,11 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         load_weights(method, checkpoint_of(config.init_from, config.method)["state_dict"], f"checkpoint {config.init_from}")
     else:
         method.check_start()
+    judge = Judge(**config.metrics.as_dict(), scored=method.scored)
+    method.choose_monitor(judge.names)
     data.setup("fit")
+    if judge.features and len(data.val_indices) < 2:
+        raise UserError("--data.val_images: FID compares two sets of at least 2 images; hold out more, or give --metrics.fid off")
     if config.dry_run:
         print_plan(config.method, method, data, config.iterations, run)
         return 0
@@ -157,7 +169,7 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
 
     if first:
         prepare_run(run, resolved, config)
-    trainer, guards, metrics = build_trainer(config, resolved, run, method)
+    trainer, guards, metrics = build_trainer(config, resolved, run, method, judge)
     try:
         trainer.fit(method, data, ckpt_path=resume, weights_only=True)
     except BaseException as error:
@@ -228,11 +240,23 @@ def processes(config: Namespace) -> int:
         raise UserError(f"--trainer options: {' '.join(str(error).split())}") from error
 
 
-def build_trainer(config: Namespace, resolved: dict[str, Any], run: Path, method: Method) -> tuple[L.Trainer, Guards, Metrics]:
-    guards, logs, metrics = Guards(config.iterations), Logs(config.log_every), Metrics(run)
+def build_trainer(
+    config: Namespace, resolved: dict[str, Any], run: Path, method: Method, judge: Judge
+) -> tuple[L.Trainer, Guards, Metrics]:
+    guards, logs, metrics = Guards(config.iterations), Logs(config.log_every), Metrics(judge, run)
     loggers: list[Any] = [CSVLog(run / "metrics.csv", resume_from=method.iteration)]
     if config.wandb != "off":
-        loggers.append(wandb_logger(config, resolved, run))
+        loggers.append(
+            WandbLog(
+                run,
+                config.wandb,
+                name=f"{config.method}-{config.preset}",
+                group=f"{data_name(config.data.root)}-{config.data.degradation}",
+                method=config.method,
+                preset=config.preset,
+                config=resolved,
+            )
+        )
     options = config.trainer.as_dict()
     if options["strategy"] == "auto" and processes(config) > 1:
         options["strategy"] = method.strategy
@@ -263,42 +287,15 @@ def build_trainer(config: Namespace, resolved: dict[str, Any], run: Path, method
     return trainer, guards, metrics
 
 
-def wandb_logger(config: Namespace, resolved: dict[str, Any], run: Path) -> Any:
-    import wandb
-    from lightning.pytorch.loggers import WandbLogger
-
-    file = run / "wandb_id"
-    logger = WandbLogger(
-        project=os.environ.get("WANDB_PROJECT", "face-gan-suite"),
-        name=f"{config.method}-{config.preset}",
-        save_dir=run,
-        offline=config.wandb == "offline",
-        id=file.read_text().strip() if file.exists() else None,
-        resume="allow",
-        group=f"{data_name(config.data.root)}-{config.data.degradation}",
-        job_type=config.method,
-        tags=[config.preset],
-    )
-    if _get_rank() in (None, 0):
-        try:
-            write_text(file, logger.experiment.id)
-        except wandb.Error as error:
-            raise UserError(f"--wandb {config.wandb}: {' '.join(str(error).split())}") from error
-        logger.log_hyperparams(resolved)
-    return logger
-
-
 def report(run: Path, method: Method, guards: Guards, metrics: Metrics, config: Namespace) -> None:
     """The last lines of a run: what it reached and where it is."""
     if guards.signal is not None:
         name = signal.Signals(guards.signal).name
         print(f"stopped by {name} at iteration {method.iteration} of {config.iterations}; go on with --resume auto")
     if metrics.values:
-        v = metrics.values
-        print(f"validation at iteration {metrics.iteration}, {len(metrics.table)} images, 8-bit RGB:")  # type: ignore[arg-type]
-        print(f"{'':10}{'PSNR':>9}{'SSIM':>9}")
-        print(f"{'input':10}{v['val/psnr_input']:9.2f}{v['val/ssim_input']:9.4f}")
-        print(f"{'restored':10}{v['val/psnr']:9.2f}{v['val/ssim']:9.4f}   {v['val/improved']:.1%} of the images improved")
+        print(f"validation at iteration {metrics.iteration}, {metrics.images} images:")
+        for name, value in metrics.values.items():
+            print(f"  {name.removeprefix('val/'):24}{value:10.4f}")
     print(f"run folder: {run}")
 
 

@@ -51,4 +51,4 @@ def prepare_run(run: Path, resolved: dict[str, Any], config: Namespace) -> None:
             (run / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run folder {run} cannot be created: {error.strerror}") from error
-    write_text(run / "config.yaml", yaml.safe_dump({k: v for k, v in resolved.items() if k not in TRANSIENT}, sort_keys=False))
+    write_text(run / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))

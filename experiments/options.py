@@ -9,8 +9,9 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from _runtime import UserError, nearest
+from lightning_modules.pretrained.weights import FOLDER_VARIABLE
 
-GROUPS = ("--trainer", "--model", "--data")
+GROUPS = ("--trainer", "--model", "--data", "--metrics")
 REFUSED = {  # what users of Lightning will try, and what to use instead
     "max_steps": "it would count optimizer steps, not batches: use --iterations N",
     "min_steps": "use --iterations N",
@@ -26,6 +27,9 @@ REFUSED = {  # what users of Lightning will try, and what to use instead
     "gradient_clip_val": "methods step their optimizers themselves; none of their recipes clips gradients",
     "accumulate_grad_batches": "methods step their optimizers themselves: use a larger --data.batch_size",
 }
+
+
+WEIGHTS_DIR = f"folder of pretrained files, searched before torch's cache; ${FOLDER_VARIABLE} if not given"
 
 
 class Parser(LightningArgumentParser):

@@ -7,7 +7,7 @@ A method subclasses `Method` (or `Restorer`), is constructed from plain numbers 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
@@ -23,6 +23,7 @@ class Method(L.LightningModule):
     """A trainable method.
 
     Class attributes a method sets:
+        scored: what can be measured of the images of `validation_step`: `pairs` where each has its target, `sets` where their distribution has.
         monitor: metric name and "max" or "min" by which the best checkpoint is chosen; None keeps the last one only.
         strategy: Lightning's strategy when a run has several processes.
         ema: names of the modules that have a running average beside them, `G` -> `G_ema`.
@@ -32,7 +33,8 @@ class Method(L.LightningModule):
         total_iterations: length of the run, for schedules.
     """
 
-    monitor: ClassVar[tuple[str, str] | None] = None
+    scored: ClassVar[tuple[str, ...]] = ()
+    monitor: tuple[str, str] | None = None
     ema: ClassVar[tuple[str, ...]] = ()
     # two players: every backward pass touches the parameters of one of them only, which plain DDP refuses
     strategy: ClassVar[str] = "ddp_find_unused_parameters_true"
@@ -54,6 +56,9 @@ class Method(L.LightningModule):
 
     def check_start(self) -> None:
         """Raise `UserError` where `initialise` could not succeed, before any long work."""
+
+    def choose_monitor(self, measured: Sequence[str]) -> None:
+        """Set `monitor` where it depends on what the run measures (names of `metrics/judge.py`)."""
 
     def check_batch(self, images: int) -> None:
         """Raise `UserError` where a training batch of so many images per process cannot work."""
@@ -126,7 +131,14 @@ class Method(L.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["initial_lr"]
 
-    # --- pictures and cost --------------------------------------------------------------------------------------
+    # --- validation, pictures and cost --------------------------------------------------------------------------
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Named images (B, 3, H, W) in [-1, 1] for held-out ones, the method's result first; `callbacks/metrics.py` scores them.
+
+        Beside or instead of them, `scores` may hold the method's own values per image: a dict of name -> (B,).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no validation_step")
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Named rows of images (B, 3, H, W) in [-1, 1] for the picture grid; the same every time but for the weights."""
@@ -155,7 +167,8 @@ class Method(L.LightningModule):
 class Restorer(Method):
     """A degraded face in, a clean face out."""
 
-    monitor: ClassVar[tuple[str, str] | None] = ("val/psnr", "max")
+    scored: ClassVar[tuple[str, ...]] = ("pairs", "sets")
+    monitor = ("val/psnr", "max")
 
     def restore(self, input: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> restored (B, 3, H, W), nominally in [-1, 1] and not clamped."""

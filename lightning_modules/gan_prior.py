@@ -8,6 +8,7 @@ Shapes  images (B, 3, H, W) RGB in [-1, 1]; z (B, D); w (B, L, D), L = 2 log2(si
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -40,6 +41,7 @@ class GANPrior(Method):
         ada_kimg: thousands of images in which the augmentation probability can go from 0 to 1.
     """
 
+    scored: ClassVar[tuple[str, ...]] = ("sets",)
     ema: ClassVar[tuple[str, ...]] = ("G",)
     G_ema: Generator
     R1_EVERY, PATH_EVERY = 16, 4
@@ -136,8 +138,18 @@ class GANPrior(Method):
             adam(self.D, self.R1_EVERY, self.hparams["r1"] > 0),
         ]
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Nothing is scored yet without a distance between sets of images; the picture grid shows samples."""
+    def choose_monitor(self, measured: Sequence[str]) -> None:
+        self.monitor = next(((f"val/{name}", "min") for name in ("fid", "fid_portraits") if name in measured), None)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """One sample for each held-out image, a function of its index and the weights alone; psi = 1."""
+        z, noise = [], []
+        for index in batch["index"].tolist():
+            generator = torch.Generator(self.device).manual_seed(index)
+            z.append(torch.randn(self.hparams["style_dim"], generator=generator, device=self.device))
+            noise.append(self.G_ema.synthesis.draw_noise(1, generator))
+        maps = [torch.cat(layer) for layer in zip(*noise, strict=True)]
+        return {"samples": self.G_ema(self.G_ema.map(torch.stack(z)), maps if self.hparams["noise"] != "none" else None)}
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(0)

@@ -30,12 +30,15 @@ def test_one_checkpoint_on_its_own_held_out_images(checkpoint, capsys) -> None:
     trained = json.loads((checkpoint.parent.parent / "validation.json").read_text())
     assert result["rows"]["gpen-smoke"]["PSNR"] == pytest.approx(trained["val/psnr"], abs=1e-5)  # what training measured
     assert result["rows"]["input"]["SSIM"] == pytest.approx(trained["val/ssim_input"], abs=1e-5)
-    assert result["protocol"]["val_list"] == trained["protocol"]["val_list"]
+    for title, name in (("LPIPS (random net)", "lpips_random"), ("FID (random net)", "fid_random")):
+        assert result["rows"]["gpen-smoke"][title] == pytest.approx(trained[f"val/{name}"], rel=1e-4)
+        assert result["rows"]["input"][title] == pytest.approx(trained[f"val/{name}_input"], rel=1e-4)
+    assert result["protocol"] == {k: v for k, v in trained["protocol"].items() if k not in ("source", "train")}
     printed = capsys.readouterr().out
     assert "image-v1" in printed
     assert "gpen-smoke" in printed
     assert "| gpen-smoke |" in (folder / "results.md").read_text()
-    assert r"\begin{tabular}{lrrr}" in (folder / "results.tex").read_text()
+    assert r"\begin{tabular}{lrrrrr}" in (folder / "results.tex").read_text()
     assert Image.open(folder / "comparison.png").width > 300
     with open(folder / "gpen-smoke.csv", newline="") as file:
         scores = [float(row["psnr"]) for row in csv.DictReader(file)]
@@ -53,6 +56,27 @@ def test_input_row_against_scikit_image(checkpoint, tmp_path) -> None:
         for degraded, target in zip(batch["input"], batch["target"], strict=True):
             psnr.append(peak_signal_noise_ratio(target.numpy(), degraded.numpy(), data_range=255))
     assert json.loads((tmp_path / "results.json").read_text())["rows"]["input"]["PSNR"] == pytest.approx(np.mean(psnr), abs=1e-5)
+
+
+def test_prior_is_scored_by_its_samples(checkpoint, tmp_path, capsys) -> None:
+    fit.main(["--method", "gan_prior", "--preset", "smoke", "--run", str(tmp_path / "prior"), "--iterations", "2"])
+    prior = str(tmp_path / "prior/checkpoints/last.ckpt")
+    evaluate.main(["--checkpoint", prior, "--output", str(tmp_path / "out")])
+    trained = json.loads((tmp_path / "prior/validation.json").read_text())
+    rows = json.loads((tmp_path / "out/results.json").read_text())["rows"]
+    assert rows == {"prior": {"FID (random net)": pytest.approx(trained["val/fid_random"], rel=1e-4)}}
+    assert "samples (psi = 1)" in capsys.readouterr().out
+    with pytest.raises(UserError, match="GANPrior cannot be scored beside GPEN"):
+        evaluate.main(["--checkpoint", str(checkpoint), prior, "--output", str(tmp_path / "both")])
+
+
+def test_metrics_are_chosen_by_name(checkpoint, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    options = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), "--weights_dir", str(tmp_path)]
+    with pytest.raises(UserError, match=r"put alexnet-owt-7be5be79\.pth"):
+        evaluate.main([*options, "--metrics.lpips", "alex"])
+    evaluate.main([*options, "--metrics.lpips", "off", "--metrics.fid", "off"])
+    assert set(json.loads((tmp_path / "out/results.json").read_text())["rows"]["input"]) == {"PSNR", "SSIM"}
 
 
 def test_several_checkpoints_on_other_images(checkpoint, tmp_path, draw_faces) -> None:
