@@ -1,4 +1,4 @@
-"""The commands people run: python -m experiments.fit, evaluate, restore."""
+"""The commands people run: python -m experiments.fit, evaluate, restore, import_checkpoint, export, weights, ..."""
 
 import _runtime
 

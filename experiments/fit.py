@@ -192,6 +192,8 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
 def restart(method: Method, data: FaceData, path: Path, config: Namespace) -> None:
     """Put method and data where the checkpoint's run stood; the trainer restores optimizers and callbacks."""
     checkpoint = checkpoint_of(path, config.method)
+    if "optimizer_states" not in checkpoint:
+        raise UserError(f"{path} was imported, not trained here: start a run from it with --init_from {path}")
     load_weights(method, checkpoint["state_dict"], f"checkpoint {path}")
     saved = [[len(group["params"]) for group in state["param_groups"]] for state in checkpoint["optimizer_states"]]
     if saved != [[len(group["params"]) for group in optimizer.param_groups] for optimizer in method.configure_optimizers()]:

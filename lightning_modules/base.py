@@ -23,7 +23,7 @@ class Method(L.LightningModule):
     """A trainable method.
 
     Class attributes a method sets:
-        scored: what can be measured of the images of `validation_step`: `pairs` where each has its target, `sets` where their distribution has.
+        scored: what can be measured of a validation's images: `pairs` where each has its target, `sets` where their distribution has.
         monitor: metric name and "max" or "min" by which the best checkpoint is chosen; None keeps the last one only.
         strategy: Lightning's strategy when a run has several processes.
         ema: names of the modules that have a running average beside them, `G` -> `G_ema`.

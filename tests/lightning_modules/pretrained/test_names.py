@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,13 +14,14 @@ from lightning_modules.networks.ops import fir
 from lightning_modules.networks.stylegan2 import Discriminator, Generator
 from lightning_modules.pretrained import names
 from tests.golden.check import Fixture
-from tests.lightning_modules.networks.test_stylegan2 import stored_kernel
+from tests.lightning_modules.networks.test_stylegan2 import released_discriminator, stored_kernel
 
 FIXTURES = {
     "stylegan2_rosinality_64": names.ROSINALITY_GENERATOR,
     "stylegan2_discriminator_64": names.ROSINALITY_DISCRIMINATOR,
     "stylegan2_ada_64": names.NVLABS_GENERATOR,
     "stylegan2_ada_discriminator_64": names.NVLABS_DISCRIMINATOR,
+    "basicsr_stylegan2_disc_64": names.BASICSR_DISCRIMINATOR,
     "gpen_generator_64": names.ROSINALITY_GENERATOR,
     "gpen_discriminator_64": names.ROSINALITY_DISCRIMINATOR,
     "gpen_fullgenerator_64": names.GPEN_GENERATOR,
@@ -30,10 +33,11 @@ def released(fixture_name: str) -> dict[str, Tensor]:
     return Fixture(fixture_name).state(kept=stored_kernel)
 
 
-def small() -> dict[str, Tensor]:
-    """A complete rosinality generator at 16 px."""
+def small(layout: names.Layout = names.ROSINALITY_GENERATOR) -> dict[str, Tensor]:
+    """A complete released generator at 16 px, the same every time."""
+    torch.manual_seed(0)
     G = Generator(16, style_dim=4, mapping_layers=2, channel_base=64, channel_max=8)
-    return names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
+    return names.to_released(G.state_dict(), layout)
 
 
 @pytest.mark.parametrize(("fixture_name", "layout"), FIXTURES.items())
@@ -45,6 +49,83 @@ def test_there_and_back(fixture_name: str, layout: names.Layout) -> None:
     assert again.keys() == state.keys()
     for name, value in state.items():
         assert torch.equal(again[name], value), name  # shapes included
+
+
+def test_basicsr_discriminator() -> None:
+    fixture = Fixture("basicsr_stylegan2_disc_64")
+    D = released_discriminator(fixture, names.BASICSR_DISCRIMINATOR)
+    fixture.check({"logits": D(fixture["image"]), "logits_6": D(fixture["image8"])}, tighter=10)
+
+
+def test_basicsr_generator_by_rosinality() -> None:
+    """The two differ in words and in the FIR kernels only: the rules of both spelling out one network (shapes as in BasicSR's files)."""
+    theirs = small(names.BASICSR_GENERATOR)
+    words = (
+        (r"^style\.", "style_mlp."),
+        (r"^input\.input$", "constant_input.weight"),
+        (r"^(conv1|convs\.\d+)\.noise\.weight$", r"style_\1.weight"),
+        (r"^(conv1|convs\.\d+)\.conv\.", r"style_\1.modulated_conv."),
+        (r"^(conv1|convs\.\d+)\.activate\.", r"style_\1.activate."),
+        (r"^(to_rgb1|to_rgbs\.\d+)\.conv\.", r"\1.modulated_conv."),
+        (r"^noises\.noise_", "noises.noise"),
+    )
+    expected = {}
+    for name, value in small().items():
+        for old, new in words:
+            name = re.sub(old, new, name)
+        if not name.endswith("kernel"):
+            expected[name] = value
+    assert theirs.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(theirs[name], value), name  # shapes included
+    assert names.detect(theirs) is names.BASICSR_GENERATOR
+    assert theirs["style_convs.0.weight"].shape == (1,)  # the noise strength, told from the convolution's weight by its place
+    assert theirs["to_rgb1.bias"].shape == (1, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update({"mapping.embed.weight": torch.zeros(4, 2)}), "a conditional NVlabs network"),
+        (lambda s: s.update({"synthesis.b8.skip.weight": torch.zeros(8, 8, 1, 1)}), "an NVlabs generator of architecture resnet"),
+        (lambda s: [s.pop(name) for name in list(s) if re.search(r"b(4|8)\.torgb", name)], "an NVlabs generator of architecture orig"),
+    ],
+)
+def test_other_nvlabs_generators_are_named(change, message: str) -> None:
+    state = small(names.NVLABS_GENERATOR)
+    change(state)
+    for recognise in (names.detect, lambda s: names.from_released(s, names.NVLABS_GENERATOR)):
+        with pytest.raises(UserError, match=f"{message}.* is not supported"):
+            recognise(state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update({"mapping.embed.weight": torch.zeros(4, 2)}), "a conditional NVlabs network"),
+        (lambda s: s.update({"b4.fromrgb.weight": torch.zeros(8, 3, 1, 1)}), "an NVlabs discriminator of architecture skip"),
+        (lambda s: [s.pop(name) for name in list(s) if ".skip." in name], "an NVlabs discriminator of architecture orig"),
+    ],
+)
+def test_other_nvlabs_discriminators_are_named(change, message: str) -> None:
+    state = names.to_released(Discriminator(16, channel_base=64, channel_max=8).state_dict(), names.NVLABS_DISCRIMINATOR)
+    change(state)
+    with pytest.raises(UserError, match=f"{message}.* is not supported"):
+        names.detect(state)
+
+
+def test_basicsr_clean_generator_is_named() -> None:
+    """Its layers come without activation modules, their biases four-dimensional; the mapping's indices are odd."""
+    clean = {re.sub(r"activate\.bias$", "bias", name): value for name, value in small(names.BASICSR_GENERATOR).items()}
+    with pytest.raises(UserError, match=r"BasicSR's clean generator \(GFP-GAN's decoder.* is not supported"):
+        names.detect(clean)
+
+
+def test_tensors_of_a_wrong_dimension_are_named() -> None:
+    for name, dimensions in (("conv1.conv.modulation.weight", 2), ("style.1.weight", 2), ("conv1.activate.bias", 1)):
+        ours = names.from_released({**small(), name: torch.zeros(1, 1, 1)}, names.ROSINALITY_GENERATOR)
+        with pytest.raises(UserError, match=rf"has shape \(1, 1, 1\): expected {dimensions} dimensions"):
+            names.infer_generator(ours)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Write a trained network as plain safetensors: python -m experiments.export --checkpoint M.ckpt --output M.safetensors.
+
+The tensors have the names and shapes of the released networks, so other code can read them, and `import_checkpoint` brings them back.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+from jsonargparse import ActionYesNo
+
+from _runtime import UserError, nearest, write_bytes
+from experiments import console
+from experiments.import_checkpoint import check_output
+from experiments.options import Parser, parse
+from lightning_modules.methods import load_method
+from lightning_modules.pretrained.released import export_released, find_importer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export. Returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog="python -m experiments.export", description=__doc__, default_env=False)
+    parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of ours")
+    parser.add_argument("--output", type=str, required=True, help="file to write, *.safetensors")
+    parser.add_argument(
+        "--layout", type=str | None, help="whose names: rosinality (default), nvlabs or basicsr for gan_prior; gpen for gpen"
+    )
+    parser.add_argument(
+        "--network", type=Literal["G_ema", "D"], default="G_ema", help="the averaged generator, or the discriminator as a file of its own"
+    )
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists")
+    config = parse(parser, argv)
+    output = Path(config.output)
+    check_output(output, ".safetensors", config.overwrite)
+    method, checkpoint = load_method(config.checkpoint)
+    name = checkpoint["suite"]["method"]
+    layouts = find_importer(name).layouts
+    layout = config.layout or layouts[0]
+    if layout not in layouts:
+        raise UserError(f"--layout {layout} is none of {name}: {nearest(layout, layouts)}")
+    try:
+        tensors = export_released(method, layout, config.network)
+    except UserError as error:
+        raise UserError(f"{config.checkpoint} cannot be written with --layout {layout}: {error}") from error
+    metadata = {
+        "method": name,
+        "hyper_parameters": json.dumps(checkpoint["hyper_parameters"]),
+        "layout": layout,
+        "network": config.network,
+    }
+    write_bytes(output, safetensors.torch.save(tensors, metadata))
+    print(f"{config.network} of {config.checkpoint}: {len(tensors)} tensors with the names of {layout} written to {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,83 @@
+"""Turn a released checkpoint into one of ours: python -m experiments.import_checkpoint --method M --source FILE --output M.ckpt.
+
+Layout and architecture are read off the file, which never executes anything. The result can be evaluated, restores photographs, and
+starts a training with `fit --init_from`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ActionYesNo
+
+from _runtime import UserError, write_bytes
+from experiments import console
+from experiments.options import Parser, parse
+from experiments.plan import count
+from lightning_modules.pretrained.released import IMPORTERS, Imported, find_importer, import_released
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Import. Returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog="python -m experiments.import_checkpoint", description=__doc__, default_env=False)
+    parser.add_argument("--method", type=str, required=True, help=f"whose checkpoint it becomes: {', '.join(IMPORTERS)}")
+    parser.add_argument("--source", type=str, required=True, help="released file: .pth, .pt, .pkl (NVlabs) or .safetensors")
+    parser.add_argument("--discriminator", type=str | None, help="released file of the discriminator, where it is not in the source")
+    parser.add_argument("--output", type=str, required=True, help="our checkpoint, *.ckpt")
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists")
+    config = parse(parser, argv)
+    find_importer(config.method)
+    output, source = Path(config.output), Path(config.source)
+    check_output(output, ".ckpt", config.overwrite)
+    imported = import_released(config.method, source, Path(config.discriminator) if config.discriminator else None)
+    checkpoint = checkpoint_of(imported, source)
+    file = io.BytesIO()
+    torch.save(checkpoint, file)
+    write_bytes(output, file.getvalue())
+    print(summary(imported, source))
+    print(f"written to {output}")
+    return 0
+
+
+def check_output(output: Path, suffix: str, overwrite: bool) -> None:
+    """Raise `UserError` where a file cannot be written, or was not asked to be."""
+    if output.suffix != suffix:
+        raise UserError(f"--output {output}: expected a name that ends in {suffix}")
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder: give a file name in it")
+    if output.exists() and not overwrite:
+        raise UserError(f"--output {output} exists: give --overwrite or another name")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output.parent} cannot be created: {error.strerror}") from error
+
+
+def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
+    """What a run at iteration 0 would have saved, and where its weights come from."""
+    method = imported.method
+    checkpoint = {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)}
+    method.on_save_checkpoint(checkpoint)
+    with open(source, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    checkpoint["suite"]["imported"] = {"file": source.name, "sha256": digest, "layout": imported.layout, "notes": imported.notes}
+    return checkpoint
+
+
+def summary(imported: Imported, source: Path) -> str:
+    """What was recognised, a line each."""
+    parts = [f"{name} {count(part) / 1e6:.3f} M" for name, part in imported.method.named_children() if name in ("G_ema", "D")]
+    recognised = {"method": type(imported.method).__name__, "layout": imported.layout, **imported.arguments, "parameters": ", ".join(parts)}
+    lines = [f"  {name:15} {value}" for name, value in recognised.items()]
+    return "\n".join([f"{source}:", *lines, *(f"  note: {note}" for note in imported.notes)])
+
+
+if __name__ == "__main__":
+    console.run(main)

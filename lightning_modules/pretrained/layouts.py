@@ -1,0 +1,202 @@
+"""Layouts of released StyleGAN2 and GPEN networks: which of our tensors goes by which name, with which shape.
+
+Source  rosinality/stylegan2-pytorch@bef283a (model.py; the flat names are also those inside pSp, e4e and HFGI files),
+        NVlabs/stylegan2-ada-pytorch@d72cc7d (training/networks.py; unconditional, skip generator and residual discriminator),
+        XPixelGroup/BasicSR@8d56e3a (basicsr/archs/stylegan2_arch.py), yangxy/GPEN@2c73670 (face_model/gpen_model.py).
+
+A layout is a list of entries, spelled out from the number of layers the names show, so a missing, unknown or misshapen tensor is always
+noticed. No value is flipped or rescaled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One tensor: our name, its released name, and the singleton dimensions that the released one has before and after ours."""
+
+    ours: str
+    released: str
+    lead: int = 0
+    trail: int = 0
+    optional: bool = False  # early files come without noise buffers, and concatenated noise has none
+
+
+class Kernel(NamedTuple):
+    """A FIR filter stored with the weights: its released name and its sum (4 where it follows zero insertion)."""
+
+    released: str
+    gain: int
+
+
+Entries = list[Entry | Kernel]
+
+
+class Layout(NamedTuple):
+    """How one released class names its tensors; `entries` is called with how many names match each pattern, on either side."""
+
+    what: str
+    entries: Callable[..., Entries]
+    released: tuple[str, ...]
+    ours: tuple[str, ...]
+
+
+def _layer(ours: str, released: str, parts: Mapping[str, str], lead: tuple[str, ...] = ()) -> Entries:
+    """Entries of one layer: our part -> released part; those in `lead` have one more leading dimension in the file."""
+    return [Entry(f"{ours}.{a}", f"{released}.{b}", lead=int(a in lead)) for a, b in parts.items()]
+
+
+def _rosinality_generator(mapping: int, rgbs: int) -> Entries:
+    modulated = {"weight": "conv.weight", "affine.weight": "conv.modulation.weight", "affine.bias": "conv.modulation.bias"}
+    styled = {**modulated, "noise_strength": "noise.weight", "bias": "activate.bias"}
+    entries: Entries = [Entry("synthesis.constant", "input.input", lead=1)]
+    for i in range(mapping):
+        entries += _layer(f"mapping.layers.{i}", f"style.{i + 1}", {"weight": "weight", "bias": "bias"})
+    for i in range(2 * rgbs - 1):
+        released = f"convs.{i - 1}" if i else "conv1"
+        entries += _layer(f"synthesis.convs.{i}", released, styled, lead=("weight", "noise_strength"))
+        entries.append(Entry(f"synthesis.convs.{i}.noise_const", f"noises.noise_{i}", lead=2, optional=True))
+        if i % 2:
+            entries.append(Kernel(f"{released}.conv.blur.kernel", 4))
+    for j in range(rgbs):
+        released = f"to_rgbs.{j - 1}" if j else "to_rgb1"
+        entries += _layer(f"synthesis.rgbs.{j}", released, modulated, lead=("weight",))
+        entries.append(Entry(f"synthesis.rgbs.{j}.bias", f"{released}.bias", lead=1, trail=2))
+        if j:
+            entries.append(Kernel(f"{released}.upsample.kernel", 4))
+    return entries
+
+
+def _rosinality_discriminator(blocks: int) -> Entries:
+    block = {
+        "conv1.weight": "conv1.0.weight",
+        "conv1.bias": "conv1.1.bias",
+        "conv2.weight": "conv2.1.weight",
+        "conv2.bias": "conv2.2.bias",
+        "skip.weight": "skip.1.weight",
+    }
+    conv = {"weight": "0.weight", "bias": "1.bias"}
+    entries = _layer("from_rgb", "convs.0", conv) + _layer("conv", "final_conv", conv)
+    for b in range(blocks):
+        entries += _layer(f"blocks.{b}", f"convs.{b + 1}", block)
+        entries += [Kernel(f"convs.{b + 1}.{part}.0.kernel", 1) for part in ("conv2", "skip")]
+    for i, ours in enumerate(("hidden", "logit")):
+        entries += _layer(ours, f"final_linear.{i}", {"weight": "weight", "bias": "bias"})
+    return entries
+
+
+def _nvlabs_generator(mapping: int, rgbs: int) -> Entries:
+    modulated = {name: name for name in ("weight", "affine.weight", "affine.bias", "bias")}
+    styled = {**modulated, "noise_strength": "noise_strength", "noise_const": "noise_const"}
+    entries: Entries = [Entry("w_avg", "mapping.w_avg"), Entry("synthesis.constant", "synthesis.b4.const")]
+    for i in range(mapping):
+        entries += _layer(f"mapping.layers.{i}", f"mapping.fc{i}", {"weight": "weight", "bias": "bias"})
+    for i in range(2 * rgbs - 1):
+        released = f"synthesis.b{4 * 2 ** ((i + 1) // 2)}.conv{(i + 1) % 2}"
+        entries += [*_layer(f"synthesis.convs.{i}", released, styled), Kernel(f"{released}.resample_filter", 1)]
+    for j in range(rgbs):
+        released = f"synthesis.b{4 * 2**j}"
+        entries += [*_layer(f"synthesis.rgbs.{j}", f"{released}.torgb", modulated), Kernel(f"{released}.resample_filter", 1)]
+    return entries
+
+
+def _nvlabs_discriminator(blocks: int) -> Entries:
+    both = {"weight": "weight", "bias": "bias"}
+    block = {f"conv{n + 1}.{part}": f"conv{n}.{part}" for n in range(2) for part in both} | {"skip.weight": "skip.weight"}
+    size = 4 * 2**blocks
+    entries = _layer("from_rgb", f"b{size}.fromrgb", both)
+    entries += [Kernel(f"b{size}.fromrgb.resample_filter", 1), Kernel("b4.conv.resample_filter", 1)]
+    for b in range(blocks):
+        entries += _layer(f"blocks.{b}", f"b{size // 2**b}", block)
+        entries += [Kernel(f"b{size // 2**b}{part}.resample_filter", 1) for part in ("", ".conv0", ".conv1", ".skip")]
+    for ours, released in (("conv", "conv"), ("hidden", "fc"), ("logit", "out")):
+        entries += _layer(ours, f"b4.{released}", both)
+    return entries
+
+
+def _basicsr_generator(mapping: int, rgbs: int) -> Entries:
+    modulated = {
+        "weight": "modulated_conv.weight",
+        "affine.weight": "modulated_conv.modulation.weight",
+        "affine.bias": "modulated_conv.modulation.bias",
+    }
+    styled = {**modulated, "noise_strength": "weight", "bias": "activate.bias"}
+    entries: Entries = [Entry("synthesis.constant", "constant_input.weight", lead=1)]
+    for i in range(mapping):
+        entries += _layer(f"mapping.layers.{i}", f"style_mlp.{i + 1}", {"weight": "weight", "bias": "bias"})
+    for i in range(2 * rgbs - 1):
+        released = f"style_convs.{i - 1}" if i else "style_conv1"
+        entries += _layer(f"synthesis.convs.{i}", released, styled, lead=("weight", "noise_strength"))
+        entries.append(Entry(f"synthesis.convs.{i}.noise_const", f"noises.noise{i}", lead=2))
+    for j in range(rgbs):
+        released = f"to_rgbs.{j - 1}" if j else "to_rgb1"
+        entries += _layer(f"synthesis.rgbs.{j}", released, modulated, lead=("weight",))
+        entries.append(Entry(f"synthesis.rgbs.{j}.bias", f"{released}.bias", lead=1, trail=2))
+    return entries
+
+
+def _basicsr_discriminator(blocks: int) -> Entries:
+    """Rosinality's but for one word, and without the FIR kernels, which BasicSR keeps out of its files."""
+    named = [entry for entry in _rosinality_discriminator(blocks) if isinstance(entry, Entry)]
+    return [entry._replace(released=re.sub(r"^convs\.", "conv_body.", entry.released)) for entry in named]
+
+
+def _gpen_generator(mapping: int, rgbs: int, stages: int) -> Entries:
+    entries: Entries = [
+        Kernel(f"generator.{entry.released}", entry.gain)
+        if isinstance(entry, Kernel)
+        else entry._replace(ours=f"prior.{entry.ours}", released=f"generator.{entry.released}")
+        for entry in _rosinality_generator(mapping, rgbs)
+    ]
+    entries += _layer("encoder.stages.0", "ecd0.0", {"weight": "0.weight", "bias": "1.bias"})
+    for i in range(1, stages):
+        entries += _layer(f"encoder.stages.{i}", f"ecd{i}.0", {"weight": "1.weight", "bias": "2.bias"})
+        entries.append(Kernel(f"ecd{i}.0.0.kernel", 1))
+    return entries + _layer("encoder.final", "final_linear.0", {"weight": "weight", "bias": "bias"})
+
+
+OURS = (r"mapping\.layers\.\d+\.weight", r"synthesis\.rgbs\.\d+\.bias")
+
+# GPEN's stand-alone prior and its discriminator have these names too; what differs is in the shapes (concatenated noise), or in no file at
+# all: the discriminator's stddev group, 4 in StyleGAN2, the whole batch in GPEN.
+ROSINALITY_GENERATOR = Layout(
+    "rosinality StyleGAN2 generator", _rosinality_generator, (r"style\.\d+\.weight", r"(to_rgb1|to_rgbs\.\d+)\.bias"), OURS
+)
+ROSINALITY_DISCRIMINATOR = Layout(
+    "rosinality StyleGAN2 discriminator", _rosinality_discriminator, (r"convs\.\d+\.skip\.1\.weight",), (r"blocks\.\d+\.skip\.weight",)
+)
+NVLABS_GENERATOR = Layout(
+    "NVlabs StyleGAN2 generator", _nvlabs_generator, (r"mapping\.fc\d+\.weight", r"synthesis\.b\d+\.torgb\.weight"), OURS
+)
+NVLABS_DISCRIMINATOR = Layout(
+    "NVlabs StyleGAN2 discriminator", _nvlabs_discriminator, (r"b\d+\.skip\.weight",), (r"blocks\.\d+\.skip\.weight",)
+)
+# BasicSR's bilinear generator (GFP-GAN's trainable decoder) has these very names and shapes, and up-samples differently.
+BASICSR_GENERATOR = Layout(
+    "BasicSR StyleGAN2 generator", _basicsr_generator, (r"style_mlp\.\d+\.weight", r"(to_rgb1|to_rgbs\.\d+)\.bias"), OURS
+)
+BASICSR_DISCRIMINATOR = Layout(
+    "BasicSR StyleGAN2 discriminator",
+    _basicsr_discriminator,
+    (r"conv_body\.\d+\.skip\.1\.weight",),
+    (r"blocks\.\d+\.skip\.weight",),
+)
+GPEN_GENERATOR = Layout(
+    "GPEN generator",
+    _gpen_generator,
+    (r"generator\.style\.\d+\.weight", r"generator\.(to_rgb1|to_rgbs\.\d+)\.bias", r"ecd\d+\.0\.\d\.weight"),
+    (r"prior\.mapping\.layers\.\d+\.weight", r"prior\.synthesis\.rgbs\.\d+\.bias", r"encoder\.stages\.\d+\.weight"),
+)
+
+# Networks whose names overlap with the layouts above and which compute something else: what they are, a name they have, one they lack.
+OTHERS = (
+    ("a conditional NVlabs network (it embeds class labels)", r"mapping\.embed\.weight", None),
+    ("an NVlabs generator of architecture resnet", r"synthesis\.b\d+\.skip\.weight", None),
+    ("an NVlabs generator of architecture orig", r"synthesis\.b4\.conv1\.weight", r"synthesis\.b4\.torgb\.weight"),
+    ("an NVlabs discriminator of architecture skip", r"b4\.fromrgb\.weight", None),
+    ("an NVlabs discriminator of architecture orig", r"b4\.out\.weight", r"b\d+\.skip\.weight"),
+    ("BasicSR's clean generator (GFP-GAN's decoder, up-sampling without FIR)", r"style_conv1\.bias", None),
+)

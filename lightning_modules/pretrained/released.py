@@ -1,0 +1,216 @@
+"""Released GAN checkpoints as methods of ours, and back: which networks a file holds, what they become, what it leaves open.
+
+Source  files of rosinality/stylegan2-pytorch@bef283a {g_ema, latent_avg, g, d}, NVlabs/stylegan2-ada-pytorch@d72cc7d {G_ema, G, D},
+        XPixelGroup/BasicSR@8d56e3a {params_ema, params}, yangxy/GPEN@2c73670 (a bare state_dict, or {g_ema, g, d}).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from _runtime import UserError, nearest
+from lightning_modules.base import Method
+from lightning_modules.methods import find_method
+from lightning_modules.pretrained import names
+from lightning_modules.pretrained.files import Network, read_released, weights
+
+SEED = 0  # of what a file leaves to chance: a discriminator, noise maps, the samples whose mean is the mean latent
+
+# Our names of the parts -> theirs; the first row whose averaged generator is there counts. A file without any is itself the generator.
+PARTS = (
+    {"G_ema": "g_ema", "G": "g", "D": "d"},
+    {"G_ema": "G_ema", "G": "G", "D": "D"},
+    {"G_ema": "params_ema", "G": "params"},
+    {"G_ema": "params"},
+)
+DISCRIMINATORS = ("d", "D", "params")  # where a file given as discriminator has it, if not at its top
+LARGEST = 10**9  # numbers in a method, five times the largest released ones; the shapes in a small file can ask for more
+
+
+class Importer(NamedTuple):
+    """What a method takes: rows of `names.FAMILIES` (exports default to the first), and its constructor's arguments from a state."""
+
+    layouts: tuple[str, ...]
+    arguments: Callable[[names.State], dict[str, Any]]
+
+
+class Imported(NamedTuple):
+    """A method with released weights: the arguments that were read off them, the layout, and what the file left open or does otherwise."""
+
+    method: Method
+    arguments: dict[str, Any]
+    layout: str
+    notes: list[str]
+
+
+def _prior_arguments(state: names.State) -> dict[str, Any]:
+    arguments = names.infer_generator(state)
+    z_dim = arguments.pop("z_dim")
+    if z_dim != arguments["style_dim"]:
+        raise UserError(f"z has {z_dim} dimensions, w {arguments['style_dim']}: gan_prior has one width for both")
+    return arguments
+
+
+def _gpen_arguments(state: names.State) -> dict[str, Any]:
+    arguments = names.infer_gpen(state)
+    in_size = arguments.pop("in_size")
+    if in_size != arguments["size"]:
+        raise UserError(f"the generator makes {arguments['size']} px out of {in_size} px (super-resolution): gpen restores at one size")
+    return arguments
+
+
+IMPORTERS = {
+    "gan_prior": Importer(("rosinality", "nvlabs", "basicsr"), _prior_arguments),
+    "gpen": Importer(("gpen",), _gpen_arguments),
+}
+
+
+def find_importer(name: str) -> Importer:
+    """How a method's released files are read and written; `UserError` for an unknown method or one without such files."""
+    find_method(name)
+    if name not in IMPORTERS:
+        raise UserError(f"--method {name} has no released files to import or export: {nearest(name, IMPORTERS)}")
+    return IMPORTERS[name]
+
+
+def import_released(name: str, source: Path, discriminator: Path | None = None) -> Imported:
+    """A method with the weights of `source`: the averaged generator in G_ema, the trained one in G (the averaged one where there is no
+    other), the discriminator from the file of its own or from `source`, else random.
+
+    Raises
+        UserError: a file cannot be read, or holds another network than the method has.
+    """
+    importer, cls = find_importer(name), find_method(name)
+    content = read_released(source)
+    with _naming(source):
+        latent_avg = content.pop("latent_avg", None)
+        parts = _parts(content)
+        layout, state = _generator(parts["G_ema"], name)
+        arguments = importer.arguments(state)
+        with torch.device("meta"):  # without memory
+            numbers = sum(tensor.numel() for tensor in cls(**arguments).state_dict().values())
+        if numbers > LARGEST:
+            raise UserError(f"its shapes ask for a method of {numbers:.1e} numbers, more than {LARGEST:.0e}: not a released network")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            method = cls(**arguments)
+        notes = _load_generators(method, parts, state, name, latent_avg)
+    if discriminator is not None:
+        other = read_released(discriminator)
+        parts["D"] = next((other[key] for key in DISCRIMINATORS if key in other), other)
+        with _naming(discriminator):
+            _load_discriminator(method, parts["D"])
+    elif "D" in parts:
+        try:
+            _load_discriminator(method, parts["D"])
+        except UserError as error:  # the generator is worth having all the same
+            del parts["D"]
+            notes.append(f"its discriminator is left out, D has random weights (seed {SEED}): {error}")
+    else:
+        notes.append(f"no discriminator in the file: D has random weights (seed {SEED}); --discriminator FILE gives one")
+    notes += _differences(method, parts, layout)
+    return Imported(method, arguments, layout, notes)
+
+
+def export_released(method: Method, layout: str, network: str) -> dict[str, Tensor]:
+    """The state of `G_ema` or `D` under the names of a layout in `names.FAMILIES`; rosinality's flat file takes the mean latent too.
+
+    Raises
+        UserError: the network cannot be expressed in this layout.
+    """
+    state = {name: tensor.cpu() for name, tensor in getattr(method, network).state_dict().items()}
+    generator, discriminator = names.FAMILIES[layout]
+    released = names.to_released(state, generator if network == "G_ema" else discriminator)
+    if generator is names.ROSINALITY_GENERATOR and network == "G_ema":
+        released["latent_avg"] = state["w_avg"]
+    return {name: tensor.contiguous() for name, tensor in released.items()}
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Errors of what is read from a file begin with its name."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def _parts(content: dict[str, Any]) -> dict[str, Any]:
+    for row in PARTS:
+        if row["G_ema"] in content:
+            return {ours: content[theirs] for ours, theirs in row.items() if content.get(theirs) is not None}
+    return {"G_ema": content}
+
+
+def _generator(value: object, name: str) -> tuple[str, dict[str, Tensor]]:
+    """Name of the layout and state under our names of a generator that method `name` can take."""
+    state = weights(value, "the generator")
+    found = names.detect(state)
+    for layout in IMPORTERS[name].layouts:
+        if names.FAMILIES[layout][0] is found:
+            return layout, names.from_released(state, found)
+    expected = " or ".join(names.FAMILIES[layout][0].what for layout in IMPORTERS[name].layouts)
+    raise UserError(f"its layout is {found.what}: --method {name} takes {expected}")
+
+
+def _load_generators(method: Any, parts: dict[str, Any], state: dict[str, Tensor], name: str, latent_avg: object) -> list[str]:
+    """Fill G_ema and G; returns what the file has not."""
+    buffers = ("w_avg", "noise_const")
+    mean = {} if latent_avg is None else {"w_avg": weights({"latent_avg": latent_avg}, "the file")["latent_avg"].flatten()}
+    missing = names.load(method.G_ema, {**state, **mean}, "the generator", optional=buffers)
+    notes = []
+    if any(buffer.endswith("noise_const") for buffer in missing):
+        notes.append(f"no noise maps in the file: the stored ones are random (seed {SEED})")
+    if "w_avg" in missing:  # not GPEN's prior.w_avg, which nothing asks for
+        notes.append(f"no mean latent in the file: the mean of 10,000 samples (seed {SEED}) takes its place")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            method.G_ema.estimate_w_avg()
+    method.G.load_state_dict(method.G_ema.state_dict())
+    if "G" in parts:
+        names.load(method.G, {**_generator(parts["G"], name)[1], **mean}, "the trained generator", optional=buffers)
+    else:
+        notes.append("no generator beside the averaged one in the file: G, which training goes on from, is a copy of it")
+    return notes
+
+
+def _load_discriminator(method: Any, value: object) -> None:
+    state = weights(value, "the discriminator")
+    found = names.detect(state)
+    if found not in [discriminator for _, discriminator in names.FAMILIES.values()]:
+        raise UserError(f"its layout is {found.what}: expected a discriminator")
+    state = names.from_released(state, found)
+    for key, value in names.infer_discriminator(state).items():
+        if value != method.hparams[key]:
+            raise UserError(f"the discriminator has {key} {value}, the generator {method.hparams[key]}: the method has one for both")
+    names.load(method.D, state, "the discriminator")
+
+
+def _differences(method: Any, parts: dict[str, Any], layout: str) -> list[str]:
+    """What names and shapes cannot show: BasicSR's second class, and options that change what an NVlabs network computes."""
+    notes = []
+    if layout == "basicsr":
+        notes.append("BasicSR's bilinear generator has the same names and shapes and cannot be told apart: it would give wrong images here")
+    options = {name: network.arguments for name, network in parts.items() if isinstance(network, Network)}
+    clamps = {_option(kwargs, "conv_clamp") or _option(kwargs, "synthesis_kwargs", "conv_clamp") for kwargs in options.values()} - {None}
+    if clamps:
+        notes.append(f"trained with activations clamped to +-{', '.join(map(str, clamps))} (conv_clamp): ours are not clamped")
+    group = _option(options.get("D"), "epilogue_kwargs", "mbstd_group_size") or 4
+    if "D" in options and group != method.D.stddev_group:
+        notes.append(
+            f"D was trained with standard deviations over groups of {group} images, ours are over {method.D.stddev_group or 'all'}"
+        )
+    return notes
+
+
+def _option(options: Any, *path: str) -> Any:
+    """A number or word in nested options, None where there is none."""
+    for key in path:
+        options = options.get(key) if isinstance(options, dict) else None
+    return options if isinstance(options, (int, float, str)) else None

@@ -1,0 +1,390 @@
+"""python -m experiments.import_checkpoint, called in-process on small released files."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from _runtime import UserError
+from experiments import evaluate, fit, import_checkpoint, restore
+from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.methods import load_method
+from lightning_modules.networks.gpen import GPENGenerator
+from lightning_modules.networks.ops import fir
+from lightning_modules.networks.stylegan2 import Discriminator, Generator
+from lightning_modules.pretrained import names
+from lightning_modules.pretrained.released import IMPORTERS
+from tests.golden.check import Fixture
+from tests.lightning_modules.networks.test_stylegan2 import tiny
+from tests.lightning_modules.pretrained import nvlabs
+
+SMOKE = {"channel_base": 512, "channel_max": 32}  # of the smoke presets, at 32 px
+WIDTH = {"style_dim": 32, "mapping_layers": 2}
+
+
+def randomised(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Every parameter counts: strengths and biases are not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def gpen() -> GPENGenerator:
+    torch.manual_seed(0)
+    return randomised(GPENGenerator(32, **SMOKE, **WIDTH))
+
+
+def gpen_state(network: GPENGenerator) -> dict[str, torch.Tensor]:
+    return names.to_released(network.state_dict(), names.GPEN_GENERATOR)
+
+
+def discriminator(layout: names.Layout = names.ROSINALITY_DISCRIMINATOR, size: int = 32, **shape: int):
+    torch.manual_seed(1)
+    D = randomised(Discriminator(size, **(shape or SMOKE)))
+    return D, names.to_released(D.state_dict(), layout)
+
+
+def call(method: str, source, output, *more: str) -> int:
+    return import_checkpoint.main(["--method", method, "--source", str(source), "--output", str(output), *map(str, more)])
+
+
+def imported(method: str, content, folder, *more: str):
+    """The method that a released file becomes; `content` is its bytes, or what torch.save writes."""
+    source, output = folder / "released.pth", folder / "ours.ckpt"
+    source.write_bytes(content) if isinstance(content, bytes) else torch.save(content, source)
+    call(method, source, output, "--overwrite", *more)
+    return load_method(output)[0].cpu()
+
+
+def refusal(method: str, content, folder, *more: str) -> str:
+    with pytest.raises(UserError) as error:
+        imported(method, content, folder, *more)
+    assert "\n" not in str(error.value)
+    assert not list(folder.glob("*.ckpt*"))
+    return str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------------------------------- GPEN
+
+
+def test_gpen(gpen, tmp_path, capsys) -> None:
+    """A bare state_dict, as the released files are: the imported method computes the same image."""
+    method = imported("gpen", gpen_state(gpen), tmp_path)
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert torch.equal(method.restore(x), gpen(x))
+    assert torch.equal(method.G(x), gpen(x))
+    expected = {"size": 32, "noise": "concat", **SMOKE, **WIDTH, "prior": None}
+    assert {key: method.hparams[key] for key in expected} == expected
+
+    checkpoint = read_checkpoint(tmp_path / "ours.ckpt")
+    suite = checkpoint["suite"]
+    assert (suite["method"], suite["iteration"], suite["images_seen"]) == ("gpen", 0, 0)
+    assert suite["imported"]["file"] == "released.pth"
+    assert suite["imported"]["sha256"] == hashlib.sha256((tmp_path / "released.pth").read_bytes()).hexdigest()
+    assert suite["imported"]["layout"] == "gpen"
+    assert "datamodule_hyper_parameters" not in checkpoint
+    said = capsys.readouterr().out
+    for line in ("size            32", "channel_base    512", "noise           concat", "D has random weights (seed 0)", "G_ema 0."):
+        assert line in said
+
+
+def test_random_parts_are_the_same_every_time(gpen, tmp_path) -> None:
+    first = imported("gpen", gpen_state(gpen), tmp_path).state_dict()
+    torch.manual_seed(99)
+    drawn = torch.random.get_rng_state()
+    call("gpen", tmp_path / "released.pth", tmp_path / "again.ckpt")
+    assert torch.equal(torch.random.get_rng_state(), drawn)  # nor does an import change what is drawn after it
+    second = read_checkpoint(tmp_path / "again.ckpt")["state_dict"]
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(second[name], value), name
+
+
+def test_snapshot_of_a_training_script(gpen, tmp_path) -> None:
+    """Average, raw generator and discriminator go where they belong; options and optimizers of the script do not matter."""
+    raw = randomised(GPENGenerator(32, **SMOKE, **WIDTH), seed=1)
+    D, d = discriminator()
+    optimizer = torch.optim.Adam(raw.requires_grad_(True).parameters())
+    options = argparse.Namespace(size=32, latent=32)
+    for write in ({}, {"_use_new_zipfile_serialization": False}):
+        content = {"g": gpen_state(raw), "d": d, "g_ema": gpen_state(gpen), "g_optim": optimizer.state_dict(), "args": options}
+        torch.save(content, tmp_path / "snapshot.pt", **write)
+        method = imported("gpen", (tmp_path / "snapshot.pt").read_bytes(), tmp_path)
+        x = torch.rand(2, 3, 32, 32)
+        with torch.no_grad():
+            assert torch.equal(method.restore(x), gpen(x))
+            assert torch.equal(method.G(x), raw(x))
+        for name, value in D.state_dict().items():
+            assert torch.equal(method.D.state_dict()[name], value), name
+
+
+def test_discriminator_of_its_own_file(gpen, tmp_path, capsys) -> None:
+    """Any of the three spellings, at the top of its file or under a key. One of other channels (GPEN-BFR-256-D) is refused."""
+    for layout, key in (
+        (names.ROSINALITY_DISCRIMINATOR, None),
+        (names.ROSINALITY_DISCRIMINATOR, "d"),
+        (names.BASICSR_DISCRIMINATOR, "params"),
+        (names.NVLABS_DISCRIMINATOR, "D"),
+    ):
+        D, d = discriminator(layout)
+        torch.save({key: d} if key else d, tmp_path / "d.pth")
+        method = imported("gpen", gpen_state(gpen), tmp_path, "--discriminator", tmp_path / "d.pth")
+        assert torch.equal(method.D.logit.weight, D.logit.weight)
+        assert torch.equal(method.D.blocks[0].skip.weight, D.blocks[0].skip.weight)
+    assert "random weights" not in capsys.readouterr().out
+
+    (tmp_path / "ours.ckpt").unlink()
+    _, wider = discriminator(channel_base=1024, channel_max=64)
+    torch.save(wider, tmp_path / "d.pth")
+    message = refusal("gpen", gpen_state(gpen), tmp_path, "--discriminator", tmp_path / "d.pth")
+    assert "d.pth: the discriminator has channel_base 1024, the generator 512" in message
+    torch.save(gpen_state(gpen), tmp_path / "d.pth")
+    message = refusal("gpen", gpen_state(gpen), tmp_path, "--discriminator", tmp_path / "d.pth")
+    assert "d.pth: its layout is GPEN generator: expected a discriminator" in message
+
+    # in one file with a generator that fits, it costs only itself
+    method = imported("gpen", {"g_ema": gpen_state(gpen), "d": wider}, tmp_path)
+    assert "its discriminator is left out, D has random weights (seed 0): the discriminator has channel_base" in capsys.readouterr().out
+    assert method.D.from_rgb.weight.shape[0] == 16
+
+
+def test_restores_photographs(gpen, tmp_path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "face.png")
+    imported("gpen", gpen_state(gpen), tmp_path)
+    files = {"--checkpoint": tmp_path / "ours.ckpt", "--input": tmp_path / "face.png", "--output": tmp_path / "out"}
+    restore.main([*(str(word) for pair in files.items() for word in pair), "--workers", "0"])
+    image = gpen(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1)[0]
+    expected = ((image + 1) * 127.5).clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/face.png")), expected)
+
+
+@pytest.mark.parametrize("name", ["gpen", "gan_prior"])
+def test_training_starts_from_it(name: str, gpen, tmp_path) -> None:
+    """`fit --init_from` with a step too small to change a number leaves the released weights where they were."""
+    if name == "gpen":
+        released, more = gpen_state(gpen), ["--model.lr", "1e-30", "--model.beta1", "0.9"]
+    else:
+        G = randomised(Generator(32, noise="add", **SMOKE, **WIDTH))
+        released, more = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR), ["--model.lr", "1e-30", "--model.augment", "off"]
+    before = imported(name, released, tmp_path)
+    run = tmp_path / "run"
+    options = ["--method", name, "--preset", "smoke", "--run", str(run), "--iterations", "1"]
+    fit.main([*options, "--init_from", str(tmp_path / "ours.ckpt"), *more])
+    after = load_method(run / "checkpoints/last.ckpt")[0].cpu()
+    assert after.iteration == 1
+    for (key, a), (_, b) in zip(before.G_ema.named_parameters(), after.G_ema.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6, msg=key)
+
+
+def test_is_evaluated_but_not_resumed(gpen, tmp_path) -> None:
+    imported("gpen", gpen_state(gpen), tmp_path)
+    ours, off = str(tmp_path / "ours.ckpt"), ["--metrics.lpips", "off", "--metrics.fid", "off"]
+    images = ["--data.val_images", "3", "--data.degradation", "x4", "--data.workers", "0"]
+    evaluate.main(["--checkpoint", ours, *off, *images, "--output", str(tmp_path / "scores")])
+    result = json.loads((tmp_path / "scores/results.json").read_text())
+    assert result["protocol"]["size"] == 32  # the network's own
+    assert result["rows"].keys() == {"input", "ours"}
+    with pytest.raises(UserError, match=r"ours\.ckpt was imported, not trained here: .*--init_from"):
+        fit.main(["--method", "gpen", "--preset", "smoke", "--resume", ours])
+
+
+def test_gpen_refusals(gpen, tmp_path) -> None:
+    state = gpen_state(gpen)
+    prior = {name.removeprefix("generator."): value for name, value in state.items() if name.startswith("generator.")}
+    assert "released.pth: its layout is rosinality StyleGAN2 generator: --method gpen takes GPEN generator" in refusal(
+        "gpen", prior, tmp_path
+    )
+    larger = gpen_state(GPENGenerator(32, in_size=16, **SMOKE, **WIDTH))
+    assert "32 px out of 16 px (super-resolution): gpen restores at one size" in refusal("gpen", larger, tmp_path)
+    whole = dict(state)
+    for change, message in (
+        ({"ecd1.0.1.weight": torch.full_like(whole["ecd1.0.1.weight"], float("nan"))}, "ecd1.0.1.weight of the generator holds NaN"),
+        ({"ecd1.0.1.weight": whole["ecd1.0.1.weight"].int()}, r"ecd1.0.1.weight of the generator holds 4608 torch.int32"),
+        ({"ecd1.0.1.weight": torch.zeros(3, 3, 3, 3)}, "the generator holds another architecture: encoder.stages.1.weight is (3, 3, 3, 3)"),
+        ({"step": torch.tensor(1.0)}, "has the unknown step"),
+        ({"ecd1.0.0.kernel": fir() * 2}, "ecd1.0.0.kernel is not the [1, 3, 3, 1] filter"),
+        ({"generator.to_rgb1.bias": whole["generator.to_rgb1.bias"].expand(10**6, 3, 1, 1)}, "declares more numbers than it holds"),
+    ):
+        message_seen = refusal("gpen", {**whole, **change}, tmp_path)
+        assert message in message_seen
+        assert "released.pth" in message_seen
+    del whole["final_linear.0.bias"]
+    assert "lacks final_linear.0.bias" in refusal("gpen", whole, tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------------------- GAN priors
+
+
+def prior_file(layout: str, G: Generator, raw: Generator, d: dict[str, torch.Tensor]):
+    """A released file with averaged and raw generator (and discriminator where its kind has one): torch.save's content, or bytes."""
+    generator, _ = names.FAMILIES[layout]
+    ema, trained = (names.to_released(network.state_dict(), generator) for network in (G, raw))
+    if layout == "rosinality":
+        return {"g_ema": ema, "g": trained, "d": d, "latent_avg": G.w_avg}
+    if layout == "basicsr":
+        return {"params_ema": ema, "params": trained}
+    options = {"c_dim": 0, "synthesis_kwargs": nvlabs.EasyDict(conv_clamp=256)}
+    content = {"G": nvlabs.network(trained, options), "G_ema": nvlabs.network(ema, options), "D": nvlabs.network(d, {"conv_clamp": 256})}
+    return nvlabs.dumps({**content, "training_set_kwargs": None, "augment_pipe": None})
+
+
+@pytest.mark.parametrize("layout", ["rosinality", "nvlabs", "basicsr"])
+def test_priors(layout: str, tmp_path, capsys) -> None:
+    G, raw = tiny(), randomised(tiny(), seed=3)
+    shape = {"channel_base": 64, "channel_max": 8}
+    D, d = discriminator(names.FAMILIES[layout][1], size=16, **shape)
+    method = imported("gan_prior", prior_file(layout, G, raw, d), tmp_path)
+    expected = {"size": 16, "noise": "add", **shape, "style_dim": 8, "mapping_layers": 2}
+    assert {key: method.hparams[key] for key in expected} == expected
+
+    z = torch.randn(3, 8)
+    for ours, theirs in ((method.G_ema, G), (method.G, raw)):
+        assert torch.equal(ours(ours.map(z), noise="const"), theirs(theirs.map(z), noise="const"))
+    said = capsys.readouterr().out
+    if layout == "basicsr":
+        assert "no mean latent in the file" in said
+        assert "bilinear generator has the same names" in said
+        assert "D has random weights" in said
+    else:
+        assert torch.equal(method.G_ema.w_avg, G.w_avg)
+        x = torch.rand(4, 3, 16, 16)
+        assert torch.equal(method.D(x), D(x))
+        assert "random" not in said
+        assert ("clamped to +-256" in said) == (layout == "nvlabs")
+
+
+def test_missing_mean_latent_is_estimated(tmp_path) -> None:
+    G = tiny()
+    state = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
+    method = imported("gan_prior", {"g_ema": state}, tmp_path)
+    w = G.mapping(torch.randn(40_000, 8, generator=torch.Generator().manual_seed(5)))
+    deviation = w.std(dim=0) * (1 / 10_000 + 1 / 40_000) ** 0.5
+    assert ((method.G_ema.w_avg - w.mean(dim=0)).abs() < 5 * deviation).all()
+    assert torch.equal(method.G.w_avg, method.G_ema.w_avg)
+    again = imported("gan_prior", {"g_ema": state}, tmp_path)
+    assert torch.equal(again.G_ema.w_avg, method.G_ema.w_avg)
+
+
+def test_early_files_without_noise(tmp_path, capsys) -> None:
+    G = tiny()
+    state = {k: v for k, v in names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR).items() if not k.startswith("noises")}
+    method = imported("gan_prior", {"g_ema": state, "latent_avg": G.w_avg}, tmp_path)
+    assert "no noise maps in the file: the stored ones are random (seed 0)" in capsys.readouterr().out
+    z = torch.randn(2, 8)
+    assert torch.equal(method.G_ema(method.G_ema.map(z), noise=None), G(G.map(z), noise=None))
+    assert torch.equal(method.G.synthesis.convs[2].noise_const, method.G_ema.synthesis.convs[2].noise_const)
+
+
+def test_prior_with_concatenated_noise(tmp_path) -> None:
+    """GPEN's own prior has rosinality's names and twice the channels."""
+    G = tiny("concat")
+    file = tmp_path / "prior.safetensors"
+    safetensors.torch.save_file({**names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR), "latent_avg": G.w_avg}, file)
+    call("gan_prior", file, tmp_path / "prior.ckpt")
+    method = load_method(tmp_path / "prior.ckpt")[0].cpu()
+    assert method.hparams["noise"] == "concat"
+    z, maps = torch.randn(2, 8), G.synthesis.draw_noise(2)
+    assert torch.equal(method.G_ema(method.G_ema.map(z, 0.5), noise=maps), G(G.map(z, 0.5), noise=maps))
+    with pytest.raises(UserError, match="GANPrior does not restore images"):
+        restore.main(["--checkpoint", str(tmp_path / "prior.ckpt"), "--input", str(file), "--output", str(tmp_path / "out")])
+
+
+def test_discriminators_with_other_groups_are_noted(tmp_path, capsys) -> None:
+    G = tiny()
+    _, d = discriminator(names.NVLABS_DISCRIMINATOR, size=16, channel_base=64, channel_max=8)
+    network = nvlabs.network(d, {"epilogue_kwargs": nvlabs.EasyDict(mbstd_group_size=8)})
+    (tmp_path / "d.pkl").write_bytes(nvlabs.dumps({"D": network}))
+    state = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
+    imported("gan_prior", {"g_ema": state, "latent_avg": G.w_avg}, tmp_path, "--discriminator", tmp_path / "d.pkl")
+    assert "deviations over groups of 8 images, ours are over 4" in capsys.readouterr().out
+
+
+def test_prior_refusals(gpen, tmp_path) -> None:
+    message = refusal("gan_prior", gpen_state(gpen), tmp_path)
+    assert (
+        "its layout is GPEN generator: --method gan_prior takes rosinality StyleGAN2 generator or NVlabs StyleGAN2 generator or" in message
+    )
+    ada = Fixture("stylegan2_ada_64").state(kept=lambda name: fir())
+    assert "z has 64 dimensions, w 96: gan_prior has one width for both" in refusal("gan_prior", {"G_ema": ada}, tmp_path)
+    G = tiny()
+    state = names.to_released(G.state_dict(), names.NVLABS_GENERATOR)
+    conditional = {"G_ema": nvlabs.network({**state, "mapping.embed.weight": torch.zeros(8, 3)}, {"c_dim": 3})}
+    assert "a conditional NVlabs network (it embeds class labels)" in refusal("gan_prior", nvlabs.dumps(conditional), tmp_path)
+    flat = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
+    assert "w_avg is (5,), here (8,)" in refusal("gan_prior", {"g_ema": flat, "latent_avg": torch.zeros(5)}, tmp_path)
+    assert "latent_avg of the file holds 8 torch.int64" in refusal("gan_prior", {"g_ema": flat, "latent_avg": torch.arange(8)}, tmp_path)
+    assert "the generator has dict under 'weights': expected tensors" in refusal("gan_prior", {"weights": flat}, tmp_path)
+    assert "unknown network" in refusal("gan_prior", {"a": torch.zeros(2)}, tmp_path)
+
+
+def test_shapes_that_would_fill_the_memory(tmp_path) -> None:
+    """A convolution is as wide as the file says on both sides, so a thin one asks for the square of what it holds."""
+    state = names.to_released(
+        Generator(8, style_dim=4, mapping_layers=1, channel_base=64, channel_max=8).state_dict(), names.ROSINALITY_GENERATOR
+    )
+    wide = 10**5
+    for name in ("conv1", "convs.0", "convs.1"):
+        state[f"{name}.conv.weight"] = torch.zeros(1, wide, 1, 3, 3)
+    assert "its shapes ask for a method of" in refusal("gan_prior", state, tmp_path)
+
+
+def test_hostile_files_execute_nothing(tmp_path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'executed'}",)
+
+    message = refusal("gan_prior", {"g_ema": Evil()}, tmp_path)
+    assert "released.pth is refused: to read it would mean to call" in message
+    assert "system" in message
+    assert not (tmp_path / "executed").exists()
+
+
+# ----------------------------------------------------------------------------------------------------------------------- command
+
+
+def test_command_refusals(gpen, tmp_path, monkeypatch) -> None:
+    source, output = tmp_path / "released.pth", tmp_path / "ours.ckpt"
+    torch.save(gpen_state(gpen), source)
+    with pytest.raises(UserError, match=r"none\.pth does not exist"):
+        call("gpen", tmp_path / "none.pth", output)
+    with pytest.raises(UserError, match="is a folder: give the file"):
+        call("gpen", tmp_path, output)
+    with pytest.raises(UserError, match=r"d\.pth does not exist"):
+        call("gpen", source, output, "--discriminator", tmp_path / "d.pth")
+    with pytest.raises(UserError, match="unknown method 'gpem': did you mean 'gpen'"):
+        call("gpem", source, output)
+    with pytest.raises(UserError, match=r"ours\.pth: expected a name that ends in \.ckpt"):
+        call("gpen", source, tmp_path / "ours.pth")
+    (tmp_path / "folder.ckpt").mkdir()
+    with pytest.raises(UserError, match="is a folder: give a file name"):
+        call("gpen", source, tmp_path / "folder.ckpt", "--overwrite")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be created"):
+        call("gpen", source, tmp_path / "file/ours.ckpt")
+    with monkeypatch.context() as patch:
+        patch.delitem(IMPORTERS, "gpen")
+        with pytest.raises(UserError, match="--method gpen has no released files to import or export: known: gan_prior"):
+            call("gpen", source, output)
+
+    assert call("gpen", source, tmp_path / "new" / "ours.ckpt") == 0
+    output.write_text("kept")
+    with pytest.raises(UserError, match=r"ours\.ckpt exists: give --overwrite or another name"):
+        call("gpen", source, output)
+    assert output.read_text() == "kept"
+    (tmp_path / ".ours.ckpt.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"ours\.ckpt could not be written: No space left on device"):
+        call("gpen", source, output, "--overwrite")
+    assert output.read_text() == "kept"
+    assert call("gpen", source, output, "--overwrite") == 0
