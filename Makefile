@@ -21,10 +21,10 @@ demo: setup ## train GPEN on rendered portraits for some minutes, evaluate it, w
 	$(BIN)/python -m experiments.evaluate --checkpoint runs/portraits-x4/gpen-demo/checkpoints/best.ckpt --overwrite
 
 test: setup ## the test suite, minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
 
 test-long: setup ## the long tests as well
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup ## style and types
 	$(BIN)/ruff check .

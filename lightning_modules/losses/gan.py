@@ -46,7 +46,7 @@ class PathLength(nn.Module):
     """E (|J_w^T y| - a)^2: a step in w of fixed length should change the image by a fixed amount; a is the running mean of the lengths.
 
     y is N(0, I) / sqrt(H W) in image space. The length of an image is the root of the mean over layers of ||J||^2. The mean is a buffer,
-    so a resumed run continues with it.
+    so a resumed run continues with it; it is that of all processes, and gradients flow through its newest part.
     """
 
     mean: Tensor
@@ -64,8 +64,8 @@ class PathLength(nn.Module):
             y = (torch.randn_like(image) if noise is None else noise) / math.sqrt(image.shape[2] * image.shape[3])
             (gradient,) = torch.autograd.grad((image * y).sum(), w, create_graph=True)
             lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
-            mean = torch.lerp(self.mean, lengths.mean(), self.decay)
-            self.mean.lerp_(mean_over_processes(lengths.mean()), self.decay)
+            mean = torch.lerp(self.mean, mean_over_processes(lengths.mean()), self.decay)
+            self.mean.copy_(mean.detach())
             return (lengths - mean).square().mean()
 
 

@@ -274,6 +274,8 @@ class Generator(nn.Module):
 
     def map(self, z: Tensor, truncation: float = 1.0, truncation_layers: int | None = None) -> Tensor:
         """z (B, Z) -> w (B, L, D), moved towards the mean: w_avg + truncation (w - w_avg), in the first `truncation_layers` or in all."""
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise ValueError(f"expected z as (B, {self.z_dim}), got {tuple(z.shape)}")
         w = self.mapping(z)[:, None].expand(-1, self.layers, -1)
         if truncation == 1.0:
             return w

@@ -1,33 +1,68 @@
-"""Run a method's training steps by hand, without a trainer's loop."""
+"""Tiny methods and their training steps, by hand or through a Trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Literal
 
+import lightning as L
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from callbacks.ema import EMA
+from datamodules import portraits
 from lightning_modules.base import Method
+from lightning_modules.methods import METHODS
+from lightning_modules.networks.augment import AdaptiveAugment
+
+SIZE = 32
+STYLEGAN = {"size": SIZE, "channel_base": 128, "channel_max": 8, "style_dim": 16, "mapping_layers": 2}
+TINY: dict[str, dict[str, Any]] = {  # one line per method: constructor options with which a step takes a fraction of a second
+    "gan_prior": {**STYLEGAN, "augment": "ada"},
+    "gpen": {**STYLEGAN, "prior": "scratch"},
+}
 
 
-def batch_of(count: int, size: int) -> dict[str, Tensor]:
-    """A batch of smooth random images with noisy inputs."""
-    generator = torch.Generator().manual_seed(0)
+def tiny(name: str) -> Method:
+    """A small method with seeded weights; augmentation, which begins with none, is under way."""
+    if name not in TINY:
+        raise LookupError(f"no tiny options for method {name!r}: add a line to TINY in tests/lightning_modules/steps.py")
+    torch.manual_seed(0)
+    method = METHODS[name](**TINY[name])
+    method.total_iterations = 100
+    for module in method.modules():
+        if isinstance(module, AdaptiveAugment):
+            module.load_state_dict({**module.state_dict(), "p": torch.tensor(0.5)})
+    return method
+
+
+def batch_of(count: int, size: int, seed: int = 0) -> dict[str, Any]:
+    """A batch of smooth random images with noisy inputs, and with the attributes of as many portraits."""
+    generator = torch.Generator().manual_seed(seed)
     small = torch.rand(count, 3, 4, 4, generator=generator) * 2 - 1
     target = torch.nn.functional.interpolate(small, size=size, mode="bilinear")
     noise = 0.3 * torch.randn(target.shape, generator=generator)
-    return {"target": target, "input": target + noise}
+    parameters = portraits.sample_parameters(seed, range(count))
+    return {
+        "target": target,
+        "input": target + noise,
+        "index": torch.arange(count),
+        "name": [f"image-{index}" for index in range(count)],
+        "attributes": torch.stack([parameters[name] for name in portraits.ATTRIBUTES], dim=1),
+    }
 
 
 def loop(
-    method: Method, batch: dict[str, Tensor], iterations: int, spy: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
+    method: Method, batch: dict[str, Any], iterations: int, spy: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
 ) -> None:
     """`iterations` training steps on one batch; `spy` sees every (optimizer, loss) that is descended along."""
     if not hasattr(method, "_plain_optimizers"):
         method._plain_optimizers = method.configure_optimizers()
     optimizers = method._plain_optimizers
-    method.optimizers = lambda: optimizers
+    method.optimizers = lambda: optimizers if len(optimizers) > 1 else optimizers[0]  # as Lightning does
     method.manual_backward = lambda loss: loss.backward()
     method._trainer = SimpleNamespace(world_size=1, global_rank=0, optimizers=optimizers)
     descend = Method.descend
@@ -38,8 +73,35 @@ def loop(
         descend(method, optimizer, loss)
 
     method.descend = spied
-    if not method.iteration:
+    if "initial_lr" not in optimizers[0].param_groups[0]:
         method.on_train_start()
     for index in range(iterations):
         method.on_train_batch_start(batch, index)
         method.training_step(batch, index)
+
+
+def fit(
+    method: Method,
+    batches: Sequence[dict[str, Any]],
+    *,
+    processes: int = 1,
+    precision: Literal["32-true", "64-true"] = "32-true",
+    resume: Path | None = None,
+    spies: Sequence[L.Callback] = (),
+) -> L.Trainer:
+    """One training iteration per batch, as in a run; with several processes in each of them, on its own batches."""
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=processes,
+        precision=precision,
+        strategy=method.strategy if processes > 1 else "auto",
+        callbacks=[EMA(), *spies],
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(method, DataLoader(batches, batch_size=None), ckpt_path=resume, weights_only=True)
+    return trainer

@@ -7,9 +7,9 @@ import torch
 
 from lightning_modules.gpen import GPEN
 from tests.golden.check import Fixture
-from tests.lightning_modules.steps import batch_of, loop
+from tests.lightning_modules.steps import TINY, batch_of, loop
 
-SMALL = {"prior": "scratch", "size": 32, "channel_base": 256, "channel_max": 16, "style_dim": 16, "mapping_layers": 2}
+SMALL = TINY["gpen"]
 
 
 def test_paper_defaults() -> None:

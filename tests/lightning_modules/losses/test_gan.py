@@ -10,6 +10,7 @@ from lightning_modules.losses.gan import R1, FeatureMatching, NonSaturating, Pat
 from lightning_modules.networks.stylegan2 import Discriminator, Generator
 from lightning_modules.pretrained import names
 from tests.golden.check import Fixture
+from tests.lightning_modules import processes
 from tests.lightning_modules.networks.test_stylegan2 import TIGHTER, released_discriminator, released_generator
 
 
@@ -86,22 +87,51 @@ def test_r1_of_a_linear_discriminator() -> None:
     torch.testing.assert_close(gradient, 10 * a.detach())
 
 
-def test_path_length_of_a_linear_generator() -> None:
-    """G(w) = <M, w> per pixel: J^T y can be written down, and the running mean moves by a hundredth of the way."""
-    torch.manual_seed(0)
-    m, w, noise = torch.randn(3 * 4 * 4, 2, 5, requires_grad=True), torch.randn(6, 2, 5), torch.randn(6, 3, 4, 4)
+def linear_path_length(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """Penalty, running mean (1 before) and gradient for some of six codes w, of a generator G(w) = <M, w> per pixel."""
+    m, w, noise = linear_generator()
     path = PathLength()
     path.mean.fill_(1.0)
-    penalty = path(lambda w: torch.einsum("pld,bld->bp", m, w).view(-1, 3, 4, 4), w, noise)
+    penalty = path(lambda w: torch.einsum("pld,bld->bp", m, w).view(-1, 3, 4, 4), w[rows], noise[rows])
+    return penalty.detach(), path.mean, torch.autograd.grad(penalty, m)[0]
 
+
+def linear_generator() -> tuple[Tensor, Tensor, Tensor]:
+    """M (pixels, L, D), w (6, L, D), noise (6, 3, 4, 4)."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = (3 * 4 * 4, 2, 5), (6, 2, 5), (6, 3, 4, 4)
+    m, w, noise = (torch.randn(shape, generator=draw) for shape in shapes)
+    return m.requires_grad_(), w, noise
+
+
+def written_out() -> tuple[Tensor, Tensor, Tensor]:
+    """The same for all six: J^T y can be written down, and the running mean moves by a hundredth of the way, with its gradient."""
+    m, _, noise = linear_generator()
     jty = torch.einsum("pld,bp->bld", m, noise.flatten(1) / 4)
     lengths = jty.square().sum(2).mean(1).sqrt()
     mean = 0.99 * 1.0 + 0.01 * lengths.mean()
-    torch.testing.assert_close(penalty, (lengths - mean).square().mean())
-    torch.testing.assert_close(path.mean, mean.detach())
-    torch.testing.assert_close(
-        torch.autograd.grad(penalty, m)[0], torch.autograd.grad((lengths - mean).square().mean(), m)[0]
-    )  # the gradient through the mean included
+    penalty = (lengths - mean).square().mean()
+    return penalty.detach(), mean.detach(), torch.autograd.grad(penalty, m)[0]
+
+
+def test_path_length_of_a_linear_generator() -> None:
+    torch.testing.assert_close(linear_path_length(slice(None)), written_out())
+
+
+def path_length_of_one_part(rank: int, world: int) -> list[Tensor]:
+    return list(linear_path_length(slice(rank * 6 // world, (rank + 1) * 6 // world)))
+
+
+@pytest.mark.processes
+def test_path_length_of_several_processes() -> None:
+    """Each with its codes: one running mean of all and, averaged over processes as DDP does it, penalty and gradient of one process."""
+    penalty, mean, gradient = written_out()
+    penalties, means, gradients = zip(*processes.run(3, path_length_of_one_part), strict=True)
+    assert all(torch.equal(other, means[0]) for other in means)
+    assert not torch.allclose(gradients[0], gradients[1])
+    torch.testing.assert_close(means[0], mean)
+    torch.testing.assert_close(sum(penalties) / 3, penalty)
+    torch.testing.assert_close(sum(gradients) / 3, gradient)
 
 
 def test_the_running_mean_is_state() -> None:
