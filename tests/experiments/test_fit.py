@@ -343,21 +343,20 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.processes
-def test_two_processes_score_what_one_does(tmp_path) -> None:
-    options = ["--method", "gpen", "--preset", "smoke", "--iterations", "2", "--data.val_images", "7", "--trainer.accelerator", "cpu"]
-    command = [sys.executable, "-m", "experiments.fit", *options, "--run", str(tmp_path / "two"), "--trainer.devices", "2"]
-    subprocess.run(command, check=True, timeout=300, cwd=ROOT)
-    main([*options, "--run", str(tmp_path / "one")])
-    two, one = (json.loads((tmp_path / run / "validation.json").read_text()) for run in ("two", "one"))
-    assert two["images_seen"] == one["images_seen"] == 8
-    assert two["val/psnr_input"] == pytest.approx(one["val/psnr_input"], abs=1e-9)  # an odd set, each image once
-    assert two["val/ssim_input"] == pytest.approx(one["val/ssim_input"], abs=1e-9)
-    with open(tmp_path / "two/validation.csv", newline="") as file:
-        assert [int(row["index"]) for row in csv.DictReader(file)] == list(range(7))
-
-
-def test_wandb_offline(tmp_path) -> None:
-    run = tmp_path / "run"
-    smoke("gpen", run, "--iterations", "1", "--wandb", "offline")
-    name = (run / "wandb_id").read_text()
-    assert next(path.name for path in (run / "wandb").glob("offline-run-*")).endswith(name)
+def test_several_processes_score_what_one_does(tmp_path) -> None:
+    options = ["--method", "gpen", "--preset", "smoke", "--iterations", "1", "--data.val_images", "7", "--data.batch_size", "6"]
+    options += ["--trainer.accelerator", "cpu", "--model.lr", "1e-30"]  # how batches are cut matters to the discriminator's statistics
+    main([*options, "--run", str(tmp_path / "1")])
+    one = json.loads((tmp_path / "1/validation.json").read_text())
+    for world in (2, 3):
+        command = [sys.executable, "-m", "experiments.fit", *options, "--run", str(tmp_path / str(world)), "--trainer.devices", str(world)]
+        subprocess.run(command, check=True, timeout=300, cwd=ROOT)
+        several = json.loads((tmp_path / str(world) / "validation.json").read_text())
+        assert several["images_seen"] == one["images_seen"] == 6
+        scores = [name for name in one if name.startswith("val/")]
+        assert {"val/psnr", "val/ssim_input", "val/lpips_random", "val/fid_random", "val/fid_random_input"} <= set(scores)
+        for name in scores:
+            tolerance = {"rel": 1e-4} if "fid" in name else {"abs": 1e-6}
+            assert several[name] == pytest.approx(one[name], **tolerance), (world, name)
+        with open(tmp_path / str(world) / "validation.csv", newline="") as file:
+            assert [int(row["index"]) for row in csv.DictReader(file)] == list(range(7))  # an odd set, each image once
