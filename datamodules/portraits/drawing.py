@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from _runtime import UserError
-from datamodules.portraits import scene
-from datamodules.portraits.geometry import Pose, Scalars, Window, take
+from datamodules.portraits import colours
+from datamodules.portraits.background import background
+from datamodules.portraits.body import Body
+from datamodules.portraits.geometry import Pose, Scalars, Window, over, take
 from datamodules.portraits.glasses import Glasses
 from datamodules.portraits.hair import Hair
-from datamodules.portraits.head import LABEL, LABELS, Face, pixels
+from datamodules.portraits.head import Face, pixels
+from datamodules.portraits.labels import LABELS
 from datamodules.portraits.parameters import ATTRIBUTES, RANGES, Parameters
 
 PIXELS_AT_ONCE = 131072  # per plane: more falls out of a core's cache, less is all dispatch; an accelerator takes everything at once
@@ -40,6 +44,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@cache
+def _keep_memory() -> None:
+    """glibc returns freed memory to the system, to fault it in anew for the next plane, unless it has seen larger blocks come and go."""
+    torch.empty(6 << 20)
+
+
 @torch.no_grad()
 @_one_thread()
 def render(parameters: Parameters, size: int) -> Portraits:
@@ -47,6 +57,7 @@ def render(parameters: Parameters, size: int) -> Portraits:
 
     Raises: UserError for a size outside 16 .. 1024 or missing parameters.
     """
+    _keep_memory()
     if not 16 <= size <= 1024:
         raise UserError(f"portraits are rendered at 16 to 1024 pixels, got size {size}")
     if missing := RANGES.keys() - parameters.keys():
@@ -78,8 +89,8 @@ class _Portrait:
 
     def __init__(self, p: Scalars) -> None:
         self.p, self.pose = p, Pose(p)
-        self.colours = scene.prepare(p, self.pose)
-        self.body = scene.Body(p, self.pose)
+        self.colours = colours.prepare(p, self.pose)
+        self.body = Body(p, self.colours, self.pose)
         self.face = Face(p, self.colours, self.pose)
         self.hair = Hair(p, self.colours, self.pose)
         self.glasses = Glasses(p, self.colours, self.pose)
@@ -89,23 +100,34 @@ class _Portrait:
         p, g = self.p, self.colours
         window = part.grown(1)
         x, y = window.coordinates(size, mask.device)
-        rgb = scene.background(p, g, x, y, 0.5 * size)
+        rgb = background(p, g, x, y, size)
         untouched, label = part.of(rgb, window).clone(), torch.zeros(rgb[:, 0].shape, dtype=torch.uint8, device=rgb.device)
         hair = pixels(self.hair.box(), size).within(window)
         haired = bool((self.hair.present > 0).any()) and not hair.empty
-        if haired:
-            self.hair.draw_back(hair, size, hair.of(rgb, window), hair.of(label, window))
+        long = (self.hair.long * self.hair.present).view(-1).nonzero().view(-1)
+        if len(long):  # drawn for those images alone, as the glasses
+            behind = take(self.hair, long)
+            back = pixels(behind.box(0.75), size).within(window)
+            if not back.empty:
+                inside = [back.of(plane, window)[long] for plane in (rgb, label)]
+                behind.draw_back(back, size, *inside)
+                for plane, painted in zip((rgb, label), inside, strict=True):
+                    back.of(plane, window).index_copy_(0, long, painted)
         low = pixels(self.body.box(), size).within(window)
         if not low.empty:
-            x, y = low.coordinates(size, mask.device)
-            scene.draw_body(p, g, self.body, low.of(rgb, window), low.of(label, window), x, y, 0.5 * size, (LABEL["neck"], LABEL["cloth"]))
+            self.body.draw(low, size, low.of(rgb, window), low.of(label, window))
         head = pixels(self.face.box(), size).within(window)
         if not head.empty:
             skull, cover = self.face.draw(head, size, head.of(rgb, window), head.of(label, window))
-            lenses = pixels(self.glasses.box(), size).within(head)
-            if bool((p["glasses"] > 0).any()) and not lenses.empty:
-                skull, cover = lenses.of(skull, head), lenses.of(cover, head)
-                self.glasses.draw(lenses, size, skull, cover, lenses.of(rgb, window), lenses.of(label, window))
+            worn = p["glasses"].view(-1).nonzero().view(-1)
+            if len(worn):
+                glasses = take(self.glasses, worn)
+                lenses = pixels(glasses.box(), size).within(head)
+                if not lenses.empty:
+                    inside = [lenses.of(plane, window)[worn] for plane in (rgb, label)]
+                    glasses.draw(lenses, size, lenses.of(skull, head)[worn], lenses.of(cover, head)[worn], *inside)
+                    for plane, painted in zip((rgb, label), inside, strict=True):
+                        lenses.of(plane, window).index_copy_(0, worn, painted)
         if haired:
             self.hair.draw_front(hair, size, hair.of(rgb, window), hair.of(label, window))
         # the background is bit for bit itself but next to the person: slivers too faint for a label do not show
@@ -115,8 +137,8 @@ class _Portrait:
         person[:, :, 0] = person[:, :, -1] = False
         near = person[:, :-2] | person[:, 1:-1] | person[:, 2:]
         near = near[:, :, :-2] | near[:, :, 1:-1] | near[:, :, 2:]
-        rgb = torch.where(near.unsqueeze(1), part.of(rgb, window), untouched)
-        image.copy_(rgb.clamp_(0.0, 1.0).sqrt_().mul_(255.0).add_(0.5))
+        over(untouched, part.of(rgb, window), near.float())
+        image.copy_(untouched.clamp_(0.0, 1.0).sqrt_().mul_(255.0).add_(0.5))
         mask.copy_(part.of(label, window))
 
 

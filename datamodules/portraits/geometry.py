@@ -91,6 +91,17 @@ def over(base: Tensor, colour: Tensor, alpha: Tensor) -> None:
     base.add_((colour - base).mul_(alpha.unsqueeze(1)))
 
 
+def stamp(label: Tensor, region: Tensor, name: int) -> None:
+    """Write the label `name` over label (uint8) where region (bool), in place: bit by bit, many times faster than masked_fill."""
+    chosen = region.view(torch.uint8).neg()
+    label.bitwise_and_(~chosen).bitwise_or_(chosen.bitwise_and_(name))
+
+
+def visible(size: int, cycles: float) -> float:
+    """What share of its contrast a pattern of `cycles` per head unit keeps at this size: all from 4 pixels a cycle on, none at 2."""
+    return min(max(0.2 * size / cycles - 1.0, 0.0), 1.0)
+
+
 class Window(NamedTuple):
     """A rectangle of pixels, of the picture or beyond its border."""
 
@@ -226,14 +237,14 @@ class Ellipsoids:
         return half.add_(affine([c[:, k : k + 1] for c in self._middle], x, y)), d2
 
 
-def take(value: T, rows: slice, taken: dict[int, object] | None = None) -> T:
+def take(value: T, rows: slice | Tensor, taken: dict[int, object] | None = None) -> T:
     """The images `rows` of anything built from (B, ...) tensors, containers and plain objects; what is shared stays shared."""
     taken = {} if taken is None else taken
     if id(value) in taken:
         return taken[id(value)]  # type: ignore[return-value]
     result: object
     if isinstance(value, Tensor):
-        result = value[rows]
+        result = value[rows] if isinstance(rows, slice) else value.index_select(0, rows)
     elif isinstance(value, dict):
         result = {key: take(item, rows, taken) for key, item in value.items()}
     elif isinstance(value, list | tuple):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from datamodules.portraits.geometry import Pose, Scalars, Window, affine, band, coverage, over
-from datamodules.portraits.head import LABEL
+from datamodules.portraits.geometry import Pose, Scalars, Window, affine, band, coverage, over, stamp
+from datamodules.portraits.labels import LABEL
 
 
 class Glasses:
     def __init__(self, p: Scalars, g: Scalars, pose: Pose) -> None:
-        self.p, self.g, self.pose = p, g, pose
+        used = ("zoom", "head_width", "eye_distance", "light_intensity", *(name for name in p if "glasses" in name))
+        self.p, self.pose = {name: p[name] for name in used}, pose
+        self.g = {name: g[name] for name in ("frame", "key", "ambient", "light_x", "light_z")}
         plane = 0.90  # z of the lenses
         (dx, dy, dz), (ox, oy, oz) = pose.ray, pose.origin
         # the picture's (x, y) -> the plane's: along the ray to z = plane
@@ -58,4 +60,4 @@ class Glasses:
         over(rgb, torch.ones_like(g["frame"]), gleam.mul_(0.07 + 0.07 * p["light_intensity"]))
         light = 0.55 + 0.45 * g["light_z"]
         over(rgb, g["frame"] * (g["key"] * light.unsqueeze(1) + g["ambient"]), line.mul_(worn))
-        label.masked_fill_((line > 0.5) | (dark > 0.5), LABEL["eye_g"])
+        stamp(label, torch.maximum(line, dark) > 0.5, LABEL["eye_g"])

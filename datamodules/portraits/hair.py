@@ -5,36 +5,43 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from datamodules.portraits.geometry import Pose, Scalars, Window, affine, coverage, over, smooth_max, wave
-from datamodules.portraits.head import DEPTH, LABEL, Surface, outline_distance
+from datamodules.portraits import textures
+from datamodules.portraits.geometry import Pose, Scalars, Window, affine, bump, coverage, over, smooth_max, stamp, wave
+from datamodules.portraits.head import DEPTH, Surface, outline_distance
+from datamodules.portraits.labels import LABEL
 
 
 class Hair:
     def __init__(self, p: Scalars, g: Scalars, pose: Pose) -> None:
-        self.p, self.g, self.pose = p, g, pose
+        self.p, self.pose = {name: p[name] for name in p if name == "zoom" or name.startswith("hair_")}, pose
+        self.g = {name: g[name] for name in ("hair", "key", "ambient", "light_z", "sun_x", "sun_y", "sun_z")}
         length = p["hair_length"]
         self.long = long = g["long"]
         self.present = g["haired"]
+        taper = p["hair_taper"]
         thick = p["hair_volume"] * (0.7 + 0.3 * long) + 0.015
-        self.radii = p["head_width"] + thick, 1.0 + 1.05 * thick, DEPTH + thick
+        self.radii = p["head_width"] + thick, 1.0 + (1.05 + 0.5 * taper * (1.0 - long)) * thick, DEPTH + thick
         self.thin = (thick - 0.02) * 1.5 * (1.0 - long)  # short hair lies closer at the sides
         self.back = 0.03 + 0.06 * (1.0 - long)  # and in front
         self.flare = -0.25 * (1.0 - long) + long * (0.02 + 0.7 * (p["hair_volume"] - 0.05))
+        self.neck = (0.05 + 0.22 * taper) * long  # long hair comes in at the neck
         self.curl = 0.05 * p["hair_wave"] * long
         self.end = -0.20 - 0.9 * (length - 0.16) - 0.9 * (length - 0.35).clamp(min=0.0)
         receding = g["ageing"] * (1.0 - long)
-        self.far_end = self.end * long + 0.20 * (1.0 - long)
+        self.far_end = self.end + 0.05
         self.front = 0.62 + 0.13 * long + 0.12 * receding - p["fringe"] * (0.44 * long + 0.18 * (1.0 - long))
         self.sweep = 0.62 * long * (1.0 - p["fringe"]) - (0.04 + 0.30 * receding) * (1.0 - long)
         self.opening = 0.62 + 0.06 * receding - 0.10 * long * p["hair_strand"]
-        self.side = 0.14 - 0.10 * p["hair_strand"] + (self.end - 1.0) * long  # short hair is cut above the ears
+        self.narrow = 0.15 + (0.50 - 0.25 * receding) * (1.0 - long)  # the opening is narrower towards the top
+        self.side = (0.12 - 0.16 * p["hair_strand"]) * (1.0 - long) + (self.end - 0.9) * long  # short hair is cut around the ears
         self.ear = 2.2 - 1.6 * long  # below that cut the skull itself carries stubble
+        self.some_long = bool((long > 0).any())
 
-    def box(self) -> tuple[Tensor, ...]:
-        """Left, right, bottom, top in the picture."""
+    def box(self, top: float = 2.0) -> tuple[Tensor, ...]:
+        """Left, right, bottom, top in the picture, of the hair below `top`."""
         rx, ry, rz = self.radii
-        low = self.end - 0.1
-        return self.pose.box((0.0, (ry + low) * 0.5, -self.back), (rx * 1.3, (ry - low) * 0.5 + 0.05, rz * 1.2))
+        low, high = self.end - 0.16, ry.clamp(max=top)
+        return self.pose.box((0.0, (high + low) * 0.5, -self.back), (rx * 1.3, (high - low) * 0.5 + 0.05, rz * 1.2))
 
     def trace(self, x: Tensor, y: Tensor, near: bool) -> Surface:
         """Where rays enter the shell (near) or leave it."""
@@ -46,10 +53,12 @@ class Hair:
         for _ in range(2 if near else 1):
             h = oy + t * dy
             grow = (-h).clamp_(0.0, 1.8).mul_(self.flare)
-            grow.add_(wave(h * 1.7 + p["hair_part"] * 3.0).mul_(self.curl).mul_((0.15 - h).clamp_(0.0, 1.0)))
             grow.sub_((0.7 - h).clamp_(0.0, 0.6).mul_(self.thin)).add_(1.0)
+            if self.some_long:
+                grow.add_(wave(h * 1.7 + p["hair_part"] * 3.0).mul_(self.curl).mul_((0.15 - h).clamp_(0.0, 1.0)))
+                grow.sub_(bump((h + 0.80).mul_(1.25).square_()).mul_(self.neck))
             s = 1.0 / grow.mul_(grow)
-            wy = (h > 0).float().mul_(iy)
+            wy = torch.sign(h).clamp_(min=0.0).mul_(iy)
             a = (s * ray2).add_(wy * (dy * dy))
             q = (s * cross).add_((wy * oy).mul_(dy)).div_(a)
             d2 = (s * origin2).add_(wy.mul_(oy).mul_(oy)).sub_(q * q * a)
@@ -59,55 +68,91 @@ class Hair:
         return Surface(ox + t * dx, oy + t * dy, oz + t * dz, t, inside)
 
     def draw_back(self, window: Window, size: int, rgb: Tensor, label: Tensor) -> None:
-        """Paint the far inner side, which shows beside the neck and through the opening; before neck and head are drawn."""
+        """Paint the far inner side of long hair, which shows beside face and neck; before these are drawn."""
         x, y = window.coordinates(size, rgb.device)
         scale = self.p["zoom"] * (0.5 * size)
         far = self.trace(x, y, near=False)
-        alpha = coverage(far.inside, scale).mul_(coverage(far.y - self.far_end, scale)).mul_(self.present)
-        shade = wave(far.x * 9.0).mul_(0.08).add_(0.42 + 0.10 * self.g["light_z"])
+        ragged = wave(far.x * 5.0).add_(wave(far.x * 13.0)).mul_(0.02)
+        alpha = coverage(far.inside, scale).mul_(coverage(far.y - self.far_end - ragged, scale))
+        alpha.mul_((0.75 - far.y).mul_(8.0).clamp_(0.0, 1.0))  # nothing outside of the box
+        shade = wave(far.x * 9.0).mul_(0.08).add_(0.34 + 0.10 * self.g["light_z"])
+        if size >= textures.SMALLEST:
+            level = textures.level(size)
+            shade.mul_(textures.look("strands", textures.locate(far.x * 190.0, far.y * 40.0, level), level).mul_(0.2).add_(1.0))
         over(rgb, self.g["hair"] * shade.unsqueeze(1) * (self.g["key"] * 0.5 + self.g["ambient"]), alpha)
-        label.masked_fill_(alpha > 0.5, LABEL["hair"])
+        stamp(label, alpha > 0.5, LABEL["hair"])
 
     def draw_front(self, window: Window, size: int, rgb: Tensor, label: Tensor) -> None:
         """Paint the near side, with a soft shadow on the face beneath its edge."""
-        p, g = self.p, self.g
+        p = self.p
         x, y = window.coordinates(size, rgb.device)
         scale = p["zoom"] * (0.5 * size)
         near = self.trace(x, y, near=True)
-        rx, ry, rz = self.radii
+        rx, _, rz = self.radii
         xn, zn = near.x * (1.0 / rx), (near.z + self.back) * (1.0 / rz)
         around = 1.0 / (xn.abs() + zn.abs()).add_(1e-3)
         turn = 1.0 - zn * around  # 0 in front, 1 at the sides, 2 behind
-        lock_x, lock_z = xn - p["hair_part"] * (0.7 * self.long), zn - 0.25  # locks fall from the parting
-        strand = lock_x / (lock_x.abs() + lock_z.abs_()).add_(0.02) + wave(near.y * 0.9 + p["hair_strand"]).mul_(0.05 * p["hair_wave"])
-        fine = min(max((size - 80) / 170.0, 0.0), 1.0)  # locks that a picture of this size can show
-        locks = wave(strand * 4.5 + near.y * 0.5 + p["hair_part"] * 2.0).mul_(0.6)
-        if fine > 0:
-            locks.add_(wave(strand * 14.0 + near.y * 1.3).mul_(0.5 * fine)).add_(wave(strand * 31.0 - near.y * 2.1).mul_(0.35 * fine))
-            frizz = wave(near.x * 7.0 + near.z * 3.0 + wave(near.y * 5.0) * 0.2).mul_(wave(near.y * 8.0 + near.x * 2.0))
-            locks.add_(frizz.mul_(p["hair_wave"] * (1.0 - self.long) * 1.2 * fine))
+        locks, fibres = self._locks(near, xn, zn, size)
         # distance within the hair: outside the face's opening, not around the ears, above the end
-        line = self.front - self.sweep * (near.x - p["hair_part"]).abs() + locks * 0.02
-        face = smooth_max(near.y - line, (turn - self.opening) * 0.75, 0.16)
-        below = smooth_max(near.y - self.side, (turn - self.ear) * 0.75, 0.06)
-        hair = torch.minimum(torch.minimum(face, below), near.y - self.end + locks * 0.03)
-        cover = coverage(near.inside, scale).mul_(self.present)
-        skin = (label != LABEL["background"]).float()
-        shadow = (1.0 + hair * 7.0).clamp_(0.0, 1.0).mul_(cover).mul_(skin)
-        rgb.mul_((1.0 - shadow.mul_(shadow).mul_(0.3)).unsqueeze(1))
-        # light on the shell's own normal; a band of gloss across the strands
-        up = (near.y > 0).float().mul_(near.y) * (1.0 / (ry * ry))
-        nx, nz = xn * (1.0 / rx), zn * (1.0 / rz)
-        norm = 1.0 / (nx * nx + nz * nz + up * up).add_(1e-4).sqrt_()
-        diffuse = (nx * g["sun_x"] + up * g["sun_y"] + nz * g["sun_z"]).mul_(norm).add_(0.35).mul_(1 / 1.35).clamp_(min=0.0)
-        ring = (up * norm - 0.55 - 0.2 * g["sun_y"]).mul_(3.2).square_().neg_().add_(1.0).clamp_(min=0.0)
-        ring.mul_(diffuse).mul_(locks * 0.5 + 0.7)
-        shade = diffuse.unsqueeze(1) * g["key"] + g["ambient"]
-        tone = locks.mul_(0.22).add_(0.95)
-        colour = g["hair"] * (shade * tone.unsqueeze(1))
-        colour.add_((g["hair"] * 0.8 + 0.035) * ring.mul_(0.55).unsqueeze(1))
+        line = self.front - self.sweep * (near.x - p["hair_part"]).abs() + locks * 0.03
+        temple = bump((near.y - 0.30).mul_(3.2).square_()).mul_(0.07 * (1.0 - self.long))
+        ragged = wave(near.y * 0.9 + p["hair_strand"] * 5.0).mul_(0.015)
+        narrow = (near.y - 0.10).clamp_(min=0.0).mul_(self.narrow)
+        face = smooth_max(near.y - line, (turn - self.opening - temple).add_(narrow).mul_(0.75).add_(ragged), 0.16)
+        tip = (turn - 0.86).abs_().mul_(0.8 * (1.0 - self.long))  # a sideburn ends in a point before the ear
+        below = smooth_max(near.y - self.side - tip, (turn - self.ear) * 0.75, 0.06)
+        layered = (turn - 1.0) * (0.10 * self.long)  # shorter in front
+        hair = torch.minimum(torch.minimum(face, below), near.y - self.end + layered + locks * 0.05)
+        cover = coverage(near.inside + locks * 0.008, scale).mul_(self.present)
+        skin = label.clamp(max=1).float()
+        shadow = (1.0 + hair * 6.0).clamp_(0.0, 1.0).mul_(cover).mul_(skin)
+        rgb.mul_((1.0 - shadow.mul_(shadow).mul_(0.42)).unsqueeze(1))
+        colour = self._colour(near, xn, zn, hair, locks, fibres)
         # short hair thins out into the skin, but ends sharply against the background
+        if fibres is not None:
+            hair.add_(fibres.mul_((near.y * 4.0).clamp_(0.0, 0.014)))  # above: along the cheeks the edge runs with the hairs
         fade = 1.0 - (1.0 - self.long) * (0.75 - 2.5 / size) * skin
         alpha = coverage(hair, scale * fade).mul_(cover)
         over(rgb, colour, alpha)
-        label.masked_fill_(alpha > 0.5, LABEL["hair"])
+        stamp(label, alpha > 0.5, LABEL["hair"])
+
+    def _locks(self, near: Surface, xn: Tensor, zn: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
+        """Locks, about -1 .. 1, and single hairs where a picture of this size can show them."""
+        p = self.p
+        # locks fall from the parting: `strand` counts around it, `far` tells how far from it
+        lock_x, lock_z = xn - p["hair_part"] * (0.7 * self.long), zn - 0.25
+        far = (lock_x.abs() + lock_z.abs_()).add_(0.02)
+        strand = lock_x / far + wave(near.y * 0.9 + p["hair_strand"]).mul_(0.06 * p["hair_wave"])
+        locks = wave(strand * 4.5 + near.y * 0.5 + p["hair_part"] * 2.0).mul_(0.6)
+        fine = min(max((size - 80) / 80.0, 0.0), 1.0)
+        if fine == 0:
+            return locks, None
+        frizz = wave(near.x * 7.0 + near.z * 3.0 + wave(near.y * 5.0) * 0.2).mul_(wave(near.y * 8.0 + near.x * 2.0))
+        locks.add_(frizz.mul_(p["hair_wave"] * (1.0 - self.long) * 0.9 * fine))
+        level = textures.level(size)
+        bend = wave(near.y * 2.3 + strand * 2.0).mul_(9.0 * p["hair_wave"])
+        place = textures.locate(strand * 210.0 + p["hair_strand"] * 97.0 + bend, (near.y - far) * 55.0, level)
+        root = far.mul_(3.0).clamp_(max=1.0).mul_(fine)  # where they meet they are finer than a pixel
+        locks.mul_(0.5).add_(textures.look("locks", place, level).mul_(0.42).mul_(root))
+        return locks, textures.look("strands", place, level).mul_(root)
+
+    def _colour(self, near: Surface, xn: Tensor, zn: Tensor, hair: Tensor, locks: Tensor, fibres: Tensor | None) -> Tensor:
+        """Light on the shell's own normal, a band of gloss across the strands, darkness in the depths between them."""
+        g = self.g
+        rx, ry, rz = self.radii
+        up = near.y.clamp(min=0.0) * (1.0 / (ry * ry))
+        nx, nz = xn * (1.0 / rx), zn * (1.0 / rz)
+        norm = 1.0 / (nx * nx + nz * nz + up * up).add_(1e-4).sqrt_()
+        diffuse = (nx * g["sun_x"] + up * g["sun_y"] + nz * g["sun_z"]).mul_(norm).add_(0.35).mul_(1 / 1.35).clamp_(min=0.0)
+        ring = (up * norm).add_(locks * 0.06).sub_(0.55 + 0.2 * g["sun_y"])
+        if fibres is not None:
+            ring.add_(fibres * 0.05)
+        ring.mul_(3.2).square_().neg_().add_(1.0).clamp_(min=0.0).mul_(diffuse)
+        tone = locks.mul(0.20).add_(0.92)
+        if fibres is not None:
+            tone.add_(fibres * 0.17)
+            ring.mul_(fibres.mul(0.5).add_(0.8).clamp_(min=0.0))
+        tone.clamp_(min=0.3).mul_((hair * 5.0).clamp_(0.0, 1.0).mul_(0.2).add_(0.8))  # darker at the edges
+        shade = diffuse.unsqueeze(1) * g["key"] + g["ambient"]
+        colour = g["hair"] * shade.mul_(tone.unsqueeze(1))
+        return colour.add_((g["hair"] * 0.8 + 0.035) * ring.mul_(0.55).unsqueeze(1))

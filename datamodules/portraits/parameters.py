@@ -54,7 +54,7 @@ RANGES: dict[str, Range] = {
     "zoom": Range(0.75, 0.84),
     # identity, in half-heights of the head
     "head_width": Range(0.66, 0.77, central=True),
-    "jaw": Range(-0.30, 0.36),
+    "jaw": Range(-0.36, 0.18),
     "eye_distance": Range(0.265, 0.315, central=True),
     "eye_width": Range(0.118, 0.150, central=True),
     "eye_height": Range(0.060, 0.086),
@@ -75,12 +75,17 @@ RANGES: dict[str, Range] = {
     "skin_tone": Range(0.0, 1.0),  # light to dark
     "skin_warmth": Range(-1.0, 1.0),
     "makeup": Range(0.0, 1.0),
+    "freckled": Range(0.0, 1.0, absent=0.6),
+    "skin_grain": Range(0.0, 1.0),  # which pores
     # expression
     "smile": Range(-1.0, 1.0),
     "mouth_open": Range(0.0, 1.0, absent=0.45),
     "eye_open": Range(0.62, 1.12, central=True, allowed=(0.0, 1.3)),
     "brow_raise": Range(-1.0, 1.0, central=True),
     "frown": Range(0.0, 1.0, absent=0.7),
+    "brow_skew": Range(-1.0, 1.0, central=True),  # positive: the brow at the right of the picture is the higher one
+    "squint": Range(0.0, 1.0, absent=0.6),
+    "smirk": Range(-1.0, 1.0, central=True),  # positive: the mouth's corner at the right of the picture is the higher one
     "gaze_x": Range(-1.0, 1.0, central=True),
     "gaze_y": Range(-1.0, 1.0, central=True),
     # age in years
@@ -94,6 +99,7 @@ RANGES: dict[str, Range] = {
     "hair_part": Range(-0.45, 0.45),
     "fringe": Range(0.0, 1.0, absent=0.5),
     "hair_strand": Range(0.0, 1.0),
+    "hair_taper": Range(0.0, 1.0),  # long hair: 0 hangs like a curtain, 1 gathers at the neck; short hair: 0 flat, 1 brushed up
     "beard": Range(0.0, 1.0),
     "moustache": Range(0.0, 1.0),
     # glasses
@@ -114,8 +120,12 @@ RANGES: dict[str, Range] = {
     "cloth_saturation": Range(0.05, 0.8),
     "cloth_value": Range(0.15, 0.9),
     "cloth_stripes": Range(0.0, 1.0, absent=0.55),
+    "cloth_pattern": Range(0.0, 1.0),  # stripes across, along, checks, dots
+    "collar": Range(0.0, 1.0),  # none, shirt, jacket
     "neckline": Range(0.0, 1.0),
     # background, fixed to the picture
+    "back_kind": Range(0.0, 1.0),  # studio, stripes, bricks, boards, books, window
+    "back_focus": Range(0.0, 1.0),  # blurred to sharp
     "back_hue": Range(0.0, 1.0),
     "back_saturation": Range(0.0, 1.0),
     "back_value": Range(0.25, 0.92),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -105,6 +107,85 @@ def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch, people: Para
     banded = render(first, 96)
     assert torch.equal(whole["image"], banded["image"])
     assert torch.equal(whole["mask"], banded["mask"])
+
+
+@pytest.mark.parametrize("size", [48, 128])
+def test_same_bytes_at_the_ends_of_all_ranges(size: int) -> None:
+    """Each feature is drawn in the window that holds it in all images of a batch: nothing of it may lie outside of its own."""
+    ends = torch.Generator().manual_seed(1)
+    people = sample_parameters(1, range(12))
+    for name, bounds in portraits.parameters.RANGES.items():
+        low, high = bounds.allowed or (bounds.low, bounds.high)
+        people[name] = low + (high - low) * torch.randint(2, (12,), generator=ends).float()
+    whole = render(people, size)
+    for i in range(12):
+        alone = render({name: value[i : i + 1] for name, value in people.items()}, size)
+        assert torch.equal(alone["image"][0], whole["image"][i])
+        assert torch.equal(alone["mask"][0], whole["mask"][i])
+
+
+def test_texture_moves_with_the_head_and_not_with_the_frame(people: Parameters) -> None:
+    """Skin, hair and cloth shifted by whole pixels are the same pixels, hairs and pores included; the wall stays where it is."""
+    before, after = (render(counterfactual(people, shift_x=shift), 256) for shift in (-4 / 128, 4 / 128))
+    for i in range(24):
+        person = before["mask"][i, :, :-8] > 0
+        same = after["mask"][i, :, 8:] == before["mask"][i, :, :-8]
+        assert same[person].float().mean() > 0.99
+        moved = change(after["image"][i : i + 1, :, :, 8:], before["image"][i : i + 1, :, :, :-8])[0]
+        assert (moved[person] <= 3).float().mean() > 0.95
+
+
+def test_texture_appears_with_resolution(people: Parameters) -> None:
+    """Detail finer than 4 pixels, inside large parts: little of the cloth's or skin's in small pictures, more in large ones."""
+    people = counterfactual(people, cloth_stripes=0.0, beard=0.0, moustache=0.0, freckled=0.0, age=25.0)
+    detail = {}
+    for size in (64, 256):
+        out = render(people, size)
+        grey = out["image"].float().mean(1, keepdim=True)
+        rough = (grey - F.avg_pool2d(grey, 3, 1, 1, count_include_pad=False))[:, 0].abs()
+        for part in ("skin", "cloth", "hair"):
+            detail[part, size] = rough[~grown(out["mask"] != LABEL[part], 3)].mean()
+    assert detail["skin", 256] > 0.5
+    assert detail["cloth", 256] > 0.5
+    assert detail["hair", 256] > 2.0
+    assert detail["skin", 64] < 2.0
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_every_kind_of_background_is_another_and_has_edges(people: Parameters, size: int) -> None:
+    kinds = torch.arange(6)
+    one = {name: value[:1].repeat(6) for name, value in people.items()}
+    out = render(counterfactual(one, back_kind=(kinds + 0.5) / 6, back_focus=1.0, back_line_contrast=1.0), size)
+    wall = ~grown(out["mask"] != 0, 2)
+    images = out["image"].float()
+    for a in range(6):
+        for b in range(a):
+            assert (images[a] - images[b]).abs().amax(0)[wall[a] & wall[b]].mean() > 8
+        steps = (images[a, :, :, 1:] - images[a, :, :, :-1]).abs().amax(0)[wall[a][:, 1:] & wall[a][:, :-1]]
+        assert (steps > 10).float().mean() > 0.01
+
+
+def test_a_beard_needs_no_moustache(people: Parameters) -> None:
+    shaved = counterfactual(people, **FRONTAL, beard=0.0, moustache=0.0, hair_tone=0.0, greying=0.0, skin_tone=0.1, age=30.0)
+    before, after = render(shaved, 96), render(counterfactual(shaved, beard=1.0), 96)
+    assert torch.equal(before["mask"], after["mask"])  # a beard is skin
+    darker = (before["image"].int() - after["image"].int()).amin(1) > 20
+    rows = torch.arange(96)[None, :, None]
+    chin = darker & (rows > before["landmarks"][:, 3:, 1].mean(1)[:, None, None])
+    assert (chin.flatten(1).sum(1) > 100).all()
+    assert not (darker & (rows < before["landmarks"][:, 0, 1, None, None])).any()
+
+
+def test_smaller_textures_are_averages_of_larger_ones() -> None:
+    for name, levels in portraits.textures.tables(torch.device("cpu")).items():
+        for fine, coarse in pairwise(levels):
+            side = round(len(fine) ** 0.5)
+            average = F.avg_pool2d(fine.view(1, 1, side, side), 2).flatten()
+            assert torch.allclose(average, coarse, atol=1 / 256), name
+    u, v = torch.tensor([[0.5, 511.5, 512.5, -0.5]]), torch.tensor([[3.5]])
+    seen = portraits.textures.look("grain", portraits.textures.locate(u, v, 0), 0)
+    table = portraits.textures.tables(torch.device("cpu"))["grain"][0].view(512, 512)
+    assert seen.tolist() == [table[3, [0, 511, 0, 511]].tolist()]  # without a seam
 
 
 @pytest.mark.parametrize(

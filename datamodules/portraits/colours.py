@@ -1,11 +1,11 @@
-"""Behind and below the head: background, neck and clothes; and the colours of everything."""
+"""The colours of everything, and the light."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from datamodules.portraits.geometry import Pose, Scalars, affine, band, bump, cosine, coverage, degrees, direction, over, sine, step, wave
+from datamodules.portraits.geometry import Pose, Scalars, cosine, degrees, direction, sine, step
 
 SKIN = ((0.99, 0.86, 0.78), (0.95, 0.77, 0.65), (0.86, 0.66, 0.51), (0.70, 0.49, 0.35), (0.52, 0.34, 0.24), (0.36, 0.23, 0.17))
 HAIR = (
@@ -59,6 +59,7 @@ def prepare(p: Scalars, pose: Pose) -> Scalars:
     g["grey"] = step(p["age"] - 32.0 * (1.0 - p["greying"]), 36.0, 60.0)
     silver = p["age"].new_tensor([0.60, 0.60, 0.62]).view(3, 1, 1)
     g["hair"] = mix(palette(HAIR, p["hair_tone"]), silver.expand_as(skin), g["grey"] * 0.92)
+    g["shade"] = p["age"].new_tensor([0.46, 0.37, 0.34]).view(1, 3, 1, 1).expand_as(skin)  # what a fold or spot leaves of the skin's light
     g["haired"] = (p["hair_length"] > 0.1).float()
     g["long"] = step(p["hair_length"], 0.31, 0.40)
     g["brow"] = g["hair"] * 0.42 + g["skin"] * 0.11
@@ -88,79 +89,3 @@ def prepare(p: Scalars, pose: Pose) -> Scalars:
     angle = degrees(p["back_line_angle"])
     g["line_sin"], g["line_cos"] = sine(angle), cosine(angle)
     return g
-
-
-def background(p: Scalars, g: Scalars, x: Tensor, y: Tensor, half: float) -> Tensor:
-    """Linear-light (B, 3, h, w); `half` is half the picture's size, the pixels per unit. Knows nothing of the head."""
-    zero = torch.zeros_like(g["back_sin"])
-    along = affine((g["back_cos"], g["back_sin"], zero), x, y)
-    rgb = g["back_1"] + (g["back_2"] - g["back_1"]) * (along * 0.35 + 0.5).clamp_(0.0, 1.0).unsqueeze(1)
-    # stripes, from faint to clear
-    period = p["back_period"]
-    phase = along * (1.0 / period)
-    phase = (phase - torch.floor(phase) - 0.5).abs_().sub_(0.25).mul_(period)
-    over(rgb, g["back_3"], coverage(phase, half).mul_(p["back_stripes"] * 0.8))
-    # a soft glow, so that no background is flat
-    dx, dy = x - p["back_glow_x"], y - p["back_glow_y"]
-    over(rgb, (g["back_3"] * 1.25).clamp(max=1.0), bump((dx * dx + dy * dy) * 0.7).mul_(0.45))
-    # tiles, in a part of the pictures
-    gx, gy = (x + p["back_line_1"]) * 2.2, (y + p["back_line_2"]) * 2.2
-    gx, gy = (((c - torch.floor(c)) - 0.5).abs() * (1 / 2.2) for c in (gx, gy))
-    joint = 0.5 / 2.2 - torch.maximum(gx, gy)
-    over(rgb, g["back_line"], band(joint, 0.012, half).mul_(p["back_grid"] * 0.5))
-    # straight lines across everything
-    rows = ((g["line_cos"], g["line_sin"], 0.030), (-g["line_sin"], g["line_cos"], 0.018), (g["back_sin"], -g["back_cos"], 0.045))
-    lines = [band(affine((a, b, -p[f"back_line_{i + 1}"]), x, y), width, half) for i, (a, b, width) in enumerate(rows)]
-    alpha = torch.maximum(torch.maximum(lines[0], lines[1]), lines[2])
-    over(rgb, g["back_line"], alpha.mul_(p["back_line_contrast"] * 0.85))
-    return rgb
-
-
-class Body:
-    """Neck and clothes: a flat drawing that follows the head's place but does not turn."""
-
-    def __init__(self, p: Scalars, pose: Pose) -> None:
-        x, y = pose.at(0.0, -0.62, -0.12)
-        k = 1.0 / p["zoom"]
-        self.u, self.v = (k, torch.zeros_like(k), -x * k), (torch.zeros_like(k), k, -y * k)  # head units, from the neck's upper end
-        self.top = y + 0.2 * p["zoom"]
-        self.width = p["head_width"] * 0.52
-
-    def box(self) -> tuple[Tensor, ...]:
-        """Left, right, bottom, top in the picture."""
-        edge = torch.full_like(self.top, 1.1)
-        return -edge, edge, -edge, self.top
-
-
-def draw_body(
-    p: Scalars, g: Scalars, body: Body, rgb: Tensor, label: Tensor, x: Tensor, y: Tensor, half: float, labels: tuple[int, int]
-) -> None:
-    """Paint neck and clothes over rgb (B, 3, h, w) and label (B, h, w), in place; labels are those of neck and cloth."""
-    scale = p["zoom"] * half
-    u, v = affine(body.u, x, y), affine(body.v, x, y)
-    side = u.abs()
-    # neck: widens into the shoulders
-    low = (-0.25 - v).clamp_(min=0.0)
-    inside = body.width + 0.9 * low * low - side
-    round_ = 1.0 - (u * (1.0 / body.width)).square_().clamp_(max=1.0) * 0.55
-    light = (0.8 + 0.25 * u * g["light_x"]).mul_(round_).mul_(0.55 + 0.35 * step(-v, 0.22, 0.75))
-    alpha = coverage(torch.minimum(inside, 0.2 - v), scale)
-    over(rgb, g["skin"] * light.unsqueeze(1) * (g["key"] * 0.75 + g["ambient"]), alpha)
-    label.masked_fill_(alpha > 0.5, labels[0])
-    # shoulders and neckline: round (0) to pointed (1)
-    reach = side * 0.85
-    shoulder = -0.43 - 0.13 * reach - 0.20 * reach * reach
-    opening = 0.14 + 0.10 * p["neckline"]
-    across = (side * (1.0 / (body.width + 0.06))).clamp_(max=1.0)
-    arc = (1.0 - across * across) * (1.0 - p["neckline"]) + (1.0 - across) * (0.4 + p["neckline"])
-    top = shoulder - opening * arc
-    alpha = coverage(top - v, scale * 0.9)
-    stripe = v * 5.0 + side * 0.8
-    stripe = (stripe - torch.floor(stripe) - 0.5).abs_().sub_(0.25).mul_(0.2)
-    colour = mix(
-        g["cloth"], g["cloth_2"], coverage(stripe, scale).mul_((p["cloth_stripes"] > 0).float() * (0.3 + 0.7 * p["cloth_stripes"]))
-    )
-    fold = wave(u * 1.9 + v * 0.8 + p["cloth_hue"] * 7.0).mul_(0.10).add_(0.86)
-    fold = fold.add_(u * (g["light_x"] * 0.22)).mul_(1.0 - 0.25 * band(top - v - 0.03, 0.022, scale))
-    over(rgb, colour * fold.unsqueeze(1) * (g["key"] * 0.8 + g["ambient"]), alpha)
-    label.masked_fill_(alpha > 0.5, labels[1])
