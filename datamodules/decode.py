@@ -128,8 +128,8 @@ class ImageFiles:
 def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
     """One image file, or its bytes, as uint8 (H, W, 3) RGB.
 
-    Plain 8-bit RGB PNGs go to kornia-rs (three times faster than OpenCV or Pillow), RGB and grey JPEGs to OpenCV, the rest to
-    Pillow; where two of them can read a file, they give the same pixels.
+    Plain 8-bit RGB PNGs go to kornia-rs (three times faster than OpenCV or Pillow), RGB and grey JPEGs and upright WebPs to OpenCV
+    (up to a third faster than Pillow), the rest to Pillow; where two of them can read a file, they give the same pixels.
 
     Args:
         source: path of the file, or its content
@@ -152,7 +152,8 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
     try:
         if image is None:
             return kornia_rs.io.decode_image_png_u8(data, shape, "rgb")
-        if image.format == "JPEG" and image.mode in ("RGB", "L"):
+        upright = image.format == "WEBP" and image.getexif().get(_ORIENTATION, 1) == 1  # OpenCV turns JPEGs, but WebPs only since 4.13
+        if (image.format == "JPEG" or upright) and image.mode in ("RGB", "L"):
             return _opencv(data, cv2.IMREAD_COLOR_RGB)
         if _has_16_bits(image):
             return _from_16_bits(data, image)

@@ -150,7 +150,11 @@ class FaceData(LightningDataModule):
             )
         if split == "last":
             return list(range(max(0, n - wanted), n))
-        return sorted(sorted(range(n), key=lambda i: hashlib.sha256(f"{self.options.seed}:{files.names[i]}".encode()).digest())[:wanted])
+
+        def drawn(i: int) -> bytes:  # without the suffix, so that a data set prepared in another format has the same split
+            return hashlib.sha256(f"{self.options.seed}:{os.path.splitext(files.names[i])[0]}".encode()).digest()
+
+        return sorted(sorted(range(n), key=drawn)[:wanted])
 
     def _glance(self, files: ImageFiles, indices: Sequence[int]) -> None:
         """Refuse a set of too small images before long work starts, from the headers of up to 64 of them."""

@@ -1,4 +1,4 @@
-"""The commands people run: python -m experiments.fit, evaluate, restore, import_checkpoint, export, weights, ..."""
+"""The commands people run: python -m experiments.fit, evaluate, restore, reproduce, import_checkpoint, export, prepare, degrade, portraits, weights."""
 
 import _runtime
 

@@ -56,13 +56,13 @@ class Squares(Dataset):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, i: int) -> tuple[str, np.ndarray | str]:
+    def __getitem__(self, i: int) -> tuple[str, torch.Tensor | str]:
         name, source, index = self.sources[i]
         try:
             image = source.image(index) if isinstance(source, ImageFiles) else decode(source)
         except UnreadableImage as error:
             return name, str(error)
-        return name, square(image, self.size)
+        return name, torch.from_numpy(square(image, self.size))  # tensors cross in shared memory: no pipe is full when a reader is killed
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def restore(checkpoint: str, source: Path, output: Path, overwrite: bool, batch_
                 skipped.append(message)
                 bar.write(f"skipped {message}", file=sys.stderr)
             if good:
-                images = torch.from_numpy(np.stack([image for _, image in good])).to(method.device).permute(0, 3, 1, 2)
+                images = torch.stack([image for _, image in good]).to(method.device).permute(0, 3, 1, 2)
                 restored = to_uint8(method.restore(images / 127.5 - 1)).permute(0, 2, 3, 1).cpu().numpy()
                 for (name, _), image in zip(good, restored, strict=True):
                     save(output / name, image)
