@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.ops import ConvLayer, EqualLinear
@@ -27,7 +28,7 @@ class Encoder(nn.Module):
         self.final = EqualLinear(16 * ch[-1], style_dim, activate=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        features = []
+        x, features = x.contiguous(memory_format=torch.channels_last), []
         for stage in self.stages:
             x = stage(x)
             features.append(x)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Resample = Literal["up", "down"] | None
+OWN_WEIGHTS = 2**20  # elements of an image's features from which a CPU scales weights instead
 
 
 def flrelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -35,40 +36,99 @@ def fir(taps: tuple[float, ...] = (1, 3, 3, 1)) -> Tensor:
     return kernel / kernel.sum()
 
 
-class _Filter(torch.autograd.Function):
-    """Depthwise correlation of x (B, C, H, W) with one constant kernel (kh, kw), with stride and symmetric zero padding."""
+class _Convolution(torch.autograd.Function):
+    """Correlation of x (B, I, H, W) with weight (O, I / groups, k, l), with stride and symmetric zero padding.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(kernel)
-        ctx.shape, ctx.stride, ctx.padding = x.shape, stride, padding
-        c = x.shape[1]
-        return F.conv2d(x, kernel.to(x.dtype).expand(c, 1, -1, -1), stride=stride, padding=padding, groups=c)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Adjoint.apply(grad, *ctx.saved_tensors, ctx.stride, ctx.padding, ctx.shape[2:]), None, None, None
-
-
-class _Adjoint(torch.autograd.Function):
-    """The transpose of `_Filter` with the same arguments; `size` is the (H, W) of its result.
-
-    The two are each other's derivatives. Torch's own second derivative of a depthwise convolution would also compute that of the kernel,
-    with one call per channel: a fifth of R1's time on a CPU.
+    This and the two below are each other's derivatives, of every order. Torch's own second derivative of a convolution takes the place
+    of these with convolutions whose kernels are as large as the images, and for a depthwise filter with one call per channel, the
+    constant filter's own gradient included: on a CPU most of the time of R1 and of the path length.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(kernel)
-        ctx.stride, ctx.padding = stride, padding
-        c = x.shape[1]
-        extra = [n - (m - 1) * stride + 2 * padding - k for n, m, k in zip(size, x.shape[2:], kernel.shape, strict=True)]
-        kernel = kernel.to(x.dtype).expand(c, 1, -1, -1)
-        return F.conv_transpose2d(x, kernel, stride=stride, padding=padding, output_padding=extra, groups=c)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        ctx.size, ctx.how = x.shape[2:], (stride, padding, groups)
+        return F.conv2d(x, weight, None, stride, padding, 1, groups)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _Filter.apply(grad, *ctx.saved_tensors, ctx.stride, ctx.padding), None, None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        x, weight = ctx.saved_tensors
+        to_x = _Transposed.apply(grad, weight, *ctx.how, ctx.size) if ctx.needs_input_grad[0] else None
+        to_weight = _WeightGradient.apply(x, grad, weight.detach(), *ctx.how) if ctx.needs_input_grad[1] else None
+        return to_x, to_weight, None, None, None
+
+
+class _Transposed(torch.autograd.Function):
+    """The transpose of `_Convolution` with the same weight: x (B, O, h, w) -> (B, I, *size)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, size: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        ctx.how = stride, padding, groups
+        extra = [n - (m - 1) * stride + 2 * padding - k for n, m, k in zip(size, x.shape[2:], weight.shape[2:], strict=True)]
+        return F.conv_transpose2d(x, weight, None, stride, padding, extra, groups)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        x, weight = ctx.saved_tensors
+        to_x = _Convolution.apply(grad, weight, *ctx.how) if ctx.needs_input_grad[0] else None
+        to_weight = _WeightGradient.apply(grad, x, weight.detach(), *ctx.how) if ctx.needs_input_grad[1] else None
+        return to_x, to_weight, None, None, None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    """The gradient of <y, _Convolution(x, weight)> to the weight, of which only the shape matters.
+
+    Wide layers on a CPU take one matrix product per tap of the kernel: with stride 2 or small images oneDNN reaches half of their speed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, weight: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        ctx.save_for_backward(x, y)
+        ctx.how = stride, padding, groups
+        if x.device.type == "cpu" and groups == 1 and len(weight) >= (256 if stride == 2 else 512):
+            return _weight_gradient_by_taps(x, y, weight.shape, stride, padding)
+        mask = (False, True, False)
+        pairs = [stride, stride], [padding, padding], [1, 1]
+        return torch.ops.aten.convolution_backward(y, x, weight, None, *pairs, False, [0, 0], groups, mask)[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        x, y = ctx.saved_tensors
+        to_x = _Transposed.apply(y, grad, *ctx.how, x.shape[2:]) if ctx.needs_input_grad[0] else None
+        to_y = _Convolution.apply(x, grad, *ctx.how) if ctx.needs_input_grad[1] else None
+        return to_x, to_y, None, None, None, None
+
+
+def _weight_gradient_by_taps(x: Tensor, y: Tensor, shape: torch.Size, stride: int, padding: int) -> Tensor:
+    o, i, rows, columns = shape
+    h, w = (n * stride for n in y.shape[2:])
+    x = F.pad(x, (padding,) * 4).permute(0, 2, 3, 1)
+    y = y.permute(0, 2, 3, 1).reshape(-1, o).T
+    gradient = x.new_empty(rows, columns, o, i)
+    for a in range(rows):
+        for b in range(columns):
+            torch.mm(y, x[:, a : a + h : stride, b : b + w : stride].reshape(-1, i), out=gradient[a, b])
+    return gradient.permute(2, 3, 0, 1)
+
+
+def _same_type(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in autocast's type where it is on: it does not see into the functions above."""
+    device = x.device.type
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # the meta device knows none
+    dtype = torch.get_autocast_dtype(device) if on else x.dtype
+    return x.to(dtype), weight.to(dtype)
+
+
+def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
+    """`F.conv2d` with fast derivatives of every order."""
+    return _Convolution.apply(*_same_type(x, weight), stride, padding, groups)
+
+
+def conv_transpose2d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """`F.conv_transpose2d` with fast derivatives of every order; weight (I, O, k, k)."""
+    size = [(n - 1) * stride + k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    return _Transposed.apply(*_same_type(x, weight), stride, 0, 1, size)
 
 
 def upfirdn(x: Tensor, kernel: Tensor, *, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
@@ -79,10 +139,10 @@ def upfirdn(x: Tensor, kernel: Tensor, *, up: int = 1, down: int = 1, pad: tuple
     """
     b, c, h, w = x.shape
     if up > 1:
-        x = F.pad(x.view(b, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).view(b, c, h * up, w * up)
+        x = F.pad(x.reshape(b, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(b, c, h * up, w * up)
     if pad[0] != pad[1] or pad[0] < 0:
         x, pad = F.pad(x, (*pad, *pad)), (0, 0)
-    return _Filter.apply(x, kernel.flip(0, 1), down, pad[0])
+    return conv2d(x, kernel.flip(0, 1).to(x.dtype).expand(c, 1, -1, -1), down, pad[0], groups=c)
 
 
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:
@@ -105,29 +165,42 @@ def convolve(x: Tensor, weight: Tensor, kernel: Tensor, resample: Resample = Non
     """
     k, taps = weight.shape[-1], len(kernel)
     if resample is None:
-        return F.conv2d(x, weight, padding=k // 2)
+        return conv2d(x, weight, padding=k // 2)
     if resample == "up":
         pad = taps - 1 - k
-        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         return upfirdn(x, kernel * 4, pad=((pad + 1) // 2 + 1, pad // 2 + 1))
     if k == 1:  # filter only the samples that are kept
-        return F.conv2d(downsample(x, kernel), weight)
+        return conv2d(downsample(x, kernel), weight)
     pad = taps - 3 + k
-    return F.conv2d(upfirdn(x, kernel, pad=((pad + 1) // 2, pad // 2)), weight, stride=2)
+    return conv2d(upfirdn(x, kernel, pad=((pad + 1) // 2, pad // 2)), weight, stride=2)
 
 
 def modulated_convolve(
-    x: Tensor, weight: Tensor, style: Tensor, kernel: Tensor, *, demodulate: bool = True, resample: Resample = None
+    x: Tensor,
+    weight: Tensor,
+    style: Tensor,
+    kernel: Tensor,
+    *,
+    demodulate: bool = True,
+    gain: float = 1.0,
+    resample: Resample = None,
 ) -> Tensor:
     """Convolution whose weight (O, I, k, k) is scaled by `style` (B, I) per image, and with `demodulate` normalised per output channel.
 
-    Scaling the activations before and after one shared convolution equals scaling the weights (arXiv:1912.04958, equations 1 and 3).
+    Scaling the activations before and after one shared convolution equals scaling the weights (arXiv:1912.04958, equations 1 and 3); `gain`
+    is a factor on the result. On a CPU, images larger than the weight get weights of their own: memory takes longer than arithmetic there.
     """
-    y = convolve(x * style[:, :, None, None], weight, kernel, resample)
+    norm = torch.full_like(style[:, :1], gain)
     if demodulate:
-        norm = torch.rsqrt(style.square() @ weight.square().sum(dim=(2, 3)).T + 1e-8)
-        y = y * norm[:, :, None, None]
-    return y
+        norm = gain * torch.rsqrt(style.square() @ weight.square().sum(dim=(2, 3)).T + 1e-8)
+    if x.device.type == "cpu" and x[0].numel() > max(weight.numel(), OWN_WEIGHTS):
+        weights = weight * style[:, None, :, None, None] * norm[:, :, None, None, None]
+        images = [convolve(image, own, kernel, resample) for image, own in zip(x.split(1), weights, strict=True)]
+        return images[0] if len(x) == 1 else torch.cat(images)
+    y = convolve(x * style[:, :, None, None], weight, kernel, resample)
+    norm = norm[:, :, None, None]
+    return y * norm if y.requires_grad else y.mul_(norm)
 
 
 def minibatch_stddev(x: Tensor, group: int | None) -> Tensor:
@@ -158,12 +231,13 @@ class EqualLinear(nn.Module):
         self.lr_mul, self.activate = lr_mul, activate
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.linear(x, self.weight * (self.lr_mul / math.sqrt(self.weight.shape[1])), self.bias * self.lr_mul)
-        return flrelu(x) if self.activate else x
+        gain = self.lr_mul * math.sqrt(2) if self.activate else self.lr_mul
+        x = torch.addmm(self.bias, x, self.weight.T, beta=gain, alpha=gain / math.sqrt(self.weight.shape[1]))
+        return F.leaky_relu_(x, 0.2) if self.activate else x
 
 
 class ConvLayer(nn.Module):
-    """Equalised convolution, optionally after FIR filtering down by 2, with bias and scaled leaky ReLU where `activate`.
+    """Equalised convolution, optionally after FIR filtering down by 2, with bias and scaled leaky ReLU where `activate`, times `gain`.
 
     (B, I, H, W) -> (B, O, H, W), or (B, O, H/2, W/2) with `down`.
     """
@@ -171,21 +245,30 @@ class ConvLayer(nn.Module):
     fir: Tensor
 
     def __init__(
-        self, inputs: int, outputs: int, kernel_size: int, *, down: bool = False, bias: bool = True, activate: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int,
+        *,
+        down: bool = False,
+        bias: bool = True,
+        activate: bool = True,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.register_buffer("fir", fir(), persistent=False)
-        self.scale = 1 / math.sqrt(inputs * kernel_size**2)
+        self.gain = gain * math.sqrt(2) if activate else gain  # the slopes do not change with a positive factor: it goes in first
+        self.scale = self.gain / math.sqrt(inputs * kernel_size**2)
         self.resample: Resample = "down" if down else None
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
         x = convolve(x, self.weight * self.scale, self.fir, self.resample)
-        if self.activate:
-            return flrelu(x, self.bias)
-        return x if self.bias is None else x + self.bias.view(1, -1, 1, 1)
+        if self.bias is not None:
+            x = x.add_((self.bias * self.gain).to(x.dtype).view(1, -1, 1, 1))
+        return F.leaky_relu_(x, 0.2) if self.activate else x
 
 
 class ResidualBlock(nn.Module):
@@ -194,8 +277,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv1 = ConvLayer(inputs, inputs, 3)
-        self.conv2 = ConvLayer(inputs, outputs, 3, down=True)
-        self.skip = ConvLayer(inputs, outputs, 1, down=True, bias=False, activate=False)
+        self.conv2 = ConvLayer(inputs, outputs, 3, down=True, gain=math.sqrt(0.5))
+        self.skip = ConvLayer(inputs, outputs, 1, down=True, bias=False, activate=False, gain=math.sqrt(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.conv2(self.conv1(x)) + self.skip(x)) / math.sqrt(2)
+        return self.conv2(self.conv1(x)) + self.skip(x)

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.collectives import mean_over_processes
@@ -23,7 +24,6 @@ from lightning_modules.networks.ops import (
     EqualLinear,
     ResidualBlock,
     fir,
-    flrelu,
     minibatch_stddev,
     modulated_convolve,
     pixel_norm,
@@ -100,13 +100,15 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
         """x (B, I, H, W), style (B, I) the per-channel scales, noise broadcastable to (B, 1 or O, H', W') or None for zero."""
-        x = modulated_convolve(x, self.weight * self.scale, style, self.fir, resample="up" if self.up else None)
+        gain = math.sqrt(2)  # of the activation, whose slopes do not change with a positive factor: it goes in first
+        x = modulated_convolve(x, self.weight, style * self.scale, self.fir, gain=gain, resample="up" if self.up else None)
+        if noise is not None:
+            noise = (noise * (self.noise_strength * gain)).to(x.dtype)
         if self.noise == "concat":
-            joined = torch.zeros_like(x) if noise is None else (self.noise_strength * noise).expand_as(x)
-            x = torch.cat([x, joined], dim=1)
+            x = torch.cat([x, torch.zeros_like(x) if noise is None else noise.expand_as(x)], dim=1)
         elif noise is not None:
-            x = x + self.noise_strength * noise
-        return flrelu(x, self.bias)
+            x = x.add_(noise)
+        return F.leaky_relu_(x.add_((self.bias * gain).to(x.dtype).view(1, -1, 1, 1)), 0.2)
 
 
 class ToRGB(nn.Module):
@@ -123,7 +125,11 @@ class ToRGB(nn.Module):
         self.scale = 1 / math.sqrt(inputs)
 
     def forward(self, x: Tensor, style: Tensor, image: Tensor | None) -> Tensor:
-        rgb = modulated_convolve(x, self.weight * self.scale, style, self.fir, demodulate=False) + self.bias.view(1, 3, 1, 1)
+        b, _, h, w = x.shape
+        weights = self.weight[:, :, 0, 0].T * (style * self.scale)[:, :, None]  # (B, C, 3): much smaller than scaled activations
+        if torch.is_grad_enabled():
+            weights = F.pad(weights, (0, 5))  # matrix products with 3 columns have slow derivatives
+        rgb = (x.flatten(2).transpose(1, 2) @ weights)[..., :3].transpose(1, 2).reshape(b, 3, h, w) + self.bias.view(1, 3, 1, 1)
         return rgb if image is None else rgb + upsample(image, self.fir)
 
 
@@ -217,7 +223,8 @@ class Synthesis(nn.Module):
         return x
 
     def _start(self, batch: int) -> Tensor:
-        return self.constant.expand(batch, -1, -1, -1)
+        """The constant, channels last: every layer hands its memory format on, and convolutions are fastest in this one."""
+        return self.constant.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def _check_entry(self, layer: int, feature: Tensor, modulate: Modulation | None) -> None:
         if not 0 <= layer < len(self.convs):
@@ -327,7 +334,7 @@ class Discriminator(nn.Module):
         """Logits (B, 1) and the outputs of all residual blocks, (B, C, size/2, size/2) down to (B, C, 4, 4) (GPEN's feature matching)."""
         if x.shape[1:] != (3, self.size, self.size):
             raise ValueError(f"expected images as (B, 3, {self.size}, {self.size}), got {tuple(x.shape)}")
-        x, outputs = self.from_rgb(x), []
+        x, outputs = self.from_rgb(x.contiguous(memory_format=torch.channels_last)), []
         for block in self.blocks:
             x = block(x)
             outputs.append(x)

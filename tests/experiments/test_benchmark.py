@@ -1,0 +1,106 @@
+"""What experiments.benchmark measures; how fast it was is for no test to say."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from _runtime import UserError
+from experiments import benchmark
+from lightning_modules.gan_prior import GANPrior
+
+TINY = {"style_dim": 8, "mapping_layers": 2, "channel_base": 128, "channel_max": 8}
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("build", [benchmark.stylegan2, benchmark.gpen])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_both_constructions_agree(build: benchmark.Build, batch: int) -> None:
+    """In float64: in float32 a rounding error that changes the sign of one unit shows in the gradients."""
+    case = build(16, CPU, **TINY)  # type: ignore[call-arg]
+    case.network.double()
+    inputs = tuple([t.double() for t in value] if isinstance(value, list) else value.double() for value in case.inputs(batch))
+    for work in (benchmark.forward, benchmark.forward_backward):
+        ours, theirs = work(case, case.ours, inputs), work(case, case.straightforward, inputs)
+        assert len(ours) == (1 if work is benchmark.forward else 1 + len(list(case.network.parameters())))
+        assert all(tensor.abs().max() > 0 for tensor in theirs)
+        assert benchmark.difference(ours, theirs) < 1e-9
+
+
+def test_difference_sees_one_wrong_value() -> None:
+    a = [torch.ones(3), torch.full((2, 2), 10.0)]
+    b = [torch.ones(3), torch.tensor([[10.0, 10.0], [9.0, 10.0]])]
+    assert benchmark.difference(a, a) == 0
+    assert benchmark.difference(a, b) == pytest.approx(0.1)
+
+
+def test_rows_of_a_network() -> None:
+    rows = benchmark.measure(partial(benchmark.stylegan2, 16, **TINY), CPU, 1, compiled=False)
+    assert [name for name, _ in rows] == [
+        "StyleGAN2-16, convolution peak",
+        *(
+            f"StyleGAN2-16, {work}, {kind}"
+            for work in ("forward 1", "forward 8", "forward + backward 4")
+            for kind in ("float32", "yardstick")
+        ),
+    ]
+    peak = rows[0][1]["GFLOP/s"]
+    for (_, ours), (_, yardstick) in zip(rows[1::2], rows[2::2], strict=True):
+        assert 0 <= ours["difference"] < 0.05  # in float32; exactly: test_both_constructions_agree
+        assert yardstick["x yardstick"] == 1
+        assert ours["x yardstick"] == pytest.approx(ours["images/s"] / yardstick["images/s"])
+        for row in (ours, yardstick):  # the same work is counted for both
+            assert row["% of peak"] == pytest.approx(100 * row["GFLOP/s"] / peak)
+        assert ours["GFLOP/s"] / ours["images/s"] == pytest.approx(yardstick["GFLOP/s"] / yardstick["images/s"])
+
+
+def test_counted_work_is_that_of_the_convolutions() -> None:
+    """2 I O 9 HW per 3x3 convolution of the smaller side's size, within what FIR filters, RGB layers and styles add."""
+    shapes = benchmark.stylegan2(64, torch.device("meta"), channel_base=16384, channel_max=256)
+    with benchmark.FlopCounterMode(display=False) as counter:
+        benchmark.forward(shapes, shapes.ours, shapes.inputs(2))
+    convs = [(conv.weight.numel(), conv.resolution // (2 if conv.up else 1)) for conv in shapes.synthesis.convs]
+    least = sum(2 * 2 * weight * r**2 for weight, r in convs)
+    assert least < counter.get_total_flops() < 1.05 * least
+
+
+def test_training_step_of_the_prior() -> None:
+    method = GANPrior(size=8, **TINY)
+    before = [parameter.detach().clone() for parameter in method.parameters()]
+    row = benchmark.training_step(method, 4, 1)
+    assert row["images/s"] > 0
+    trained = [*method.G.parameters(), *method.D.parameters()]
+    assert all(parameter.requires_grad for parameter in trained)
+    assert sum(not torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True)) > 0.8 * len(trained)
+
+
+def test_networks_say_what_was_not_measured() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU everything is measured")
+    rows, notes = benchmark.networks([partial(benchmark.gpen, 8, **TINY)], 1, compiled=False)
+    assert len(rows) == 7
+    assert notes[-1].startswith("no GPU: TF32, bfloat16, peak memory and the training step")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeats", "0"], "--repeats 0: expected at least 1"),
+        (["--sizes", "[64]"], "--sizes 64: networks is measured at 256, 512"),
+        (["loading", "--sizes", "[100]"], "--sizes 100: loading is measured at 1024, 512, 256"),
+        (["--repeat", "2"], "did you mean '--repeats'"),
+    ],
+)
+def test_wrong_options_are_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        benchmark.main(arguments)
+
+
+def test_loading_is_one_of_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["loading", "--sizes", "[256]", "--repeats", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "images/s" in printed
+    assert "PNG 256, ours" in printed
+    assert "PNG 256 to 256, training item" in printed
