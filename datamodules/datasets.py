@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from _runtime import UserError
 from datamodules import portraits
-from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, fit_square
+from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, decode, fit_square
 from datamodules.degradations import Degradation
 from datamodules.sampler import Item, order
 from datamodules.transforms import Flip
@@ -68,6 +73,72 @@ class Portraits:
     def _render(self, indices: Sequence[int]) -> Batch:
         drawn = portraits.render(portraits.sample_parameters(self.stream, indices), self.size)
         return {"target": drawn["image"], **{key: drawn[key] for key in ("mask", "landmarks", "attributes")}}
+
+
+class FrozenSet:
+    """A degraded test set that `experiments.degrade` wrote: pairs of files in input/ and target/, made as protocol.json says.
+
+    Indices count the pairs in the order of protocol.json, names are those of the original images.
+
+    Attributes:
+        images: names.
+        source: where they came from.
+        protocol: what else protocol.json says.
+
+    Raises:
+        UserError: protocol.json is damaged, or of images of another size.
+    """
+
+    note = "protocol.json"
+    sides = ("input", "target")
+
+    def __init__(self, root: Path, size: int) -> None:
+        self.root, self.size = root, size
+        try:
+            self.protocol: dict[str, Any] = json.loads((root / self.note).read_text())
+            self.images: list[str] = self.protocol.pop("images")
+            self.source, self.pixels, made_at = Path(self.protocol["val_source"]), self.protocol["pixels"], self.protocol["size"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{root / self.note} is damaged: have experiments.degrade write the test set again") from error
+        if made_at != size:
+            raise UserError(f"--data.size {size}: the test set {root} was made at {made_at} px")
+
+    @classmethod
+    def at(cls, root: str) -> bool:
+        """Whether a place is such a set, and no folder of images."""
+        folder = Path(root).expanduser()
+        return (folder / cls.note).is_file() and all((folder / side).is_dir() for side in cls.sides)
+
+    def name(self, index: int) -> str:
+        return self.images[index]
+
+    def load(self, index: int) -> dict[str, np.ndarray]:
+        """Input and target, uint8 (size, size, 3). Raises UserError."""
+        pair = {side: decode(self.root / side / PurePosixPath(self.images[index]).with_suffix(".png")) for side in self.sides}
+        for side, image in pair.items():
+            if image.shape != (self.size, self.size, 3):
+                height, width = image.shape[:2]
+                raise UserError(f"{self.root}/{side}: {self.images[index]} has {width}x{height} pixels, {self.note} says {self.size}")
+        return pair
+
+    def fetch(self, indices: Sequence[int]) -> Batch:
+        pairs = [self.load(index) for index in indices]
+        return {side: to_batch([pair[side] for pair in pairs]) for side in self.sides}
+
+    def check(self, hidden: bool) -> None:
+        """Compare all pixels with the hash in protocol.json; `hidden` shows no progress. Raises UserError."""
+        digest, block = hashlib.sha256(), 64  # pairs in memory
+        with (
+            ThreadPoolExecutor(8) as pool,
+            tqdm(total=len(self.images), desc="checking the test set", leave=False, delay=2, disable=hidden) as bar,
+        ):
+            for start in range(0, len(self.images), block):
+                for pair in pool.map(self.load, range(start, min(start + block, len(self.images)))):
+                    for side in self.sides:
+                        digest.update(pair[side].tobytes())
+                    bar.update()
+        if digest.hexdigest()[:12] != self.pixels:
+            raise UserError(f"{self.root}: its images are not those that {self.note} describes (hash of the pixels); write the set again")
 
 
 class Training(Dataset):
@@ -129,9 +200,9 @@ class Training(Dataset):
 
 
 class HeldOut(Dataset):
-    """Batches for lists of indices, degraded to 8 bits as a function of (seed, index) alone."""
+    """Batches for lists of indices, degraded to 8 bits as a function of (seed, index) alone; a frozen set's are as its files."""
 
-    def __init__(self, source: Photographs | Portraits, degradation: Degradation, seed: int) -> None:
+    def __init__(self, source: Photographs | Portraits | FrozenSet, degradation: Degradation, seed: int) -> None:
         self.source, self.degradation, self.seed = source, degradation, seed
 
     def __getitems__(self, indices: list[int]) -> Batch | UserError:
@@ -139,7 +210,7 @@ class HeldOut(Dataset):
             batch = self.source.fetch(indices)
         except UserError as error:
             return error
-        if self.degradation.steps:
+        if self.degradation.steps and not isinstance(self.source, FrozenSet):
             images = batch["target"].permute(0, 2, 3, 1).numpy()
             pairs = [self.degradation.degrade(np.ascontiguousarray(image), self.seed, i) for image, i in zip(images, indices, strict=True)]
             batch["input"], batch["target"] = (to_batch(side) for side in zip(*pairs, strict=True))
@@ -157,7 +228,7 @@ def too_many(lines: Sequence[str], n: int) -> UserError:
     return UserError(f"{len(lines)} of {n} images are unusable, more than --data.unreadable allows: {'; '.join(lines[:3])}{more}")
 
 
-def labels(source: Photographs | Portraits, indices: Sequence[int]) -> Batch:
+def labels(source: Photographs | Portraits | FrozenSet, indices: Sequence[int]) -> Batch:
     return {"index": torch.tensor(indices), "name": [source.name(index) for index in indices]}
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from _runtime import UserError, nearest
-from datamodules.datasets import Batch, HeldOut, Photographs, Portraits, Training, allowed, too_many
+from datamodules.datasets import Batch, FrozenSet, HeldOut, Photographs, Portraits, Training, allowed, too_many
 from datamodules.decode import ImageFiles, UnreadableImage, too_small
 from datamodules.degradations import DEGRADATIONS
 from datamodules.sampler import Stream
@@ -44,7 +46,8 @@ class FaceData(LightningDataModule):
         size: side of the square images in pixels, a power of two from 16; larger images are cropped and reduced, smaller ones refused
         batch_size: training images per iteration, total over all processes
         degradation: how inputs are made from targets: a name from the table of degradations, or none
-        val_root: folder or zip to validate on instead of a part of root
+        kernels: .npz file of motion kernels that take the place of the degradation's own
+        val_root: folder or zip to validate on instead of a part of root; a test set written by `degrade` is used whole, as it is
         val_split: which images are held out: random (fixed by seed), last (in natural order), or a text file with one name per line
         val_images: number of held-out images; a text file's own number counts instead
         val_batch_size: validation images per step and process
@@ -65,6 +68,7 @@ class FaceData(LightningDataModule):
         size: int = 512,
         batch_size: int = 4,
         degradation: str = "gpen-paper",
+        kernels: str | None = None,
         val_root: str | None = None,
         val_split: str = "random",
         val_images: int = 256,
@@ -97,11 +101,14 @@ class FaceData(LightningDataModule):
         if val_split not in ("random", "last") and not Path(val_split).is_file():
             raise UserError(f"--data.val_split {val_split}: expected random, last or a text file with one image name per line")
 
-        self.degradation = DEGRADATIONS[degradation]
+        if root is not None and FrozenSet.at(root):
+            raise UserError(f"--data.root {root} is a test set of degraded and clean images: name it as --data.val_root")
+
+        self.degradation = DEGRADATIONS[degradation] if kernels is None else DEGRADATIONS[degradation].with_kernels(kernels)
         self.train_seed = 0
         self.start_iteration = 0
         self.train_source: Photographs | Portraits
-        self.val_source: Photographs | Portraits
+        self.val_source: Photographs | Portraits | FrozenSet
         self.train_indices: Sequence[int] = ()
         self.val_indices: Sequence[int] = ()
         self.skipped: dict[str, None] = {}  # ordered set of the lines about unusable training images
@@ -112,15 +119,19 @@ class FaceData(LightningDataModule):
         """Index the files, choose and check the held-out images, look at the sizes of some training images; once."""
         if not self.val_indices:
             files = None if self.options.root is None else ImageFiles(self.options.root)
-            val_files = files if self.options.val_root is None else ImageFiles(self.options.val_root, "--data.val_root")
             if files is None:  # even streams train, odd ones validate: no seed's held-out portraits are another's training portraits
                 self.train_source = Portraits(2 * self.options.seed, self.options.size, ahead=self.options.workers < 2)
                 self.train_indices = range(self.options.portraits)
-            if val_files is None:
+            val_root = self.options.val_root
+            if val_root is not None and FrozenSet.at(val_root):
+                self._setup_frozen(files, FrozenSet(Path(val_root).expanduser(), self.options.size))
+            elif val_root is not None:
+                self._setup_photographs(files, ImageFiles(val_root, "--data.val_root"))
+            elif files is not None:
+                self._setup_photographs(files, files)
+            else:
                 self.val_source = Portraits(2 * self.options.seed + 1, self.options.size)
                 self.val_indices = range(self.options.val_images)
-            else:
-                self._setup_photographs(files, val_files)
         _, world = self._processes()
         if len(self.val_indices) < world:
             raise UserError(f"--data.val_images: {len(self.val_indices)} held-out images are too few for {world} processes")
@@ -128,16 +139,25 @@ class FaceData(LightningDataModule):
     def _setup_photographs(self, files: ImageFiles | None, val_files: ImageFiles) -> None:
         held_out = self._choose(val_files, everything=val_files is not files)
         if files is not None:
-            paths = {os.path.realpath(val_files.root) + "/" + val_files.names[i] for i in held_out}
-            root = os.path.realpath(files.root)
-            train = [i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths]  # also where one root is inside the other
-            if not train:
-                raise UserError(f"--data.root {self.options.root}: all {len(files)} images are held out, none is left to train on")
-            self.train_source, self.train_indices = Photographs(files, self.options.size), train
-            self._glance(files, train)
+            self._train_without(files, val_files.root, [val_files.names[i] for i in held_out])
         self._glance(val_files, held_out)
         self.val_source = Photographs(val_files, self.options.size)
         self.val_indices = self._readable(self.val_source, held_out)
+
+    def _setup_frozen(self, files: ImageFiles | None, test_set: FrozenSet) -> None:
+        if files is not None:
+            self._train_without(files, test_set.source.expanduser(), test_set.images)
+        test_set.check(hidden=bool(_get_rank()))
+        self.val_source, self.val_indices = test_set, range(len(test_set.images))
+
+    def _train_without(self, files: ImageFiles, held_out_root: Path, held_out: Sequence[str]) -> None:
+        paths = {f"{os.path.realpath(held_out_root)}/{name}" for name in held_out}
+        root = os.path.realpath(files.root)
+        train = [i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths]  # also where one root is inside the other
+        if not train:
+            raise UserError(f"--data.root {self.options.root}: all {len(files)} images are held out, none is left to train on")
+        self.train_source, self.train_indices = Photographs(files, self.options.size), train
+        self._glance(files, train)
 
     def _choose(self, files: ImageFiles, everything: bool) -> list[int]:
         """Indices of the images to hold out, in the order of the files; ``everything`` allows to take all."""
@@ -193,8 +213,12 @@ class FaceData(LightningDataModule):
         return [self.val_source.name(index) for index in self.val_indices]
 
     def describe(self) -> dict[str, Any]:
-        """What is trained and validated on: sources, counts, degradation and the held-out list's hash; plain values. Calls ``setup``."""
+        """What is trained and validated on: sources, counts, degradation and the held-out list's hash; plain values. Calls ``setup``.
+
+        A frozen test set is described by what its protocol.json says, with the hash of its ``pixels``.
+        """
         self.setup()
+        frozen = self.val_source.protocol if isinstance(self.val_source, FrozenSet) else {}
         return {
             "source": self.options.root or "portraits",
             "val_source": self.options.val_root or self.options.root or "portraits",
@@ -205,6 +229,7 @@ class FaceData(LightningDataModule):
             "seed": self.options.seed,
             "degradation": self.options.degradation,
             "protocol": self.degradation.protocol,
+            **frozen,
         }
 
     # -- loading ---------------------------------------------------------------------------------------------------------------
@@ -240,7 +265,7 @@ class FaceData(LightningDataModule):
 
     def _loader(self, dataset: Dataset, **how: Any) -> DataLoader:
         workers = self.options.workers
-        return DataLoader(
+        return _Loader(
             dataset,
             num_workers=workers,
             collate_fn=_as_it_is,
@@ -300,6 +325,20 @@ def listed(path: Path, files: ImageFiles) -> list[int]:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+class _Loader(DataLoader):
+    """Its processes hear neither Ctrl-C nor SIGTERM, which terminals and clusters send to all; the training process ends them in time."""
+
+    def __iter__(self) -> Any:
+        if not self.num_workers:
+            return super().__iter__()
+        resource_tracker.ensure_running()  # its start, which creates what the processes share, would lift the block
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # they inherit it
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _single_threaded(worker: int) -> None:

@@ -4,17 +4,28 @@ Source  The trajectory family of Schmidt et al., "Cascades of Regression Tree Fi
         "Real-World Blur Dataset for Learning and Benchmarking Deblurring Algorithms" (ECCV 2020): a bank of trajectories, each rendered at
         a random odd extent, centred by mass. No generator was published with it; steps and draw order here are this project's.
 Shapes  a kernel is (n, n) float32 of sum 1, n odd; its centre of mass is the centre pixel, so blurring moves nothing.
+        A file of kernels is an .npz with the arrays `train` and `held_out`, (N, n, n) each, made for images of 512 pixels.
 """
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
+
+from _runtime import UserError, write_bytes
 
 STEPS = 250  # T
 POINTS_PER_STEP = 8
 BANK = 1000
+EXTENT = (5, 71)  # of the 71x71 kernels, in pixels at 512
+SEEDS = (0, 1)  # of the banks for training and for held-out images
+PARTS = ("train", "held_out")  # their names in a file
+LARGEST = 511  # side of a kernel in a file: no larger than the image it belongs to
 
 
 def scaled_size(size: int, scale: float) -> int:
@@ -97,3 +108,66 @@ def render(normals: np.ndarray, extents: np.ndarray, largest: int, scale: float)
             weights += np.bincount((cell + dy * size + dx).ravel(), (wy * wx).ravel(), minlength=weights.size)
     kernels = weights.reshape(len(walk), size, size)
     return (kernels / kernels.sum(axis=(1, 2), keepdims=True)).astype(np.float32)
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+def save_kernels(path: Path) -> None:
+    """Write both banks of 71x71 kernels as float32, with what they were made by, to an .npz file that `read_kernels` reads."""
+    train, held_out = (motion_bank(seed, EXTENT, 1.0) for seed in SEEDS)
+    made_by = {"seeds": SEEDS, "extent": EXTENT, "steps": STEPS, "points_per_step": POINTS_PER_STEP}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, train=train, held_out=held_out, parameters=np.array(json.dumps(made_by)))
+    write_bytes(path, buffer.getvalue())
+
+
+@lru_cache(maxsize=2)
+def read_kernels(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """The banks for training and for held-out images in a file, (N, n, n) and (M, n, n) float32, read-only; read once per process.
+
+    Raises:
+        UserError: the file is missing or no .npz, or its arrays are not kernels: odd sides of 3 to 511 pixels, the same in both, no
+            negative weight, sum 1 within 1e-4.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            banks = [file[part] for part in PARTS]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not such a file"
+        raise UserError(f"--data.kernels {path}: expected an .npz with the arrays {' and '.join(PARTS)} ({reason})") from error
+    for part, bank in zip(PARTS, banks, strict=True):
+        side = bank.shape[-1] if bank.ndim else 0
+        if bank.ndim != 3 or not len(bank) or bank.shape[1] != side or side % 2 == 0 or not 3 <= side <= LARGEST:
+            raise UserError(
+                f"--data.kernels {path}: {part} is {bank.shape}, expected (N, n, n), n odd and 3 to {LARGEST}, e.g. (1000, 71, 71)"
+            )
+        if bank.dtype.kind != "f" or not (bank.min() >= 0 and np.abs(bank.sum(axis=(1, 2), dtype=np.float64) - 1).max() < 1e-4):
+            raise UserError(
+                f"--data.kernels {path}: {part} holds what is no blur kernel, expected weights from 0 on as floats, of sum 1 each"
+            )
+    if banks[0].shape[1:] != banks[1].shape[1:]:
+        raise UserError(
+            f"--data.kernels {path}: train {banks[0].shape} and held_out {banks[1].shape} differ in size, expected one for both"
+        )
+    return rescaled(banks[0], 1.0), rescaled(banks[1], 1.0)  # at 1 only the type changes
+
+
+@lru_cache(maxsize=8)
+def kernels_of(path: str, held_out: bool, scale: float) -> np.ndarray:
+    """A bank of `read_kernels` for images of another size than 512 pixels."""
+    return rescaled(read_kernels(path)[held_out], scale)
+
+
+def rescaled(bank: np.ndarray, scale: float) -> np.ndarray:
+    """Kernels (N, k, k) of any image scale, read-only: each weight moves towards the centre, so the centre of mass stays where it is.
+
+    A weight is spread linearly over the pixels around its new place, as in `render`; the kernels are (n, n), n = scaled_size(k, scale).
+    """
+    k = bank.shape[-1]
+    n = scaled_size(k, scale)
+    factor = min(scale, (n - 1) / (k - 1))  # shrunk where it would leave the canvas
+    at = (np.arange(k) - (k - 1) / 2) * factor + (n - 1) / 2
+    spread = np.clip(1 - np.abs(np.arange(n)[:, None] - at) / max(1, factor), 0, None)
+    spread /= spread.sum(axis=0)
+    kernels = (spread @ bank.astype(np.float64) @ spread.T).astype(np.float32)
+    kernels.setflags(write=False)
+    return kernels

@@ -17,11 +17,12 @@ import kornia
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.fft import next_fast_len
 from scipy.special import j1
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # RGB weights of gray
-LARGEST_DIRECT = 21  # kernels above this go through the FFT; the two cross between 21 and 27 taps (64 to 512 pixels, one CPU thread)
+LARGEST_DIRECT = 15  # kernels above this go through the FFT; the two cross at 13 to 17 taps (64 to 512 pixels, one CPU thread)
 RESIZE_MODES = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "cubic": cv2.INTER_CUBIC}
 
 
@@ -131,9 +132,24 @@ def blur_batch(images: Tensor, kernels: Tensor) -> Tensor:
         images: (B, 3, H, W); H and W larger than half the kernel.
         kernels: (B, k, k), k odd.
     """
-    correlate = kornia.filters.filter2d if kernels.shape[-1] <= LARGEST_DIRECT else kornia.filters.fft_conv
     with torch.autocast(images.device.type, enabled=False):
-        return correlate(images.float(), kernels.float().to(images.device), border_type="reflect")
+        images, kernels = images.float(), kernels.float().to(images.device)
+        if kernels.shape[-1] > LARGEST_DIRECT:
+            return correlate_fft(images, kernels)
+        return kornia.filters.filter2d(images, kernels, border_type="reflect")
+
+
+def correlate_fft(images: Tensor, kernels: Tensor) -> Tensor:
+    """`blur_batch` as a product of spectra: F^-1(F(x) F(k)*), equal to direct correlation up to rounding (below 1e-6).
+
+    For 71 taps at 512 pixels twenty times as fast as F.conv2d with the batch folded into groups, and twice as fast as kornia's
+    fft_conv (one CPU thread): the transform's length has small prime factors only, and a kernel's spectrum serves all channels.
+    """
+    (height, width), pad = images.shape[-2:], kernels.shape[-1] // 2
+    shape = [next_fast_len(side + 2 * pad, real=True) for side in (height, width)]  # the zeros beyond reach no pixel that is kept
+    spectrum = torch.fft.rfft2(F.pad(images, (pad,) * 4, mode="reflect"), shape)
+    spectrum = spectrum * torch.fft.rfft2(kernels, shape).conj()[:, None]
+    return torch.fft.irfft2(spectrum, shape)[..., :height, :width]
 
 
 def resize_batch(images: Tensor, sizes: Sequence[int], new_sizes: Sequence[int], canvas: int) -> Tensor:

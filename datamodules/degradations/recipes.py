@@ -1,10 +1,13 @@
-"""The named degradations: GPEN's, GFP-GAN's and the demonstration's, as lists of steps with their papers' constants.
+"""The named degradations: GPEN's, GFP-GAN's, motion blur's and the demonstration's, as lists of steps with their papers' constants.
 
 Source  gpen-paper: Yang et al., "GAN Prior Embedded Network for Blind Face Restoration in the Wild" (CVPR 2021), section 4.1. The paper
         mixes Gaussian and motion kernels "of varying size" without further numbers: shares, sizes, sigma rule and motion bank are ours.
         gpen-simple: yangxy/GPEN@2c73670 training/data_loader/dataset_face.py.
         gfpgan: Wang et al., "Towards Real-World Blind Face Restoration with Generative Facial Prior" (CVPR 2021), with the numbers of
         TencentARC/GFPGAN@7552a77 options/train_gfpgan_v1.yml (the paper's ranges are slightly narrower).
+        motion71: Lee et al., "Image Restoration Using a Regression Network Together with a GAN" (Korean conference paper, 2022), section
+        3.1: 1,000 motion kernels of 71x71, a random one per image, no noise. The paper neither publishes its kernels nor says whether
+        the test images share them; the walk (motion.py) and another 1,000 for held-out images are ours.
         x4: ours, a degradation that a small network learns to undo in minutes.
 Differs Flipping is augmentation, not degradation, and stands with the data. Quality "U(60, 100) as int" is written as {60..99}.
 """
@@ -13,13 +16,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from _runtime import UserError
 from datamodules.degradations import primitives
+from datamodules.degradations.motion import EXTENT
 from datamodules.degradations.steps import (
     JPEG,
     REFERENCE,
@@ -32,6 +37,7 @@ from datamodules.degradations.steps import (
     Draw,
     Gaussian,
     Gray,
+    KernelFile,
     Motion,
     Noise,
     Round,
@@ -62,6 +68,24 @@ class Degradation:
         names = [step.name for step in self.steps]
         if len(set(names)) < len(names):
             raise ValueError(f"degradation {self.name}: every step needs a random stream of its own, got {names}")
+
+    def with_kernels(self, path: str) -> Degradation:
+        """This recipe with the motion kernels of a file (`motion.read_kernels`) in place of its own.
+
+        Raises:
+            UserError: the recipe has no motion blur, or the file cannot be used.
+        """
+        file = KernelFile(path)
+
+        def exchanged(step: Step) -> Step:
+            if not isinstance(step, Blur):
+                return step
+            return replace(step, kernels={file if isinstance(kernel, Motion) else kernel: share for kernel, share in step.kernels.items()})
+
+        changed = replace(self, steps=tuple(map(exchanged, self.steps)))
+        if changed == self:
+            raise UserError(f"--data.kernels {path}: {self.name} has no motion blur to take them; set --data.degradation motion71")
+        return changed
 
     def sample(self, key: Sequence[int], size: int, held_out: bool = False) -> Parameters:
         """All random choices of one image: a pure function of the arguments.
@@ -180,6 +204,7 @@ DEGRADATIONS = {
                 Round(),
             ),
         ),
+        Degradation("motion71", (Blur({Motion(EXTENT): 1}), Round())),
         Degradation("x4", (Blur({Gaussian(size=(49, 49), sigma=(8, 8)): 1}), Down((4, 4)), Noise((0, 5)), JPEG((60, 100)), Up())),
         Degradation("none", ()),
     )

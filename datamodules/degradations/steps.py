@@ -6,9 +6,11 @@ noise and quality do not. `draw` sees a generator that belongs to this step alon
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms import functional as TF
 
 from datamodules.degradations import primitives
-from datamodules.degradations.motion import motion_bank, scaled_size
+from datamodules.degradations.motion import BANK, SEEDS, kernels_of, motion_bank, read_kernels, scaled_size
 
 Range = tuple[float, float]
 Draw = dict[str, Any]  # one step's random choices for one image: plain numbers and NumPy arrays
@@ -84,18 +86,40 @@ class Motion:
     """A bank of 1,000 motion kernels, drawn from uniformly; held-out images use another bank."""
 
     extent: tuple[int, int]
-    seeds: tuple[int, int] = (0, 1)  # of the banks for training and for held-out images
 
     @property
     def largest(self) -> int:
         return self.extent[1]
 
     def draw(self, rng: np.random.Generator, scale: float, held_out: bool) -> np.ndarray:
-        bank = motion_bank(self.seeds[held_out], self.extent, scale)
+        bank = motion_bank(SEEDS[held_out], self.extent, scale)
         return bank[rng.integers(len(bank))]
 
     def __str__(self) -> str:
-        return f"motion (odd extent U[{self.extent[0]}, {self.extent[1]}], banks {self.seeds[0]} and {self.seeds[1]} of 1000)"
+        return f"motion (odd extent U[{self.extent[0]}, {self.extent[1]}], banks {SEEDS[0]} and {SEEDS[1]} of {BANK})"
+
+
+@dataclass(frozen=True)
+class KernelFile:
+    """The two banks of kernels in a file (`motion.read_kernels`), drawn from uniformly. Raises UserError where it cannot be used."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        read_kernels(self.path)  # what is wrong with it shows before any work
+
+    @property
+    def largest(self) -> int:
+        return read_kernels(self.path)[0].shape[-1]
+
+    def draw(self, rng: np.random.Generator, scale: float, held_out: bool) -> np.ndarray:
+        bank = kernels_of(self.path, held_out, scale)
+        return bank[rng.integers(len(bank))]
+
+    def __str__(self) -> str:
+        n, m = (len(bank) for bank in read_kernels(self.path))
+        pixels = hashlib.sha256(b"".join(bank.tobytes() for bank in read_kernels(self.path))).hexdigest()[:12]
+        return f"motion ({Path(self.path).name} {pixels}: {n} and {m} kernels of {self.largest}x{self.largest})"
 
 
 @dataclass(frozen=True)
@@ -103,12 +127,14 @@ class Blur(Step):
     """Correlation with a kernel drawn from one of several families, of given probabilities; mirrored border."""
 
     name = "blur"
-    kernels: dict[Gaussian | Motion, float]
+    kernels: dict[Gaussian | Motion | KernelFile, float]
 
     def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
         scale = size / REFERENCE
         family = list(self.kernels)[rng.choice(len(self.kernels), p=list(self.kernels.values()))]
         largest = max(scaled_size(kernel.largest, scale) for kernel in self.kernels)
+        if size < largest:
+            raise ValueError(f"an image of {size} pixels is smaller than its blur kernels of {largest}")
         return {"kernel": primitives.padded(family.draw(rng, scale, held_out), largest)}  # one size, so that a batch stacks
 
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:

@@ -58,7 +58,7 @@ def _gpen(what: str, file: str) -> Weights:
     return Weights(what, file, None, _GPEN_LICENCE, "https://github.com/yangxy/GPEN", _GPEN + file)
 
 
-# those of lpips and fid are loaded by name; the others are sources for experiments.import_checkpoint
+# those of lpips, fid and contextual are loaded by name; the others are sources for experiments.import_checkpoint
 WEIGHTS: dict[str, Weights] = {
     "lpips/alex": Weights(
         what="AlexNet, trunk of LPIPS",
@@ -75,6 +75,14 @@ WEIGHTS: dict[str, Weights] = {
         licence="BSD-3-Clause (torchvision)",
         page="https://docs.pytorch.org/vision/stable/models/vgg.html",
         url=f"{_TORCH}vgg16-397923af.pth",
+    ),
+    "contextual/vgg19": Weights(
+        what="VGG-19, features of the contextual loss",
+        file="vgg19-dcbb9e9d.pth",
+        sha256="dcbb9e9d",
+        licence="BSD-3-Clause (torchvision)",
+        page="https://docs.pytorch.org/vision/stable/models/vgg.html",
+        url=f"{_TORCH}vgg19-dcbb9e9d.pth",
     ),
     "fid/inception": Weights(
         what="Inception-v3 (TensorFlow, 2015), features of FID",

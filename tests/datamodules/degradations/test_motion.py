@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
-from datamodules.degradations.motion import motion_bank, motion_kernel, scaled_size
+from datamodules.degradations.motion import motion_bank, motion_kernel, rescaled, scaled_size
 
 
 def walked(rng: np.random.Generator, extent: tuple[int, int], scale: float) -> np.ndarray:
@@ -74,6 +75,30 @@ def test_extents_and_peaks_are_those_of_the_method():
     assert np.median(support) == pytest.approx(40, abs=4)
     np.testing.assert_allclose(np.percentile(support, [10, 90]), [12, 58], atol=5)
     assert np.median(peak) == pytest.approx(0.038, abs=0.008)
+
+    np.testing.assert_allclose(np.percentile(peak, [5, 95]), [0.017, 0.16], rtol=0.15)
+
+
+@pytest.mark.parametrize("scale", [2.0, 1.0, 0.5, 0.25, 0.0625])
+def test_rescaled_kernels_keep_sum_and_centre(scale):
+    bank = motion_bank(0, (5, 71), 1.0)[:50]
+    small = rescaled(bank, scale).astype(np.float64)
+    n = scaled_size(71, scale)
+    assert small.shape == (50, n, n)
+    at = np.arange(n) - (n - 1) / 2
+    np.testing.assert_allclose(small.sum(axis=(1, 2)), 1, atol=1e-5)
+    if scale <= 1:  # above, weights at the border are spread over its inner side alone
+        np.testing.assert_allclose(small.sum(axis=1) @ at, 0, atol=1e-5)
+        np.testing.assert_allclose(small.sum(axis=2) @ at, 0, atol=1e-5)
+    assert small.min() >= 0
+
+
+def test_rescaled_is_the_kernel_of_the_other_size():
+    bank = motion_bank(0, (5, 71), 1.0)[:50]
+    assert np.array_equal(rescaled(bank, 1.0), bank)
+    half, drawn = rescaled(bank, 0.5), motion_bank(0, (5, 71), 0.5)[:50]
+    smooth = [np.stack([cv2.GaussianBlur(kernel, (0, 0), 2.0) for kernel in kernels]) for kernels in (half, drawn)]
+    assert np.abs(smooth[0] - smooth[1]).sum(axis=(1, 2)).max() < 0.1  # of 1; both round places to their own grid
 
 
 def test_sizes_are_the_nearest_odd_ones():

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from datamodules.degradations import primitives as p
+from datamodules.degradations.motion import motion_bank
 from tests.golden.check import Fixture
 
 
@@ -112,6 +113,14 @@ class TestBlur:
         batch = p.blur_batch(chw(list(images)), torch.from_numpy(kernels))
         np.testing.assert_allclose(hwc(batch), expected, atol=1e-5)
         np.testing.assert_allclose(np.stack([p.blur(x, k) for x, k in zip(images, kernels, strict=True)]), expected, atol=1e-5)
+
+    def test_fft_is_grouped_convolution(self):
+        """For the 71x71 kernels, on an image that is no square."""
+        images, kernels = torch.rand(2, 3, 83, 120), torch.from_numpy(motion_bank(0, (5, 71), 1.0)[:2].copy())
+        folded = F.pad(images, (35,) * 4, mode="reflect").double().reshape(1, 6, 153, 190)
+        expected = F.conv2d(folded, kernels.double().repeat_interleave(3, 0)[:, None], groups=6).reshape(2, 3, 83, 120)
+        assert (p.correlate_fft(images, kernels) - expected).abs().max() < 2e-6
+        assert torch.equal(p.blur_batch(images, kernels), p.correlate_fft(images, kernels))
 
     @pytest.mark.parametrize("size", [5, 41])
     def test_stays_float32_under_autocast(self, size):

@@ -6,14 +6,18 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 
+from _runtime import UserError
 from datamodules.degradations import DEGRADATIONS, Degradation
+from datamodules.degradations.motion import motion_bank, save_kernels
 from datamodules.degradations.steps import JPEG, Blur, Gaussian, Gray, Noise, Round, Up
 
 NAMES = sorted(DEGRADATIONS)
 every = pytest.mark.parametrize("name", NAMES)
 real = pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
+blind = pytest.mark.parametrize("name", [name for name in NAMES if name not in ("none", "motion71")])
 
 
 def tensor(image: np.ndarray) -> torch.Tensor:
@@ -30,7 +34,7 @@ def levels(images: torch.Tensor) -> np.ndarray:
 
 
 def test_names():
-    assert NAMES == ["gfpgan", "gpen-paper", "gpen-simple", "none", "x4"]
+    assert NAMES == ["gfpgan", "gpen-paper", "gpen-simple", "motion71", "none", "x4"]
     assert all(d.name == name for name, d in DEGRADATIONS.items())
 
 
@@ -149,12 +153,12 @@ class TestBatch:
         cpu, gpu = (levels(d.degrade_batch(images.to(device), choices)[0].cpu()) for device in ("cpu", "cuda"))
         assert np.abs(cpu - gpu).mean() < 0.05  # JPEG may round a value the other way
 
-    def test_only_gfpgan_ends_on_eight_bits(self, photo):
+    def test_gfpgan_and_motion71_end_on_eight_bits(self, photo):
         images = tensor(photo(64)).expand(2, -1, -1, -1)
-        for name in ("gfpgan", "gpen-simple", "x4", "gpen-paper"):
+        for name in ("gfpgan", "motion71", "gpen-simple", "x4", "gpen-paper"):
             d = DEGRADATIONS[name]
             x = levels(d.degrade_batch(images, [d.sample((0, 0, index), 64) for index in range(2)])[0])
-            assert (np.abs(x - np.rint(x)).max() < 1e-3) == (name == "gfpgan")
+            assert (np.abs(x - np.rint(x)).max() < 1e-3) == (name in ("gfpgan", "motion71"))
 
     def test_bad_calls(self):
         d = DEGRADATIONS["x4"]
@@ -183,12 +187,115 @@ class TestStreams:
         with pytest.raises(ValueError, match="stream of its own"):
             Degradation("twice", (Gray(0.1), Gray(0.2)))
 
-    @real
+    @blind
     def test_first_draw_is_pinned(self, name):
         """A change here changes every published validation set."""
         first = {"gpen-paper": (4, 29), "gpen-simple": (17, 80), "gfpgan": (17, 80), "x4": (16, 81)}
         choice = DEGRADATIONS[name].sample((0, 0), 64, held_out=True)
         assert (choice["down"]["size"], choice["jpeg"]["quality"]) == first[name]
+
+    def test_first_motion_kernels_are_pinned(self):
+        """Likewise."""
+        kernels = [DEGRADATIONS["motion71"].sample((0, index), 64, held_out=True)["blur"]["kernel"] for index in range(2)]
+        assert [kernel.shape for kernel in kernels] == [(9, 9)] * 2
+        np.testing.assert_allclose([kernel.max() for kernel in kernels], [0.126117, 0.241768], rtol=1e-4)
+
+
+class TestMotion71:
+    def test_is_blur_alone(self, photo):
+        """Correlation on sRGB values with the mirrored border, written out with SciPy, then 8 bits; in both paths."""
+        d, image = DEGRADATIONS["motion71"], photo(256)
+        for index in range(2):
+            choice = d.sample((0, index), 256)
+            kernel = choice["blur"]["kernel"].astype(float)
+            assert kernel.shape == (35, 35)
+            plain = scipy.signal.correlate(np.pad(image.astype(float), ((17, 17), (17, 17), (0, 0)), "reflect"), kernel[..., None], "valid")
+            degraded, target = d.apply(image, choice)
+            batch, batch_target = d.degrade_batch(tensor(image)[None], [choice])
+            np.testing.assert_array_equal(target, image)
+            np.testing.assert_allclose(levels(batch_target)[0], image, atol=1e-3)
+            np.testing.assert_allclose(degraded, plain, atol=0.501)
+            np.testing.assert_allclose(levels(batch)[0], plain, atol=0.501)
+
+    def test_training_and_test_kernels_are_of_different_banks(self):
+        d = DEGRADATIONS["motion71"]
+        banks = [
+            {d.sample((0, index), 64, held_out)["blur"]["kernel"].tobytes() for index in range(300)} & {kernel.tobytes() for kernel in bank}
+            for held_out in (False, True)
+            for bank in (motion_bank(0, (5, 71), 0.125), motion_bank(1, (5, 71), 0.125))
+        ]
+        assert [len(found) > 200 for found in banks] == [True, False, False, True]
+
+    def test_an_image_smaller_than_its_kernels_is_refused(self):
+        with pytest.raises(ValueError, match="image of 2 pixels is smaller than its blur kernels of 3"):
+            DEGRADATIONS["motion71"].sample((0, 0), 2)
+
+
+class TestKernelFile:
+    @pytest.fixture
+    def file(self, tmp_path):
+        save_kernels(tmp_path / "kernels.npz")
+        return str(tmp_path / "kernels.npz")
+
+    def test_the_saved_banks_degrade_as_the_recipe_does(self, file, photo):
+        own, image = DEGRADATIONS["motion71"], photo(512)
+        read = pickle.loads(pickle.dumps(own.with_kernels(file)))
+        np.testing.assert_array_equal(read.degrade(image, 0, 5)[0], own.degrade(image, 0, 5)[0])
+        assert np.array_equal(*(d.sample((0, 1), 512)["blur"]["kernel"] for d in (read, own)))
+        assert "kernels.npz" in read.protocol
+        assert "1000 and 1000 kernels of 71x71" in read.protocol
+        small = read.sample((0, 1), 64)["blur"]["kernel"]
+        assert small.shape == (9, 9)
+
+    def test_kernels_take_the_place_of_motion_alone(self, file):
+        own = DEGRADATIONS["gpen-paper"]
+        read = own.with_kernels(file)
+        largest = {kernel.largest for kernel in read.steps[0].kernels}
+        assert largest == {41, 71}
+        assert read.steps[1:] == own.steps[1:]
+        assert read.sample((0, 1), 64)["jpeg"] == own.sample((0, 1), 64)["jpeg"]
+
+    def test_a_recipe_without_motion_blur_is_refused(self, file):
+        for name in ("gfpgan", "none"):
+            with pytest.raises(UserError, match=rf"--data\.kernels .*kernels\.npz: {name} has no motion blur .*motion71"):
+                DEGRADATIONS[name].with_kernels(file)
+
+    @pytest.mark.parametrize(
+        ("train", "held_out", "line"),
+        [
+            (np.full((4, 70, 70), 1 / 4900), None, r"train is \(4, 70, 70\), expected \(N, n, n\), n odd and 3 to 511"),
+            (np.full((4, 71, 69), 1 / 4899), None, r"train is \(4, 71, 69\), expected"),
+            (np.full((71, 71), 1 / 5041), None, r"train is \(71, 71\), expected"),
+            (np.full((0, 71, 71), 1.0), None, r"train is \(0, 71, 71\), expected"),
+            (np.float64(1), None, r"train is \(\), expected"),
+            (np.full((1, 513, 513), 1 / 513**2), None, r"train is \(1, 513, 513\), expected"),
+            (None, np.full((4, 5, 5), 1 / 30), r"held_out holds what is no blur kernel"),
+            (np.eye(3)[None] - 2 / 9, None, r"train holds what is no blur kernel"),
+            (np.full((1, 3, 3), np.nan), None, r"train holds what is no blur kernel"),
+            (np.full((1, 3, 3), 28, np.uint8), None, r"train holds what is no blur kernel, expected weights from 0 on as floats"),
+            (np.full((4, 3, 3), 1 / 9), np.full((4, 5, 5), 1 / 25), r"train \(4, 3, 3\) and held_out \(4, 5, 5\) differ in size"),
+        ],
+    )
+    def test_what_is_no_bank_is_refused(self, tmp_path, train, held_out, line):
+        good = np.full((4, 5, 5), 1 / 25)
+        np.savez(tmp_path / "bank.npz", train=good if train is None else train, held_out=good if held_out is None else held_out)
+        with pytest.raises(UserError, match=line) as caught:
+            DEGRADATIONS["motion71"].with_kernels(str(tmp_path / "bank.npz"))
+        assert "\n" not in str(caught.value)
+
+    def test_another_file_is_refused(self, tmp_path):
+        np.savez(tmp_path / "other.npz", kernels=np.ones(3))
+        np.savez(tmp_path / "objects.npz", train=np.array([{}]), held_out=np.array([{}]))
+        np.save(tmp_path / "array.npy", np.full((4, 5, 5), 1 / 25))
+        (tmp_path / "text.npz").write_text("no archive")
+        (tmp_path / "empty.npz").touch()
+        (tmp_path / "folder.npz").mkdir()
+        for name in ("other.npz", "objects.npz", "array.npy", "text.npz", "empty.npz", "folder.npz", "missing.npz"):
+            with pytest.raises(
+                UserError, match=rf"--data\.kernels .*{name}: expected an \.npz with the arrays train and held_out"
+            ) as caught:
+                DEGRADATIONS["motion71"].with_kernels(str(tmp_path / name))
+            assert "\n" not in str(caught.value)
 
 
 class TestConstants:

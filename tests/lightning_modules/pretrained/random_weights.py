@@ -27,9 +27,10 @@ def publish(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, state: Map
 
 
 def trunk(net: str) -> dict[str, Tensor]:
-    """The convolutions of torchvision's AlexNet or VGG-16 with random values: like the published file, without its classifier."""
+    """The convolutions of torchvision's AlexNet, VGG-16 or VGG-19 with random values: like the published file, without its classifier."""
+    models = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16, "vgg19": torchvision.models.vgg19}
     with torch.device("meta"):
-        features = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16}[net](weights=None).features
+        features = models[net](weights=None).features
     g = torch.Generator().manual_seed(0)
     return {f"features.{name}": he_normal(value.shape, g) for name, value in features.state_dict().items()}
 
