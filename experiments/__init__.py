@@ -1,4 +1,4 @@
-"""The commands people run: python -m experiments.fit, evaluate, restore, reproduce, import_checkpoint, export, prepare, degrade, portraits, weights."""
+"""The commands people run: fit, evaluate, restore, reproduce, benchmark, import_checkpoint, export, prepare, degrade, portraits, weights"""
 
 import _runtime
 

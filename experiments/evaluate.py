@@ -124,7 +124,7 @@ def evaluate(
         if not method.scored or (methods and method.scored != methods[0].scored):
             beside = f" beside {type(methods[0]).__name__}" if methods else ""
             raise UserError(f"{path}: the images of {type(method).__name__} cannot be scored{beside}; evaluate restorers or priors")
-        if method.hparams["size"] != data.hparams["size"]:
+        if method.hparams["size"] != data.hparams["size"] and not getattr(method, "any_size", False):
             raise UserError(f"{path} works at {method.hparams['size']} px, the data at {data.hparams['size']}: set --data.size")
         methods.append(method)
     data.setup("test")

@@ -29,10 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of ours")
     parser.add_argument("--output", type=str, required=True, help="file to write, *.safetensors")
     parser.add_argument(
-        "--layout", type=str | None, help="whose names: rosinality (default), nvlabs or basicsr for gan_prior; gpen for gpen"
+        "--layout",
+        type=str | None,
+        help="whose names: rosinality (default), nvlabs or basicsr for gan_prior; other methods have one layout",
     )
     parser.add_argument(
-        "--network", type=Literal["G_ema", "D"], default="G_ema", help="the averaged generator, or the discriminator as a file of its own"
+        "--network",
+        type=Literal["G_ema", "D"],
+        default="G_ema",
+        help="the network that restores or samples (G_ema where there is an average), or the discriminator as a file of its own",
     )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists")
     config = parse(parser, argv)

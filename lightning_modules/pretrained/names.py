@@ -1,5 +1,6 @@
 """Released state_dicts of StyleGAN2 and GPEN under our names and back, by the layouts of `layouts`, and what they say about the network.
 
+NAFNet and HINet (megvii-research/NAFNet@2b4af71, megvii-model/HINet@4e72315) go by the released names here too: they are only inferred.
 A missing, unknown or misshapen tensor is always noticed. FIR kernels are constants of ours: in a file they are checked, on export they are
 written.
 """
@@ -176,6 +177,36 @@ def infer_gpen(state: State) -> dict[str, Any]:
     del arguments["z_dim"]  # the encoder's code, as wide as w
     (stages,) = _counts(state, GPEN_GENERATOR.ours[2:])
     return {**arguments, "in_size": 4 * 2 ** (stages - 1)}
+
+
+DEEPEST = 8  # levels of a U-Net; the released ones have 4 and 5
+
+
+def infer_nafnet(state: State) -> dict[str, Any]:
+    """The arguments of `NAFNetwork` from its state, without the window of TLC, which leaves no trace in it."""
+    if any(_counts(state, (r".*\.se\.\d\.weight",))):
+        raise UserError("the baseline of NAFNet (GELU, attention with a sigmoid) is not supported: NAFNet itself is")
+    _same_names("NAFNet", {"intro.weight"} - set(state), set())
+    levels, middle = _counts(state, (r"downs\.\d+\.weight", r"middle_blks\.\d+\.beta"))
+    if not 1 <= levels <= DEEPEST:
+        raise UserError(f"not a NAFNet: it goes {levels} levels down, expected 1 to {DEEPEST}")
+    encoder, decoder = (
+        tuple(_counts(state, tuple(rf"{path}\.{level}\.\d+\.beta" for level in range(levels)))) for path in ("encoders", "decoders")
+    )
+    width = _shape(state, "intro.weight", 4)[0]
+    return {"width": width, "encoder_blocks": encoder, "middle_blocks": middle, "decoder_blocks": decoder}
+
+
+def infer_hinet(state: State) -> dict[str, Any]:
+    """The arguments of `HINetwork` from its state."""
+    _same_names("HINet", {"conv_01.weight"} - set(state), set())
+    (depth,) = _counts(state, (r"down_path_1\.\d+\.identity\.weight",))
+    if not 2 <= depth <= DEEPEST:
+        raise UserError(f"not a HINet: it has {depth} levels, expected 2 to {DEEPEST}")
+    normalised = [level for level in range(depth) if f"down_path_1.{level}.norm.weight" in state]
+    if not normalised:
+        raise UserError("not a HINet: no level has half instance normalisation")
+    return {"wf": _shape(state, "conv_01.weight", 4)[0], "depth": depth, "hin": (normalised[0], normalised[-1])}
 
 
 def _shape(state: State, name: str, dimensions: int) -> torch.Size:

@@ -1,7 +1,8 @@
-"""Released GAN checkpoints as methods of ours, and back: which networks a file holds, what they become, what it leaves open.
+"""Released checkpoints as methods of ours, and back: which networks a file holds, what they become, what it leaves open.
 
 Source  files of rosinality/stylegan2-pytorch@bef283a {g_ema, latent_avg, g, d}, NVlabs/stylegan2-ada-pytorch@d72cc7d {G_ema, G, D},
-        XPixelGroup/BasicSR@8d56e3a {params_ema, params}, yangxy/GPEN@2c73670 (a bare state_dict, or {g_ema, g, d}).
+        XPixelGroup/BasicSR@8d56e3a {params_ema, params}, yangxy/GPEN@2c73670 (a bare state_dict, or {g_ema, g, d}),
+        megvii-research/NAFNet@2b4af71 and megvii-model/HINet@4e72315 {params}.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ LARGEST = 10**9  # numbers in a method, five times the largest released ones; th
 
 
 class Importer(NamedTuple):
-    """What a method takes: rows of `names.FAMILIES` (exports default to the first), and its constructor's arguments from a state."""
+    """What a method takes: rows of `names.FAMILIES` (exports default to the first), and its constructor's arguments from a state.
+
+    The layout of a method with a single network, `net`, is in no family: the released names are ours.
+    """
 
     layouts: tuple[str, ...]
     arguments: Callable[[names.State], dict[str, Any]]
@@ -68,6 +72,8 @@ def _gpen_arguments(state: names.State) -> dict[str, Any]:
 IMPORTERS = {
     "gan_prior": Importer(("rosinality", "nvlabs", "basicsr"), _prior_arguments),
     "gpen": Importer(("gpen",), _gpen_arguments),
+    "hinet": Importer(("hinet",), names.infer_hinet),
+    "nafnet": Importer(("nafnet",), names.infer_nafnet),
 }
 
 
@@ -86,20 +92,18 @@ def import_released(name: str, source: Path, discriminator: Path | None = None) 
     Raises
         UserError: a file cannot be read, or holds another network than the method has.
     """
-    importer, cls = find_importer(name), find_method(name)
+    importer = find_importer(name)
+    if importer.layouts[0] not in names.FAMILIES:
+        if discriminator is not None:
+            raise UserError(f"--discriminator {discriminator}: {name} has none")
+        return _import_single(name, source)
     content = read_released(source)
     with _naming(source):
         latent_avg = content.pop("latent_avg", None)
         parts = _parts(content)
         layout, state = _generator(parts["G_ema"], name)
         arguments = importer.arguments(state)
-        with torch.device("meta"):  # without memory
-            numbers = sum(tensor.numel() for tensor in cls(**arguments).state_dict().values())
-        if numbers > LARGEST:
-            raise UserError(f"its shapes ask for a method of {numbers:.1e} numbers, more than {LARGEST:.0e}: not a released network")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            method = cls(**arguments)
+        method = _build(name, arguments)
         notes = _load_generators(method, parts, state, name, latent_avg)
     if discriminator is not None:
         other = read_released(discriminator)
@@ -118,12 +122,46 @@ def import_released(name: str, source: Path, discriminator: Path | None = None) 
     return Imported(method, arguments, layout, notes)
 
 
+def _build(name: str, arguments: dict[str, Any]) -> Any:
+    """A method with weights of its own, the same every time."""
+    cls = find_method(name)
+    with torch.device("meta"):  # without memory
+        numbers = sum(tensor.numel() for tensor in cls(**arguments).state_dict().values())
+    if numbers > LARGEST:
+        raise UserError(f"its shapes ask for a method of {numbers:.1e} numbers, more than {LARGEST:.0e}: not a released network")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return cls(**arguments)
+
+
+def _import_single(name: str, source: Path) -> Imported:
+    """A method whose only network, `net`, has the released names."""
+    content = read_released(source)
+    with _naming(source):
+        state = weights(content.get("params", content), "the network")
+        if all(key.startswith("module.") for key in state):  # saved from within DataParallel
+            state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+        arguments = IMPORTERS[name].arguments(state)
+        method = _build(name, arguments)
+        names.load(method.net, state, "the network")
+    notes = [f"trained at a size that the file does not tell, {method.hparams['size']} px is assumed; it restores images of every size"]
+    if name == "nafnet":
+        notes.append("GoPro and REDS figures were published with TLC, SIDD figures without: the same weights serve for both, TLC is off")
+    return Imported(method, arguments, name, notes)
+
+
 def export_released(method: Method, layout: str, network: str) -> dict[str, Tensor]:
     """The state of `G_ema` or `D` under the names of a layout in `names.FAMILIES`; rosinality's flat file takes the mean latent too.
 
+    A method with a single network has that in place of `G_ema`.
+
     Raises
-        UserError: the network cannot be expressed in this layout.
+        UserError: the network cannot be expressed in this layout, or the method has none.
     """
+    if layout not in names.FAMILIES:
+        if network == "D":
+            raise UserError(f"{layout} has no discriminator")
+        return {name: tensor.cpu().contiguous() for name, tensor in method.get_submodule("net").state_dict().items()}
     state = {name: tensor.cpu() for name, tensor in getattr(method, network).state_dict().items()}
     generator, discriminator = names.FAMILIES[layout]
     released = names.to_released(state, generator if network == "G_ema" else discriminator)

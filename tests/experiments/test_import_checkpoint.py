@@ -388,3 +388,30 @@ def test_command_refusals(gpen, tmp_path, monkeypatch) -> None:
         call("gpen", source, output, "--overwrite")
     assert output.read_text() == "kept"
     assert call("gpen", source, output, "--overwrite") == 0
+
+
+# --------------------------------------------------------------------------------------------------------------------- restorers
+
+
+@pytest.mark.parametrize(
+    ("name", "fixture_name", "line"),
+    [("nafnet", "nafnet_width8", "encoder_blocks  (1, 1, 1, 3)"), ("hinet", "hinet_wf8", "hin             (3, 4)")],
+)
+def test_restorers(name: str, fixture_name: str, line: str, tmp_path, capsys) -> None:
+    """A released file becomes a method that a training can start from; with a step too small to change a number it keeps its weights."""
+    state = Fixture(fixture_name).state()
+    method = imported(name, {"params": state}, tmp_path)
+    said = capsys.readouterr().out
+    assert line in said
+    assert "256 px is assumed; it restores images of every size" in said
+    assert ("TLC is off" in said) is (name == "nafnet")
+    for key, value in state.items():
+        assert torch.equal(method.net.state_dict()[key], value), key
+
+    shape = {f"--model.{key}": json.dumps(method.hparams[key]) for key in IMPORTERS[name].arguments(state)}
+    options = {"--method": name, "--preset": "smoke", "--run": str(tmp_path / "run"), "--iterations": "1", "--model.lr": "1e-30", **shape}
+    fit.main([*(word for option in options.items() for word in option), "--init_from", str(tmp_path / "ours.ckpt")])
+    after = load_method(tmp_path / "run/checkpoints/last.ckpt")[0].cpu()
+    assert after.iteration == 1
+    for key, value in state.items():
+        torch.testing.assert_close(after.net.state_dict()[key], value, rtol=1e-6, atol=1e-6, msg=key)
