@@ -31,9 +31,11 @@ lint: setup ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+METHODS := gan_prior gan_prior_restoration gpen hinet nafnet scorer
+
 smoke: setup ## every method for a few iterations at 32 px
-	$(BIN)/python -m experiments.fit --method gan_prior --preset smoke --overwrite
-	$(BIN)/python -m experiments.fit --method gpen --preset smoke --overwrite
+	for method in $(METHODS); do $(BIN)/python -m experiments.fit --method $$method --preset smoke --overwrite || exit 1; done
+	$(BIN)/python -m experiments.reproduce prior --preset smoke
 
 clean: ## remove the environment and caches, not the runs
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info

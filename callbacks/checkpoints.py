@@ -39,7 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """Save `last.ckpt` every `every` iterations and at the end, `best.ckpt` when the method's own criterion improves.
+    """Save `last.ckpt` every `every` iterations, before a validation and at the end, `best.ckpt` when the method's own criterion improves.
 
     Args:
         folder: where the two files are written.
@@ -49,24 +49,31 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
         self.best: float | None = None
+        self.criterion: str | None = None  # that it is a value of
         self.validated = 0  # newest iteration that was validated
+        self.saved: tuple[int, int] | None = None  # iteration and `validated` in last.ckpt
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "validated": self.validated}
+        return {"best": self.best, "criterion": self.criterion, "validated": self.validated}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.validated = state["best"], state["validated"]
+        self.best, self.criterion, self.validated = state["best"], state.get("criterion"), state["validated"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
-        due = pl_module.iteration > 0 and pl_module.iteration % trainer.val_check_batch == 0  # type: ignore[operator]
-        if due and self.validated != pl_module.iteration:  # the run was stopped between an iteration and its validation
+        # the run was stopped between an iteration and the end of its validation
+        due = pl_module.iteration % trainer.val_check_batch == 0 or pl_module.iteration == pl_module.total_iterations  # type: ignore[operator]
+        if due and self.validated != pl_module.iteration and trainer.enable_validation:
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         if pl_module.iteration % self.every == 0:
-            self.save(trainer, pl_module, "last")
+            self.save_last(trainer, pl_module)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Method) -> None:
+        if not trainer.sanity_checking:  # it can take longer than whoever sends a signal waits
+            self.save_last(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         if trainer.sanity_checking:
@@ -75,14 +82,21 @@ class Checkpoints(Checkpoint):
         if pl_module.monitor is not None:
             name, mode = pl_module.monitor
             value = float(trainer.callback_metrics[name])
-            if not math.isnan(value) and (self.best is None or (value > self.best if mode == "max" else value < self.best)):
-                self.best = value
+            best = self.best if self.criterion in (None, name) else None  # a resumed run may measure something else
+            if not math.isnan(value) and (best is None or (value > best if mode == "max" else value < best)):
+                self.best, self.criterion = value, name
                 self.save(trainer, pl_module, "best")
         if pl_module.iteration % self.every == 0:
-            self.save(trainer, pl_module, "last")  # once more, with what the validation found
+            self.save_last(trainer, pl_module)  # once more, with what the validation found
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:
-        self.save(trainer, pl_module, "last")
+        self.save_last(trainer, pl_module)
+
+    def save_last(self, trainer: L.Trainer, pl_module: Method) -> None:
+        state = (pl_module.iteration, self.validated)
+        if self.saved != state:
+            self.save(trainer, pl_module, "last")
+            self.saved = state
 
     def save(self, trainer: L.Trainer, pl_module: Method, name: str) -> None:
         check_loss(trainer, pl_module)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
-from typing import Any
 
 import lightning as L
 import torch
@@ -25,45 +24,40 @@ class Guards(L.Callback):
     def __init__(self, iterations: int) -> None:
         self.iterations = iterations
         self.signal: int | None = None  # that ended the run
-        self._previous: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
-        # Lightning's counters follow ours, so that validation falls on the same iterations after a resume
-        loop = trainer.fit_loop.epoch_loop
-        loop.batch_progress.total.ready = loop._batches_that_stepped = pl_module.iteration
-        if trainer.received_sigterm:  # came during the sanity check, to Lightning's own handler
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: Method) -> None:
+        # in place of Lightning's handler, which calls the other processes from within; it puts all handlers back when a run ends
+        if trainer.received_sigterm:
             self.signal = signal.SIGTERM
             trainer._signal_connector.received_sigterm = False
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._on_signal)
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
+        # Lightning's counters follow ours, so that validation falls on the same iterations after a resume
+        loop = trainer.fit_loop.epoch_loop
+        loop.batch_progress.total.ready = loop._batches_that_stepped = pl_module.iteration
+        self._end(trainer, pl_module, look=True)
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
-        last = pl_module.iteration >= self.iterations
-        look = last or trainer.world_size == 1 or pl_module.iteration % EVERY == 0
-        stop = look and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
-        if stop or last or pl_module.iteration % EVERY == 0:
+        self._end(trainer, pl_module, look=trainer.world_size == 1 or pl_module.iteration % EVERY == 0)
+        if trainer.should_stop or pl_module.iteration % EVERY == 0:
             check_loss(trainer, pl_module)
+
+    def _end(self, trainer: L.Trainer, pl_module: Method, look: bool) -> None:
+        """Let the run end where it has its length or, if this is an iteration to `look`, where any process got a signal."""
+        last = pl_module.iteration >= self.iterations
+        stop = (look or last) and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
         if stop:
             trainer.limit_val_batches = 0  # whoever sent the signal will not wait for a validation
         trainer.should_stop = bool(last or stop)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         check_loss(trainer, pl_module)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:
-        self._restore_handlers()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: Method, exception: BaseException) -> None:
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:  # before Lightning restores those that its own had replaced
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
 
 
 def check_loss(trainer: L.Trainer, pl_module: Method) -> None:

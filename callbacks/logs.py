@@ -37,8 +37,9 @@ class CSVLog(Logger):
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if resume_from and path.exists():
-            with open(path, newline="") as file:
-                rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a full disk may have cut the last one
+            text = path.read_text()
+            whole = text[: text.rfind("\n") + 1]  # a full disk may have cut the last row
+            rows = csv.DictReader(io.StringIO(whole))
             self.rows = [{k: v for k, v in row.items() if v != ""} for row in rows if int(row["iteration"]) <= resume_from]
         self.columns: list[str] = []  # as in the file
 
@@ -57,6 +58,8 @@ class CSVLog(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"iteration": step, **{name: float(value) for name, value in metrics.items()}}
+        if self.rows and self.rows[-1].keys() == row.keys() and int(self.rows[-1]["iteration"]) == step:
+            self.rows.pop()  # of a validation that is done again, as the run was stopped before a checkpoint knew of it
         self.rows.append(row)
         try:
             if not set(row) <= set(self.columns):

@@ -36,9 +36,11 @@ from experiments import console
 from experiments.folder import TRANSIENT, check_run, data_name, default_run, prepare_run, resume_path
 from experiments.options import WEIGHTS_DIR, Parser, parse
 from experiments.plan import print_plan
+from experiments.ranks import end_others, tie
 from experiments.recipes import PRESETS, peek, recipe
+from experiments.restart import checkpoint_of, restart
 from lightning_modules.base import Method, Restorer
-from lightning_modules.checkpoints import load_weights, read_checkpoint
+from lightning_modules.checkpoints import load_weights
 from lightning_modules.methods import METHODS, find_method
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.pretrained import weights
@@ -120,13 +122,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return 0
         raise UserError(f"--method is missing: choose one of {', '.join(METHODS)}")
+    return fit(*resolve(argv))
+
+
+def resolve(argv: Sequence[str]) -> tuple[Namespace, dict[str, Any]]:
+    """The options of a call over preset and recipe, and what is saved and logged of them, as plain values."""
+    named = peek(argv)
     cli = CLI(named.method, named.preset, argv)
     resolved = yaml.safe_load(cli.parser.dump(cli.config))
-    return fit(cli.config, {name: value for name, value in resolved.items() if name not in TRANSIENT})
+    return cli.config, {name: value for name, value in resolved.items() if name not in TRANSIENT}
 
 
 def fit(config: Namespace, resolved: dict[str, Any]) -> int:
-    """One run, from checked options to the last checkpoint; `resolved` holds what is saved and logged of them, as plain values."""
+    """One run, from checked options to the last checkpoint; `resolved` as from the function of that name."""
     console.quiet()
     if config.weights_dir is not None:
         os.environ[weights.FOLDER_VARIABLE] = config.weights_dir
@@ -146,9 +154,9 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
     first = _get_rank() in (None, 0) and os.environ.get("NODE_RANK", "0") == "0"
     if first and not config.dry_run:
         check_run(run, config)
-    resume = resume_path(config, run)
+    resume, validated = resume_path(config, run), 0
     if resume is not None:
-        restart(method, data, resume, config)
+        validated = restart(method, data, resume, config)
     elif config.init_from is not None:
         load_weights(method, checkpoint_of(config.init_from, config.method)["state_dict"], f"checkpoint {config.init_from}")
     else:
@@ -161,55 +169,43 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
     if config.dry_run:
         print_plan(config.method, method, data, config.iterations, run)
         return 0
-    if method.iteration >= config.iterations:
+    if method.iteration > config.iterations or method.iteration == config.iterations == validated:
         print(f"{resume} is at iteration {method.iteration} of {config.iterations}: nothing left to train")
+        if first:
+            draw_curves(run)
         return 0
     if resume is None and config.init_from is None:
         method.initialise()
 
     if first:
         prepare_run(run, resolved, config)
+    tie()
     trainer, guards, metrics = build_trainer(config, resolved, run, method, judge)
     try:
         trainer.fit(method, data, ckpt_path=resume, weights_only=True)
     except BaseException as error:
-        launcher: Any = trainer.strategy.launcher
-        if getattr(launcher, "procs", None):  # they would wait for this process until the collectives' timeout
-            launcher.kill(signal.SIGKILL)
-        with contextlib.suppress(UserError):
-            plot_curves(run / "metrics.csv", run / "curves.png")
+        ended = end_others(trainer)
+        if trainer.is_global_zero:
+            with contextlib.suppress(UserError):
+                draw_curves(run)
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way
+            raise error.__context__ from None
+        where = f"the run stopped at iteration {method.iteration}"
+        if isinstance(error, RuntimeError) and ended is not None:
+            raise UserError(f"{where}: {ended}; go on with --resume auto") from error
         if isinstance(error, OSError):
-            where = error.filename or run
-            raise UserError(f"the run stopped at iteration {method.iteration}: {error.strerror or error} ({where})") from error
+            raise UserError(f"{where}: {error.strerror or error} ({error.filename or run})") from error
         raise
     if not trainer.is_global_zero:
         return 0
-    plot_curves(run / "metrics.csv", run / "curves.png")
+    draw_curves(run)
     report(run, method, guards, metrics, config)
     return 0 if guards.signal is None else 128 + guards.signal
 
 
-def restart(method: Method, data: FaceData, path: Path, config: Namespace) -> None:
-    """Put method and data where the checkpoint's run stood; the trainer restores optimizers and callbacks."""
-    checkpoint = checkpoint_of(path, config.method)
-    if "optimizer_states" not in checkpoint:
-        raise UserError(f"{path} was imported, not trained here: start a run from it with --init_from {path}")
-    load_weights(method, checkpoint["state_dict"], f"checkpoint {path}")
-    saved = [[len(group["params"]) for group in state["param_groups"]] for state in checkpoint["optimizer_states"]]
-    if saved != [[len(group["params"]) for group in optimizer.param_groups] for optimizer in method.configure_optimizers()]:
-        raise UserError(f"checkpoint {path} trained other parts of the method: resume with the options it was started with")
-    batch = checkpoint["datamodule_hyper_parameters"]["batch_size"]
-    if batch != config.data.batch_size:
-        raise UserError(f"checkpoint {path} was trained with --data.batch_size {batch}: the position in the data depends on it, keep it")
-    method.on_load_checkpoint(checkpoint)
-    data.start_iteration = method.iteration
-
-
-def checkpoint_of(path: str | Path, method: str) -> dict[str, Any]:
-    checkpoint = read_checkpoint(path)
-    if checkpoint["suite"]["method"] != method:
-        raise UserError(f"{path} is a checkpoint of {checkpoint['suite']['method']}, this run trains {method}")
-    return checkpoint
+def draw_curves(run: Path) -> None:
+    if (run / "metrics.csv").exists():  # not where a run ended before its first row
+        plot_curves(run / "metrics.csv", run / "curves.png")
 
 
 def check_config(config: Namespace) -> None:

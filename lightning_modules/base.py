@@ -156,17 +156,25 @@ class Method(L.LightningModule):
             "iteration": self.iteration,
             "images_seen": self.images_seen,
         }
-        # Lightning's loop counters count optimizer steps and say less than ours: fit sets them from `iteration`
+        checkpoint["terms"] = {name: float(value) for name, value in self.terms.items()}  # not yet written to metrics.csv
+        # Lightning's counters count optimizer steps and start again at a resume: fit sets them from `iteration`
         checkpoint.pop("loops", None)
+        checkpoint.update(epoch=0, global_step=self.iteration)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.iteration = checkpoint["suite"]["iteration"]
         self.images_seen = checkpoint["suite"]["images_seen"]
+        self.terms = {name: torch.tensor(value) for name, value in checkpoint.get("terms", {}).items()}
 
 
 class Restorer(Method):
-    """A degraded face in, a clean face out."""
+    """A degraded face in, a clean face out.
 
+    Class attributes a method sets:
+        any_size: whether `restore` takes images of every size, not of `size` only.
+    """
+
+    any_size: ClassVar[bool] = False
     scored: ClassVar[tuple[str, ...]] = ("pairs", "sets")
     monitor = ("val/psnr", "max")
 
@@ -179,6 +187,19 @@ class Restorer(Method):
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return {"input": batch["input"], "restored": self.restore(batch["input"]), "target": batch["target"]}
+
+
+def clip_norm(optimizer: torch.optim.Optimizer, limit: float) -> torch.optim.Optimizer:
+    """The optimizer itself, which from now on scales its gradients to a common norm of at most `limit` before every step.
+
+    A hook, since with float16 autocast the gradients are unscaled no earlier.
+    """
+
+    def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        torch.nn.utils.clip_grad_norm_([parameter for group in optimizer.param_groups for parameter in group["params"]], limit)
+
+    optimizer.register_step_pre_hook(clip)
+    return optimizer
 
 
 def method_name(cls: type[Method]) -> str:

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from _runtime import UserError
-from lightning_modules.checkpoints import FORMAT_VERSION, load_weights, read_checkpoint
+from lightning_modules.checkpoints import FORMAT_VERSION, check_optimizers, load_weights, read_checkpoint
 from lightning_modules.methods import load_method
+
+SUITE = {"format": FORMAT_VERSION, "method": "gpen", "iteration": 3, "images_seen": 12}
 
 
 def write(path, **changes):
-    content = {"suite": {"format": FORMAT_VERSION, "method": "gpen"}, "state_dict": {}, **changes}
-    torch.save(content, path)
+    torch.save({"suite": SUITE, "state_dict": {}, "hyper_parameters": {}, **changes}, path)
     return path
 
 
@@ -34,9 +35,33 @@ def test_files_that_are_no_checkpoint_of_ours(tmp_path) -> None:
         with pytest.raises(UserError, match=message):
             read_checkpoint(tmp_path / name)
     with pytest.raises(UserError, match="newer than"):
-        read_checkpoint(write(tmp_path / "new.ckpt", suite={"format": FORMAT_VERSION + 1, "method": "gpen"}))
+        read_checkpoint(write(tmp_path / "new.ckpt", suite={"format": FORMAT_VERSION + 1}))
     with pytest.raises(UserError, match="unknown method 'gpem': did you mean 'gpen'"):
-        load_method(write(tmp_path / "unknown.ckpt", suite={"format": FORMAT_VERSION, "method": "gpem"}))
+        load_method(write(tmp_path / "unknown.ckpt", suite={**SUITE, "method": "gpem"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"suite": {"method": "gpen"}}, "it has no format"),
+        ({"suite": {**SUITE, "format": "1"}}, "its format is of type str, expected int"),
+        ({"suite": {"format": FORMAT_VERSION, "method": "gpen", "iteration": 3}}, "it has no images_seen"),
+        ({"suite": {**SUITE, "iteration": torch.tensor(3)}}, "its iteration is of type Tensor, expected int"),
+        ({"suite": {**SUITE, "iteration": -3}}, "its iteration is -3"),
+        ({"state_dict": []}, "its state_dict is of type list, expected dict"),
+        ({"hyper_parameters": None}, "its hyper_parameters is of type NoneType, expected dict"),
+    ],
+)
+def test_entries_that_are_missing_or_something_else(changes, message: str, tmp_path) -> None:
+    with pytest.raises(UserError, match=f"bad.ckpt is damaged: {message}"):
+        read_checkpoint(write(tmp_path / "bad.ckpt", **changes))
+
+
+@pytest.mark.parametrize("options", [{"prior": "scratch", "wings": 2}, {"size": "large"}, {"size": 100}, {"size": None}, {"style_dim": -1}])
+def test_options_that_do_not_fit_the_method(options, tmp_path) -> None:
+    with pytest.raises(UserError, match="bad.ckpt holds options that do not fit gpen: ") as error:
+        load_method(write(tmp_path / "bad.ckpt", hyper_parameters=options))
+    assert "\n" not in str(error.value)
 
 
 class Evil:
@@ -67,3 +92,76 @@ def test_load_weights_names_the_first_difference() -> None:
         load_weights(module, {"weight": state["weight"]}, "it")
     with pytest.raises(UserError, match="extra is unexpected"):
         load_weights(module, {**state, "extra": torch.zeros(1)}, "it")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(3, 2, dtype=torch.int64), "weight is int64, expected float32"),
+        (torch.zeros(3, 2, dtype=torch.complex64), "weight is complex64, expected float32"),
+        (torch.zeros(3, 2, dtype=torch.bool), "weight is bool, expected float32"),
+        ([[0.0, 0.0]] * 3, "weight is no plain tensor"),
+        (torch.zeros(3, 2).to_sparse(), "weight is no plain tensor"),
+        (torch.zeros(3, 2, device="meta"), "weight is no plain tensor"),
+        (torch.tensor([[0.0, 0.0], [0.0, float("nan")], [0.0, 0.0]]), "weight is infinite or NaN"),
+        (torch.full((3, 2), float("inf"), dtype=torch.float16), "weight is infinite or NaN"),
+    ],
+)
+def test_values_that_are_no_weights(value, message: str, tmp_path) -> None:
+    module = nn.Linear(2, 3)
+    before = module.weight.clone()
+    state = read_checkpoint(write(tmp_path / "bad.ckpt", state_dict={"weight": value, "bias": torch.zeros(3)}))["state_dict"]
+    with pytest.raises(UserError, match=f"it is damaged: {message}"):
+        load_weights(module, state, "it")
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_read(dtype) -> None:
+    module = nn.Linear(2, 3)
+    load_weights(module, {"weight": torch.full((3, 2), 0.5, dtype=dtype), "bias": torch.zeros(3)}, "it")
+    assert module.weight.dtype == torch.float32
+    assert module.weight.eq(0.5).all()
+
+
+def test_huge_tensors_in_a_small_file_are_not_touched(tmp_path) -> None:
+    huge = torch.zeros(1).expand(10**6, 10**6)  # 4 TB, if anything copied or compared it
+    path = write(tmp_path / "huge.ckpt", state_dict={"weight": huge, "bias": torch.zeros(3)})
+    assert path.stat().st_size < 10_000
+    with pytest.raises(UserError, match=r"weight is \(1000000, 1000000\), here \(3, 2\)"):
+        load_weights(nn.Linear(2, 3), read_checkpoint(path)["state_dict"], "it")
+
+
+def test_optimizer_states() -> None:
+    def adam() -> tuple[nn.Module, torch.optim.Optimizer]:
+        module = nn.Linear(2, 3)
+        return module, torch.optim.Adam(module.parameters())
+
+    module, trained = adam()
+    fresh = adam()[1]
+    check_optimizers([fresh], [trained.state_dict()], "it")  # nothing trained yet
+    module(torch.ones(1, 2)).sum().backward()
+    trained.step()
+    check_optimizers([fresh], [trained.state_dict()], "it")
+
+    def moments(index, **changes):
+        state = trained.state_dict()
+        return {**state, "state": {**state["state"], index: {**state["state"][0], **changes}}}
+
+    for states, message in (
+        ([], "it trained other parts of the method"),
+        ([trained.state_dict()] * 2, "it trained other parts of the method"),
+        ([{**trained.state_dict(), "param_groups": []}], "it trained other parts of the method"),
+        ([[]], r"it \(optimizer_states\) is damaged: it has no state"),
+        ([{"state": {}}], r"it \(optimizer_states\) is damaged: it has no param_groups"),
+        ([moments(2)], "it is damaged: the optimizer's state of parameter 2 is not complete"),
+        ([moments("0")], "parameter 0 is not complete"),
+        ([moments(0, more=torch.zeros(()))], "parameter 1 is not complete"),
+        ([moments(1)], r"parameter 1 does not fit it \(exp_avg\)"),  # those of the weight
+        ([moments(0, exp_avg=0.5)], r"parameter 0 does not fit it \(exp_avg\)"),
+        ([moments(0, exp_avg=torch.zeros(1).expand(10**6, 10**6))], r"parameter 0 does not fit it \(exp_avg\)"),
+        ([moments(0, exp_avg=torch.zeros(3, 2, dtype=torch.int64))], r"parameter 0 \(exp_avg\) is int64, expected float32"),
+        ([moments(0, exp_avg_sq=torch.full((3, 2), float("nan")))], r"parameter 0 \(exp_avg_sq\) is infinite or NaN"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_optimizers([fresh], states, "it")
