@@ -11,11 +11,19 @@ from _runtime import UserError, nearest
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import load_weights, read_checkpoint
 from lightning_modules.gan_prior import GANPrior
+from lightning_modules.gan_prior_restoration import GANPriorRestoration
 from lightning_modules.gpen import GPEN
+from lightning_modules.hinet import HINet
+from lightning_modules.nafnet import NAFNet
+from lightning_modules.scorer import Scorer
 
 METHODS: dict[str, type[Method]] = {
     "gan_prior": GANPrior,
+    "gan_prior_restoration": GANPriorRestoration,
     "gpen": GPEN,
+    "hinet": HINet,
+    "nafnet": NAFNet,
+    "scorer": Scorer,
 }
 
 
@@ -30,11 +38,15 @@ def load_method(path: str | Path) -> tuple[Method, dict[str, Any]]:
     """Rebuild a method from its checkpoint alone: (the method in eval mode, on the GPU if there is one; the checkpoint).
 
     Raises:
-        UserError: the file is missing, truncated, not ours, or of a method that this version does not know.
+        UserError: the file is missing, truncated, not ours, or of a method or options that this version does not know.
     """
     checkpoint = read_checkpoint(path)
-    cls = find_method(checkpoint["suite"]["method"])
-    method = cls(**checkpoint["hyper_parameters"])
+    name = checkpoint["suite"]["method"]
+    cls = find_method(name)
+    try:
+        method = cls(**checkpoint["hyper_parameters"])
+    except Exception as error:  # of any type: the options come from the file
+        raise UserError(f"checkpoint {path} holds options that do not fit {name}: {' '.join(str(error).split())}") from error
     load_weights(method, checkpoint["state_dict"], f"checkpoint {path}")
     method.on_load_checkpoint(checkpoint)
     return method.to("cuda" if torch.cuda.is_available() else "cpu").eval(), checkpoint
