@@ -100,7 +100,7 @@ class GPEN(Restorer):
         if checkpoint["suite"]["method"] != "gan_prior":
             raise UserError(f"--model.prior {path} is a checkpoint of {checkpoint['suite']['method']}, not of gan_prior")
         for key in ("size", "noise", "channel_base", "channel_max", "style_dim", "mapping_layers"):
-            theirs = checkpoint["hyper_parameters"][key]
+            theirs = checkpoint["hyper_parameters"].get(key)
             if theirs != own[key]:
                 raise UserError(f"--model.prior {path} has {key} {theirs}, this run {own[key]}: set --model.{key} {theirs}")
         return checkpoint
