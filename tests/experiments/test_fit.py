@@ -351,7 +351,7 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch) -> None:
 @pytest.mark.processes
 def test_several_processes_score_what_one_does(tmp_path) -> None:
     options = ["--method", "gpen", "--preset", "smoke", "--iterations", "1", "--data.val_images", "7", "--data.batch_size", "6"]
-    # how batches are cut matters to the discriminator's statistics, and to the last bit of an image, which 8 bits can turn into a grey level
+    # how batches are cut matters to the discriminator's statistics, and to an image's last bit, which can become a grey level
     options += ["--trainer.accelerator", "cpu", "--model.lr", "1e-30", "--data.val_batch_size", "1"]
     main([*options, "--run", str(tmp_path / "1")])
     one = json.loads((tmp_path / "1/validation.json").read_text())
