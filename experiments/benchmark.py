@@ -1,8 +1,10 @@
-"""Speed of what everything else waits for: python -m experiments.benchmark [networks|loading] [--sizes ...] [--repeats N].
+"""Speed of what everything else waits for: python -m experiments.benchmark [networks|loading|restoration] [--sizes ...] [--repeats N].
 
 `networks` times the generators, forward and forward + backward, beside a frozen straightforward construction of the same networks
 (experiments/yardstick.py) and the machine's own convolution peak, measured in the same run; on a GPU also precisions, peak memory and a
-full training step. `loading` times the decoding of images. Times are the best of several rounds in which all candidates take turns.
+full training step. `loading` times the decoding of images; `restoration` NAFNet, HINet and the fusion restorer, and contextual loss and
+motion blur beside their plain forms: minutes on a CPU at 256 px, at 512 px four times as long and with 12 GiB of memory. Times are the
+best of several rounds in which all candidates take turns.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -34,10 +36,11 @@ from lightning_modules.networks.stylegan2 import Generator, Synthesis
 Row = tuple[str, dict[str, float]]  # as experiments.tables.Table takes them
 Work = Callable[["Case", Callable[..., Tensor], tuple], list[Tensor]]
 Build = Callable[[torch.device], "Case"]
+Shape = tuple[int, int, int, int]  # of a convolution: channels out and in, side of the kernel (odd), resolution
 Network = TypeVar("Network", bound=nn.Module)
 
 COLUMNS = {"images/s": (3, ""), "GFLOP/s": (1, ""), "% of peak": (0, ""), "x yardstick": (2, ""), "difference": (7, ""), "GiB": (2, "")}
-SIZES = {"networks": (256, 512), "loading": (1024, 512, 256)}
+SIZES = {"networks": (256, 512), "loading": (1024, 512, 256), "restoration": (256, 512)}
 FOOTNOTE = (
     "peak: the fastest 3x3 F.conv2d in float32 at the network's shapes, in either memory format",
     "GFLOP: what torch's counter finds in our network with shared weights, for every row: work that only one construction does is none",
@@ -64,17 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table. Returns the exit status."""
     parser = Parser(prog="python -m experiments.benchmark", description=__doc__, default_env=False)
     parser.add_argument("what", choices=tuple(SIZES), nargs="?", default="networks", help="what is measured")
-    parser.add_argument("--sizes", type=list[int], default=[], help="pixels; by default [256,512] for networks, [1024,512,256] for loading")
+    parser.add_argument("--sizes", type=list[int], default=[], help="pixels; by default all of them, for restoration [256]")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the best counts")
     parser.add_argument("--compile", action=ActionYesNo, default=False, help="also time the networks after .compile(), which takes minutes")
     config = parse(parser, list(sys.argv[1:] if argv is None else argv))
-    sizes = config.sizes or SIZES[config.what]
+    sizes = config.sizes or (SIZES[config.what] if config.what != "restoration" else (256,))
     if config.repeats < 1:
         raise UserError(f"--repeats {config.repeats}: expected at least 1")
     if wrong := [size for size in sizes if size not in SIZES[config.what]]:
         raise UserError(f"--sizes {wrong[0]}: {config.what} is measured at {', '.join(map(str, SIZES[config.what]))}")
     if config.what == "loading":
         print(Table(loading.COLUMNS, loading.rows(sizes, config.repeats)).text())
+        return 0
+    if config.what == "restoration":
+        from experiments import restoration_speed  # which measures with what is defined here
+
+        rows, notes = restoration_speed.rows(sizes, config.repeats)
+        print(Table(restoration_speed.COLUMNS, rows, footnote=notes).text())
         return 0
     cases = [partial(build, size) for size in sizes for build in ((stylegan2, gpen) if size == 256 else (gpen,))]
     rows, notes = networks(cases, config.repeats, config.compile)
@@ -86,7 +95,7 @@ def networks(cases: Sequence[Build], repeats: int, compiled: bool) -> tuple[list
     """Rows and footnote for all cases, on the GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows: list[Row] = []
-    notes = [*FOOTNOTE, f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}, best of {repeats}"]
+    notes = [*FOOTNOTE, conditions(device, repeats)]
     for build in cases:
         rows += measure(build, device, repeats, compiled)
     if device.type == "cuda":
@@ -95,6 +104,10 @@ def networks(cases: Sequence[Build], repeats: int, compiled: bool) -> tuple[list
     else:
         notes.append("no GPU: TF32, bfloat16, peak memory and the training step of a GAN prior at 256 px are not measured")
     return rows, notes
+
+
+def conditions(device: torch.device, repeats: int) -> str:
+    return f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}, best of {repeats}"
 
 
 def stylegan2(size: int, device: torch.device, **width: Any) -> Case:
@@ -141,7 +154,7 @@ def forward_backward(case: Case, run: Callable[..., Tensor], inputs: tuple) -> l
 def measure(build: Build, device: torch.device, repeats: int, compiled: bool) -> list[Row]:
     """The rows of one network: both constructions, forward with batches of 1 and 8, forward + backward with 4."""
     case, shapes = build(device), build(torch.device("meta"))
-    peak = convolution_peak(case, repeats)
+    peak = convolution_peak({(*conv.weight.shape[:3], conv.resolution) for conv in case.synthesis.convs if not conv.up}, device, repeats)
     rows: list[Row] = [(f"{case.name}, convolution peak", {"GFLOP/s": peak})]
     precisions = PRECISIONS if device.type == "cuda" else {"float32": nullcontext}
     todo = LARGE if case.pixels >= 512 and device.type == "cpu" else ALL
@@ -219,21 +232,20 @@ def race(candidates: Mapping[str, Callable[[], object]], repeats: int, device: t
     return best
 
 
-def convolution_peak(case: Case, repeats: int) -> float:
-    """GFLOP/s of the fastest 3x3 `F.conv2d` at the shapes of the network's convolutions, one image, in both memory formats."""
-    device = case.synthesis.constant.device
+def convolution_peak(shapes: Iterable[Shape], device: torch.device, repeats: int) -> float:
+    """GFLOP/s of the fastest `F.conv2d` of one image at these shapes, in both memory formats."""
     fastest = 0.0
-    for o, i, r in sorted({(*conv.weight.shape[:2], conv.resolution) for conv in case.synthesis.convs if not conv.up}):
-        x, weight = torch.randn(1, i, r, r, device=device), torch.randn(o, i, 3, 3, device=device)
+    for o, i, k, r in sorted(shapes):
+        x, weight = torch.randn(1, i, r, r, device=device), torch.randn(o, i, k, k, device=device)
         candidates = {
-            str(form): partial(F.conv2d, x.to(memory_format=form), weight.to(memory_format=form), padding=1)
+            str(form): partial(F.conv2d, x.to(memory_format=form), weight.to(memory_format=form), padding=k // 2)
             for form in (torch.contiguous_format, torch.channels_last)
         }
         with torch.no_grad(), _cudnn(tf32=False):
             for run in candidates.values():
                 run()
             seconds = min(seconds for seconds, _ in race(candidates, repeats, device).values())
-        fastest = max(fastest, 2e-9 * 9 * o * i * r * r / seconds)
+        fastest = max(fastest, 2e-9 * o * i * k * k * r * r / seconds)
     return fastest
 
 

@@ -1,7 +1,8 @@
 """Score checkpoints on held-out images, one row each: python -m experiments.evaluate --checkpoint A [B ...].
 
 Without --data and --metrics options every checkpoint is scored on the held-out images that the first one was trained beside, by what
-its run measured. With --data.root DIR_OR_ZIP that was not trained on, all its images are used.
+its run measured. With --data.root DIR_OR_ZIP that was not trained on, all its images are used. Checkpoints of one name in --names are
+trainings of one method with several seeds: their row is the mean, with the standard deviation.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from callbacks.metrics import write_rows
 from datamodules.faces import FaceData
 from experiments import console
 from experiments.options import WEIGHTS_DIR, Parser, parse
-from experiments.tables import Table
+from experiments.tables import Mean, Table
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import load_method
@@ -36,14 +38,39 @@ PICTURED = 8  # images in the comparison figure
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    evaluation = run(list(sys.argv[1:] if argv is None else argv))
+    print(evaluation.table.text())
+    print(f"written to {evaluation.folder}")
+    return 0
+
+
+@dataclass
+class Evaluation:
+    """What was measured, and where it is written.
+
+    Attributes:
+        table: as printed.
+        pictures: the first images of every row, their inputs and targets, (N, 3, H, W) in [-1, 1].
+        protocol: what the numbers mean.
+        folder: where the results are.
+    """
+
+    table: Table
+    pictures: dict[str, torch.Tensor]
+    protocol: dict[str, Any]
+    folder: Path
+
+
+def run(argv: Sequence[str]) -> Evaluation:
+    """The command without its last words: score, and write the results."""
     parser = Parser(prog="python -m experiments.evaluate", description=__doc__, default_env=False)
     parser.add_argument("--checkpoint", type=str, nargs="+", required=True, help="checkpoints, one row of the table each")
-    parser.add_argument("--names", type=str, nargs="+", help="names of the rows; run folders' names if not given")
+    parser.add_argument("--names", type=str, nargs="+", help="names of the rows; run folders' names if not given; of equal ones the mean")
     parser.add_argument(
         "--output", type=str | None, help="folder of the results; `evaluation` in the first checkpoint's run folder if not given"
     )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace results that exist")
+    parser.add_argument("--tlc", action=ActionYesNo, default=False, help="test-time local conversion of the methods that have it (NAFNet)")
     parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
     parser.add_class_arguments(Judge, "metrics", instantiate=False, skip={"scored"})
     parser.add_lightning_class_args(FaceData, "data")
@@ -66,7 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 options[name] = value
     for path in paths:
         check_held_out(path, options)
-    return evaluate(config.checkpoint, config.names, FaceData(**options), config.metrics.as_dict(), config.output, config.overwrite)
+    names = row_names(config.checkpoint, config.names)
+    folder = Path(config.output) if config.output else run_of(Path(config.checkpoint[0])) / "evaluation"
+    if (folder / "results.json").exists() and not config.overwrite:
+        raise UserError(f"{folder} holds results already: give --overwrite or another --output DIR")
+    data = FaceData(**options)
+    methods = load_methods(config.checkpoint, data, config.tlc)
+    return score(dict(zip(names, config.checkpoint, strict=True)), methods, data, config.metrics.as_dict(), folder)
 
 
 def same_place(a: str | None, b: str | None) -> bool:
@@ -100,33 +133,28 @@ def checkpoints_in(argv: Sequence[str]) -> list[str]:
     return values
 
 
-def evaluate(
-    checkpoints: Sequence[str],
-    names: Sequence[str] | None,
-    data: FaceData,
-    measured: dict[str, Any],
-    output: str | None,
-    overwrite: bool,
-) -> int:
-    """Score `checkpoints` on the held-out images of `data` and write table, scores per image and a comparison figure."""
-    if names is not None and (len(set(names)) < len(names) or {"input", "target"} & set(names) or any("/" in name for name in names)):
-        raise UserError(f"--names {' '.join(names)}: expected different names, none of them input or target or with a slash")
-    if names is not None and len(names) != len(checkpoints):
-        raise UserError(f"--names gives {len(names)} names for {len(checkpoints)} checkpoints")
-    names = list(names or unique([row_name(Path(path)) for path in checkpoints]))
-    folder = Path(output) if output else run_of(Path(checkpoints[0])) / "evaluation"
-    if (folder / "results.json").exists() and not overwrite:
-        raise UserError(f"{folder} holds results already: give --overwrite or another --output DIR")
-
+def load_methods(checkpoints: Sequence[str], data: FaceData, tlc: bool) -> list[Method]:
+    """The methods, all scored alike and at the size of the data."""
     methods: list[Method] = []
     for path in checkpoints:
-        method, _ = load_method(path)
+        method, _ = load_method(path, **({"tlc": True} if tlc else {}))
         if not method.scored or (methods and method.scored != methods[0].scored):
             beside = f" beside {type(methods[0]).__name__}" if methods else ""
             raise UserError(f"{path}: the images of {type(method).__name__} cannot be scored{beside}; evaluate restorers or priors")
         if method.hparams["size"] != data.hparams["size"] and not getattr(method, "any_size", False):
             raise UserError(f"{path} works at {method.hparams['size']} px, the data at {data.hparams['size']}: set --data.size")
         methods.append(method)
+    if tlc and not any("tlc" in method.hparams for method in methods):
+        raise UserError("--tlc: none of the checkpoints is of a method that has it (nafnet)")
+    return methods
+
+
+def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData, measured: dict[str, Any], folder: Path) -> Evaluation:
+    """Score methods on the held-out images of `data`; write table, scores per image and a comparison figure.
+
+    Args:
+        checkpoints: name -> path; names that differ in what follows ` #` only are one row.
+    """
     data.setup("test")
     paired = "pairs" in methods[0].scored
     if paired and data.hparams["degradation"] == "none":
@@ -144,9 +172,10 @@ def evaluate(
             batch = data.on_before_batch_transfer(batch, 0)
             batch = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, methods[0].device, 0), 0)
             sets = {"input": batch["input"]} if paired else {}
-            for name, method in zip(names, methods, strict=True):
+            for name, method in zip(checkpoints, methods, strict=True):
+                base, seed = split_seed(name)
                 outputs = method.validation_step(batch, number)
-                sets |= {name if i == 0 else f"{name} {part}": images for i, (part, images) in enumerate(outputs.items())}
+                sets |= {f"{base}{seed}" if i == 0 else f"{base} {part}{seed}": images for i, (part, images) in enumerate(outputs.items())}
             judge.see(batch["target"])
             for name, images in sets.items():
                 tallies.setdefault(name, judge.tally()).update(batch["index"], images, batch["target"])
@@ -155,33 +184,62 @@ def evaluate(
                 kept += list(images[: PICTURED - len(kept)].cpu())
 
     columns = {COLUMNS[name].title: (COLUMNS[name].digits, str(COLUMNS[name].better)) for name in judge.names}
-    rows: list[tuple[str, dict[str, float]]] = []
+    if paired:
+        columns[IMPROVED] = (1, "max")
+    rows: dict[str, list[dict[str, float]]] = {}
     scores = {name: tally.rows() for name, tally in tallies.items()}
     for name, tally in tallies.items():
         values = dict(zip(judge.images, scores[name][:, 1:].mean(0).tolist(), strict=True)) | tally.distances()
         row = {COLUMNS[key].title: value for key, value in values.items()}
         if paired and name != "input":
-            columns[IMPROVED] = (1, "max")
             row[IMPROVED] = 100 * (scores[name][:, 1] > scores["input"][:, 1]).double().mean().item()  # the first score is PSNR
-        rows.append((name, row))
+        rows.setdefault(split_seed(name)[0], []).append(row)
         if judge.images:
             write_rows(folder / f"{name}.csv", tuple(judge.images), scores[name], data.val_names)
+    means: dict[str, dict[str, float | str]] = {
+        name: {key: Mean.of([row[key] for row in seeds]) for key in seeds[0]} for name, seeds in rows.items()
+    }
+
     protocol = {"metrics": judge.protocol, **{name: value for name, value in data.describe().items() if name not in ("source", "train")}}
+    local = [f"{name}: TLC, means over {1.5 * m.hparams['size']:g} px" for name, m in zip(checkpoints, methods, strict=True) if has_tlc(m)]
+    protocol |= {"test_time": local} if local else {}
     footnote = [
         "{val} images of {val_source} at {size} px (list {val_list}), degraded with seed {seed} by {protocol}".format(**protocol)
         if paired
         else "as many samples (psi = 1) as {val} images of {val_source} at {size} px (list {val_list})".format(**protocol),
         *judge.protocol,
+        *local,
     ]
-    table = Table(columns, rows, reference=int(paired), footnote=footnote)
-    print(table.text())
-    result = {"rows": dict(rows), "checkpoints": dict(zip(names, checkpoints, strict=True)), "protocol": protocol}
+    table = Table(columns, list(means.items()), reference=int(paired), footnote=footnote)
+    trainings = {name: seeds for name, seeds in rows.items() if len(seeds) > 1}
+    result = {"rows": means, **({"trainings": trainings} if trainings else {}), "checkpoints": checkpoints, "protocol": protocol}
     write_text(folder / "results.json", json.dumps(result, indent=2) + "\n")
     write_text(folder / "results.md", table.markdown())
     write_text(folder / "results.tex", table.latex())
-    save_png(folder / "comparison.png", tile([torch.stack(images) for images in pictures.values()], row_names=list(pictures)))
-    print(f"written to {folder}")
-    return 0
+    stacked = {name: torch.stack(images) for name, images in pictures.items()}
+    save_png(folder / "comparison.png", tile(list(stacked.values()), row_names=list(stacked)))
+    return Evaluation(table, stacked, protocol, folder)
+
+
+def has_tlc(method: Method) -> bool:
+    return bool(method.hparams.get("tlc"))
+
+
+def split_seed(name: str) -> tuple[str, str]:
+    """A row's name and what tells its trainings apart: ("GPEN", " #2"), or ("GPEN", "") for a single one."""
+    row, mark, number = name.partition(" #")
+    return row, mark + number
+
+
+def row_names(checkpoints: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    """A name for each checkpoint, all different: those of one row are numbered (`split_seed`)."""
+    if names is None:
+        return unique([row_name(Path(path)) for path in checkpoints])
+    if {"input", "target"} & set(names) or any("/" in name or "#" in name for name in names):
+        raise UserError(f"--names {' '.join(names)}: expected names other than input and target, without / and #")
+    if len(names) != len(checkpoints):
+        raise UserError(f"--names gives {len(names)} names for {len(checkpoints)} checkpoints")
+    return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]
 
 
 def run_of(checkpoint: Path) -> Path:

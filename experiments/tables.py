@@ -2,65 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+
+class Mean(float):
+    """The mean of several trainings' values, with their standard deviation (n - 1)."""
+
+    deviation: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> float:
+        """The mean of one or more values; a single one stays the number it is."""
+        if len(values) == 1:
+            return values[0]
+        mean = cls(statistics.fmean(values))
+        mean.deviation = statistics.stdev(values)
+        return mean
 
 
 @dataclass
 class Table:
-    """Rows of numbers under named columns; the best of each column is marked where the column has a direction.
+    """Rows of values under named columns; the best of each column is marked where it has a direction, the second best from three on.
 
     Args:
         columns: name -> (digits after the point, "max", "min" or "" for no direction); the first column of all holds the rows' names.
-        rows: (name, column -> value); a row need not have every column.
+        rows: (name, column -> value), a number, a `Mean` or text; a row need not have every column.
         reference: how many leading rows (degraded input, ...) do not compete for the best.
         footnote: protocol lines printed below.
     """
 
     columns: dict[str, tuple[int, str]]
-    rows: list[tuple[str, dict[str, float]]]
+    rows: Sequence[tuple[str, Mapping[str, float | str]]]
     reference: int = 0
     footnote: Sequence[str] = field(default_factory=list)
 
-    def best(self, column: str) -> float | None:
-        values = [row[column] for _, row in self.rows[self.reference :] if column in row]
-        direction = self.columns[column][1]
-        return None if not direction or len(values) < 2 else max(values) if direction == "max" else min(values)
+    def best(self, column: str) -> list[str]:
+        """The best and the second value of a column as they are printed, without deviation."""
+        digits, direction = self.columns[column]
+        values = [value for _, row in self.rows[self.reference :] if isinstance(value := row.get(column), (float, int))]
+        if not direction or len(values) < 2:
+            return []
+        ranked = sorted({round(value, digits) for value in values}, reverse=direction == "max")
+        return [f"{value:.{digits}f}" for value in ranked[: 2 if len(values) > 2 else 1]]
 
-    def cells(self, mark: str) -> list[list[str]]:
-        """Header and rows as text; `mark` wraps the best values, with {} for the value."""
+    def cells(self, marks: tuple[str, str], plain: str = "{}", spread: str = " ± ") -> list[list[str]]:
+        """Header and rows as text; `marks` wrap the best and the second values, `plain` the others, {} being the value."""
         arrows = {"max": " ↑", "min": " ↓", "": ""}
         lines = [["", *(name + arrows[direction] for name, (_, direction) in self.columns.items())]]
+        best = {column: dict(zip(self.best(column), marks, strict=False)) for column in self.columns}
         for i, (name, row) in enumerate(self.rows):
             line = [name]
-            for column, (digits, _) in self.columns.items():
-                text = f"{row[column]:.{digits}f}" if column in row else "-"
-                best = i >= self.reference and column in row and row[column] == self.best(column)
-                line.append(mark.format(text) if best else text)
+            for column, (digits, direction) in self.columns.items():
+                value = row.get(column, "-")
+                text = value if isinstance(value, str) else f"{value:.{digits}f}"
+                mark = best[column].get(text, plain) if i >= self.reference else plain
+                if isinstance(value, Mean):
+                    text += f"{spread}{value.deviation:.{digits}f}"
+                line.append(mark.format(text) if direction else text)
             lines.append(line)
         return lines
 
     def text(self) -> str:
-        lines = self.cells("{}*")
+        lines = self.cells(("{}*", "{}'"), plain="{} ")
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         body = [
-            "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+            "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
             for line in lines
         ]
         return "\n".join([*body, *self.footnote])
 
     def markdown(self) -> str:
-        header, *rows = self.cells("**{}**")
+        header, *rows = self.cells(("**{}**", "<u>{}</u>"))
         lines = [header, ["---", *["---:"] * len(self.columns)], *rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n" + "".join(f"\n{line}  " for line in self.footnote) + "\n"
 
     def latex(self) -> str:
         def escape(text: str) -> str:
-            for raw, tex in (("_", r"\_"), ("%", r"\%"), ("↑", r"$\uparrow$"), ("↓", r"$\downarrow$")):
+            for raw, tex in (("_", r"\_"), ("%", r"\%"), ("↑", r"$\uparrow$"), ("↓", r"$\downarrow$"), ("±", r"$\pm$")):
                 text = text.replace(raw, tex)
             return text
 
-        header, *rows = [[escape(cell) for cell in line] for line in self.cells("\\textbf{{{}}}")]
+        header, *rows = [[escape(cell) for cell in line] for line in self.cells(("\\textbf{{{}}}", "\\underline{{{}}}"))]
         lines = [" & ".join(line) + r" \\" for line in rows]
         notes = "".join(f"% {line}\n" for line in self.footnote)
         start = r"\begin{tabular}{l" + "r" * len(self.columns) + "}\n\\toprule\n"

@@ -34,8 +34,10 @@ def find_method(name: str) -> type[Method]:
     return METHODS[name]
 
 
-def load_method(path: str | Path) -> tuple[Method, dict[str, Any]]:
+def load_method(path: str | Path, **options: Any) -> tuple[Method, dict[str, Any]]:
     """Rebuild a method from its checkpoint alone: (the method in eval mode, on the GPU if there is one; the checkpoint).
+
+    `options` take the place of the checkpoint's where the method has them.
 
     Raises:
         UserError: the file is missing, truncated, not ours, or of a method or options that this version does not know.
@@ -44,7 +46,8 @@ def load_method(path: str | Path) -> tuple[Method, dict[str, Any]]:
     name = checkpoint["suite"]["method"]
     cls = find_method(name)
     try:
-        method = cls(**checkpoint["hyper_parameters"])
+        own = checkpoint["hyper_parameters"]
+        method = cls(**{**own, **{name: value for name, value in options.items() if name in own}})
     except Exception as error:  # of any type: the options come from the file
         raise UserError(f"checkpoint {path} holds options that do not fit {name}: {' '.join(str(error).split())}") from error
     load_weights(method, checkpoint["state_dict"], f"checkpoint {path}")

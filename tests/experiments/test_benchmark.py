@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from _runtime import UserError
-from experiments import benchmark
+from experiments import benchmark, restoration_speed
 from lightning_modules.gan_prior import GANPrior
 
 TINY = {"style_dim": 8, "mapping_layers": 2, "channel_base": 128, "channel_max": 8}
@@ -90,6 +90,7 @@ def test_networks_say_what_was_not_measured() -> None:
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--sizes", "[64]"], "--sizes 64: networks is measured at 256, 512"),
         (["loading", "--sizes", "[100]"], "--sizes 100: loading is measured at 1024, 512, 256"),
+        (["restoration", "--sizes", "[1024]"], "--sizes 1024: restoration is measured at 256, 512"),
         (["--repeat", "2"], "did you mean '--repeats'"),
     ],
 )
@@ -104,3 +105,37 @@ def test_loading_is_one_of_the_tables(capsys: pytest.CaptureFixture[str]) -> Non
     assert "images/s" in printed
     assert "PNG 256, ours" in printed
     assert "PNG 256 to 256, training item" in printed
+
+
+def test_restoration_is_one_of_the_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = []
+
+    def rows(sizes: list[int], repeats: int) -> tuple[list[benchmark.Row], list[str]]:
+        asked.append((tuple(sizes), repeats))
+        return restoration_speed.blur_rows(32, repeats, CPU), ["a note"]
+
+    monkeypatch.setattr(restoration_speed, "rows", rows)
+    assert benchmark.main(["restoration", "--repeats", "1"]) == 0
+    assert benchmark.main(["restoration", "--sizes", "[512]"]) == 0
+    assert asked == [((256,), 1), ((512,), 5)]
+    printed = capsys.readouterr().out
+    assert "images/s" in printed
+    assert "motion blur 5x5, batch 4, 32, grouped F.conv2d" in printed
+    assert "a note" in printed
+
+
+@pytest.mark.parametrize("shapes", [[(4, 3, 3, 8)], [(4, 3, 1, 8), (2, 4, 5, 16)]])
+def test_convolution_peak_counts_what_it_runs(monkeypatch: pytest.MonkeyPatch, shapes: list[benchmark.Shape]) -> None:
+    """With a clock by which every convolution takes a second: the peak is the largest one's work, in both formats the same."""
+    work = []
+
+    def race(candidates: dict, repeats: int, device: torch.device) -> dict[str, tuple[float, float]]:
+        for run in candidates.values():
+            with benchmark.FlopCounterMode(display=False) as counter:
+                run()
+            work.append(counter.get_total_flops())
+        return dict.fromkeys(candidates, (1.0, 0.0))
+
+    monkeypatch.setattr(benchmark, "race", race)
+    assert benchmark.convolution_peak(shapes, CPU, 1) == pytest.approx(max(work) / 1e9)
+    assert len(work) == 2 * len(shapes)

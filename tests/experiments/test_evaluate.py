@@ -90,6 +90,49 @@ def test_several_checkpoints_on_other_images(checkpoint, tmp_path, draw_faces) -
     assert result["protocol"]["degradation"] == "x4"
 
 
+def test_equal_names_are_trainings_of_one_method(checkpoint, tmp_path, capsys) -> None:
+    other = str(tmp_path / "other/checkpoints/best.ckpt")
+    fit.main(["--method", "gpen", "--preset", "smoke", "--run", str(tmp_path / "other"), "--iterations", "2", "--seed", "1"])
+    evaluate.main(["--checkpoint", str(checkpoint), other, "--names", "GPEN", "GPEN", "--output", str(tmp_path / "out")])
+    result = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(result["rows"]) == ["input", "GPEN"]
+    values = [row["PSNR"] for row in result["trainings"]["GPEN"]]
+    assert values[0] != values[1]
+    assert result["rows"]["GPEN"]["PSNR"] == pytest.approx(np.mean(values))
+    assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in capsys.readouterr().out
+    assert (tmp_path / "out/GPEN #2.csv").exists()
+
+
+def test_local_conversion_at_test_time(tmp_path, capsys) -> None:
+    """It changes images larger than 1.5 times those of the training, and no others; the results say that it was on."""
+    options = [
+        "--method",
+        "nafnet",
+        "--preset",
+        "smoke",
+        "--data.size",
+        "16",
+        "--model.size",
+        "16",
+        "--model.lr",
+        "0.1",
+        "--metrics.fid",
+        "off",
+    ]
+    fit.main([*options, "--run", str(tmp_path / "run")])
+    psnr = {}
+    for size in ("16", "64"):
+        for tlc in ([], ["--tlc"]):
+            out = tmp_path / f"{size}{len(tlc)}"
+            evaluate.main(["--checkpoint", str(tmp_path / "run/checkpoints/last.ckpt"), "--data.size", size, *tlc, "--output", str(out)])
+            result = json.loads((out / "results.json").read_text())
+            psnr[size, bool(tlc)] = result["rows"]["run"]["PSNR"]
+            assert ("TLC, means over 24 px" in capsys.readouterr().out) == bool(tlc)
+            assert ("test_time" in result["protocol"]) == bool(tlc)
+    assert psnr["16", True] == psnr["16", False]
+    assert psnr["64", True] != psnr["64", False]
+
+
 def test_refusals(checkpoint, tmp_path) -> None:
     out = ["--output", str(tmp_path / "out")]
     with pytest.raises(UserError, match="works at 32 px, the data at 64"):
@@ -100,8 +143,10 @@ def test_refusals(checkpoint, tmp_path) -> None:
         evaluate.main(["--checkpoint", str(checkpoint), "--data.degradation", "none", *out])
     with pytest.raises(UserError, match="1 names for 2 checkpoints"):
         evaluate.main(["--checkpoint", str(checkpoint), str(checkpoint), "--names", "a", *out])
-    for names in (["input"], ["a/b"]):
-        with pytest.raises(UserError, match="expected different names"):
+    with pytest.raises(UserError, match="--tlc: none of the checkpoints"):
+        evaluate.main(["--checkpoint", str(checkpoint), "--tlc", *out])
+    for names in (["input"], ["a/b"], ["a #2"]):
+        with pytest.raises(UserError, match="expected names other than"):
             evaluate.main(["--checkpoint", str(checkpoint), "--names", *names, *out])
     assert not (tmp_path / "out").exists()
 
@@ -129,8 +174,8 @@ def test_table_marks_the_best_and_leaves_the_reference_out() -> None:
     table = Table(
         {"PSNR": (2, "max"), "FID": (1, "min")}, [("input", {"PSNR": 99, "FID": 0}), ("a_1", {"PSNR": 1, "FID": 2}), ("b", {"PSNR": 3})], 1
     )
-    assert table.best("PSNR") == 3
-    assert table.best("FID") is None  # one value is no comparison
+    assert table.best("PSNR") == ["3.00"]
+    assert table.best("FID") == []  # one value is no comparison
     assert "| b | **3.00** | - |" in table.markdown()
     assert "| input | 99.00 | 0.0 |" in table.markdown()
     assert r"a\_1 & 1.00 & 2.0 \\" in table.latex()
