@@ -52,9 +52,9 @@ FOOTNOTE = (
 )
 BLURRED = 4  # images in a batch
 NETWORKS: dict[str, Callable[[int], Restorer]] = {
-    "NAFNet (width 32, blocks 1 1 1 28 - 1 - 1 1 1 1)": lambda size: NAFNet(size=size),
+    "NAFNet (width 32)": lambda size: NAFNet(size=size),
     "HINet (wf 64, depth 5)": lambda size: HINet(size=size),
-    "fusion restorer (E, G, F; regressor: identity)": lambda size: GANPriorRestoration(
+    "fusion restorer (E, G, F; R: identity)": lambda size: GANPriorRestoration(
         "identity", "scratch", stage=2, size=size, features="off"
     ),
 }

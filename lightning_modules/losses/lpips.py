@@ -24,7 +24,7 @@ SMALLEST = {"alex": 31, "vgg": 16, "random": 8}  # pixels: below, a pooling laye
 
 
 class Frozen(nn.Module):
-    """A network that only measures: without gradients of its own, always in evaluation mode, on the device of its input.
+    """A network that only measures: without gradients of its own, always in evaluation mode, where its input is and as precise, or float32.
 
     It is no submodule of its holder, so it enters no checkpoint, no optimizer, no running average, and DDP does not send it around.
     """
@@ -38,7 +38,8 @@ class Frozen(nn.Module):
         return self._unregistered[0]
 
     def forward(self, x: Tensor, *more: Tensor) -> Any:
-        return self.network.to(x.device)(x, *more)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return self.network.to(x.device, dtype)(x.to(dtype), *(other.to(dtype) for other in more))
 
 
 class LPIPS(nn.Module):

@@ -22,7 +22,7 @@ SIZE = 32
 STYLEGAN = {"size": SIZE, "channel_base": 128, "channel_max": 8, "style_dim": 16, "mapping_layers": 2}
 TINY: dict[str, dict[str, Any]] = {  # one line per method: constructor options with which a step takes a fraction of a second
     "gan_prior": {**STYLEGAN, "augment": "ada"},
-    "gan_prior_restoration": {**STYLEGAN, "regressor": "identity", "prior": "scratch", "encoder_width": 4, "features": "off"},
+    "gan_prior_restoration": {**STYLEGAN, "regressor": "identity", "prior": "scratch", "encoder_width": 4, "features": "random"},
     "gpen": {**STYLEGAN, "prior": "scratch"},
     "hinet": {"size": SIZE, "wf": 4, "depth": 3, "hin": (1, 2)},
     "nafnet": {"size": SIZE, "width": 4, "encoder_blocks": (1, 2), "decoder_blocks": (1, 1)},
