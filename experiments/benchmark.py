@@ -3,8 +3,8 @@
 `networks` times the generators, forward and forward + backward, beside a frozen straightforward construction of the same networks
 (experiments/yardstick.py) and the machine's own convolution peak, measured in the same run; on a GPU also precisions, peak memory and a
 full training step. `loading` times the decoding of images; `restoration` NAFNet, HINet and the fusion restorer, and contextual loss and
-motion blur beside their plain forms: minutes on a CPU at 256 px, at 512 px four times as long and with 12 GiB of memory. Times are the
-best of several rounds in which all candidates take turns.
+motion blur beside their plain forms: minutes on a CPU at 256 px; half an hour, and 10 GiB of memory, at 512 px. Times are the best of
+several rounds in which all candidates take turns.
 """
 
 from __future__ import annotations

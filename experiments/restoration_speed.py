@@ -43,6 +43,7 @@ COLUMNS = {
     "difference": (8, ""),
 }
 FOOTNOTE = (
+    "networks: of the published sizes, with random weights, one image",
     "peak: the fastest dense F.conv2d of stride 1 in float32 at the network's shapes, in either memory format",
     "GFLOP: what torch's counter finds; a convolution's two gradients count as much as itself, each",
     "x faster, x smaller: than the plain form, the last row of its kind; x smaller compares peak memory (GiB)",
@@ -54,9 +55,7 @@ BLURRED = 4  # images in a batch
 NETWORKS: dict[str, Callable[[int], Restorer]] = {
     "NAFNet (width 32)": lambda size: NAFNet(size=size),
     "HINet (wf 64, depth 5)": lambda size: HINet(size=size),
-    "fusion restorer (E, G, F; R: identity)": lambda size: GANPriorRestoration(
-        "identity", "scratch", stage=2, size=size, features="off"
-    ),
+    "fusion restorer (E, G, F; R: identity)": lambda size: GANPriorRestoration("identity", "scratch", stage=2, size=size, features="off"),
 }
 
 

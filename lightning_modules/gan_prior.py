@@ -16,9 +16,10 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.base import Method
+from lightning_modules.checkpoints import load_weights, read_checkpoint
 from lightning_modules.losses.gan import R1, NonSaturating, PathLength
 from lightning_modules.networks.augment import AdaptiveAugment
-from lightning_modules.networks.stylegan2 import Discriminator, Generator, mix_styles
+from lightning_modules.networks.stylegan2 import Discriminator, Generator, doublings, mix_styles
 
 
 class GANPrior(Method):
@@ -39,6 +40,9 @@ class GANPrior(Method):
         ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
         augment: `ada` augments what the discriminator sees adaptively (for small data sets), `off` does not.
         ada_kimg: thousands of images in which the augmentation probability can go from 0 to 1.
+        start: checkpoint of a smaller prior that this one grows from (arXiv:1710.10196): the layers of its resolutions start as they are
+            there, new RGB layers at zero, so that the first images are those of the smaller prior, enlarged. Lower resolutions learn
+            faster.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -63,6 +67,7 @@ class GANPrior(Method):
         ema_rampup: float = 0.0,
         augment: Literal["off", "ada"] = "off",
         ada_kimg: float = 500.0,
+        start: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
@@ -79,6 +84,46 @@ class GANPrior(Method):
     def check_batch(self, images: int) -> None:
         if images % min(4, images):  # the discriminator's standard deviation is taken over groups of four
             raise UserError(f"--data.batch_size leaves {images} images per process: choose below 4 or a multiple of 4 for each")
+
+    def check_start(self) -> None:
+        if self.hparams["start"] is not None:
+            self._smaller()
+
+    def _smaller(self) -> dict[str, Any]:
+        """The checkpoint of the smaller prior."""
+        path, own = self.hparams["start"], self.hparams
+        checkpoint = read_checkpoint(path)
+        theirs = checkpoint["hyper_parameters"]
+        if checkpoint["suite"]["method"] != "gan_prior":
+            raise UserError(f"--model.start {path} is a checkpoint of {checkpoint['suite']['method']}, not of gan_prior")
+        if theirs["size"] >= own["size"]:
+            raise UserError(
+                f"--model.start {path} makes images of {theirs['size']} px: a prior of {own['size']} px grows from smaller ones"
+            )
+        for key in ("noise", "channel_base", "channel_max", "style_dim", "mapping_layers"):
+            if theirs[key] != own[key]:
+                raise UserError(f"--model.start {path} has {key} {theirs[key]}, this run {own[key]}: set --model.{key} {theirs[key]}")
+        return checkpoint
+
+    def initialise(self) -> None:
+        if self.hparams["start"] is None:
+            return
+        checkpoint = self._smaller()
+        size, state = checkpoint["hyper_parameters"]["size"], checkpoint["state_dict"]
+        new = doublings(self.hparams["size"]) - doublings(size)
+        G, D = self.G.state_dict(), self.D.state_dict()
+        for name, value in state.items():
+            part, _, name = name.partition(".")
+            if part == "G_ema":
+                G[name] = value
+            elif part == "D" and not name.startswith("from_rgb."):  # of the smaller size; its blocks come last
+                block = name.split(".")
+                D[name if block[0] != "blocks" else f"blocks.{int(block[1]) + new}.{'.'.join(block[2:])}"] = value
+        for rgb in range(len(self.G.synthesis.rgbs) - new, len(self.G.synthesis.rgbs)):
+            G[f"synthesis.rgbs.{rgb}.weight"].zero_()
+        for part, theirs in ((self.G, G), (self.D, D)):
+            load_weights(part, theirs, f"--model.start {self.hparams['start']}")
+        self.reset_ema()
 
     def sample_w(self, count: int) -> Tensor:
         """w (count, L, D) of fresh codes; with probability `mixing` two codes share an image, split at a random layer."""

@@ -1,7 +1,7 @@
 """A StyleGAN2 prior and one with GPEN's concatenated noise, which the other tables start from.
 
-Both are trained on the data given and measured by the features of a scorer that is trained on portraits first. The demo takes 128,000
-images each: about 80 minutes on two cores.
+Both are trained on the data given and measured by the features of a scorer that is trained on portraits first. In the demo each is
+trained at 32 px first, where it learns to draw faces quickly, and grows to 64 px from there.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ from experiments.options import Parser
 from experiments.reproduce.stages import Stage
 
 NAMES = {"add": "StyleGAN2", "concat": "concatenated noise"}
-ITERATIONS = {"demo": 8_000}  # --method gan_prior --preset demo itself is the beginning only
+GROWN = {"demo": {32: 6_000, 64: 4_000}}  # sizes and iterations; --method gan_prior --preset demo itself is the beginning only
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("--iterations", type=int | None, help="length of the priors' trainings; the preset's if not given")
+    del parser  # the common ones are enough
 
 
 def stages(config: Namespace) -> list[Stage]:
-    trained = [stage for seed in config.seeds for stage in priors(config, seed).values()]
-    return [scorer(config), *trained] if scored_by_portraits(config) else trained
+    return [*([scorer(config)] if scored_by_portraits(config) else []), *(s for seed in config.seeds for s in priors(config, seed))]
 
 
 def report(config: Namespace, stages: Sequence[Stage]) -> None:
     """Score the samples of all priors."""
-    root, trained = Path(config.runs), [stage for stage in stages if stage.method == "gan_prior"]
+    root, trained = Path(config.runs), [prior for seed in config.seeds for prior in finished(priors(config, seed)).values()]
     evaluate.main(
         [
             *("--checkpoint", *(str(stage.checkpoint(root)) for stage in trained)),
-            *("--names", *(stage.name.partition(", seed")[0] for stage in trained)),
+            *("--names", *(NAMES[stage.resolved["model"]["noise"]] for stage in trained)),
             *("--output", config.output, "--overwrite"),
         ]
     )
@@ -50,14 +49,24 @@ def scorer(config: Namespace) -> Stage:
     return Stage("scorer", "scorer", config.preset, ["--seed", "0"])
 
 
-def priors(config: Namespace, seed: int, more: Sequence[str] = ()) -> dict[str, Stage]:
-    """The two priors by how noise enters, with options `more`; trained and measured alike apart from that."""
-    iterations = config.get("iterations") or ITERATIONS.get(config.preset)
-    options: list[str | Stage] = ["--seed", str(seed), *more]
-    options += ["--metrics.scorer", scorer(config)] if scored_by_portraits(config) else []
-    options += [] if config.data.root is None else ["--data.root", config.data.root]
-    options += [] if iterations is None else ["--iterations", str(iterations)]
-    return {
-        noise: Stage(f"{name}, seed {seed}", "gan_prior", config.preset, [*options, "--model.noise", noise])
-        for noise, name in NAMES.items()
-    }
+def priors(config: Namespace, seed: int, more: Sequence[str] = ()) -> list[Stage]:
+    """The trainings of both priors, with options `more`; alike apart from how noise enters."""
+    common: list[str | Stage] = ["--seed", str(seed), *more]
+    common += ["--metrics.scorer", scorer(config)] if scored_by_portraits(config) else []
+    common += [] if config.data.root is None else ["--data.root", config.data.root]
+    found: list[Stage] = []
+    for noise, name in NAMES.items():
+        options = [*common, "--model.noise", noise]
+        sizes = GROWN.get(config.preset, {})
+        for size, iterations in sizes.items():
+            resized = [*options, "--data.size", str(size), "--model.size", str(size), "--iterations", str(iterations)]
+            start: list[str | Stage] = [] if size == min(sizes) else ["--model.start", found[-1]]
+            found.append(Stage(f"{name} at {size} px, seed {seed}", "gan_prior", config.preset, [*resized, *start]))
+        if not sizes:
+            found.append(Stage(f"{name}, seed {seed}", "gan_prior", config.preset, options))
+    return found
+
+
+def finished(stages: Sequence[Stage]) -> dict[str, Stage]:
+    """Of those stages the last of each prior, by how noise enters."""
+    return {stage.resolved["model"]["noise"]: stage for stage in stages}

@@ -23,7 +23,7 @@ from callbacks.grid import save_png, tile
 from datamodules.degradations import DEGRADATIONS
 from experiments import degrade, evaluate
 from experiments.options import Parser
-from experiments.reproduce.prior import priors, scorer
+from experiments.reproduce.prior import finished, priors, scorer
 from experiments.reproduce.stages import Stage
 from experiments.tables import Table
 from lightning_modules.methods import METHODS
@@ -94,8 +94,8 @@ def needs_scorer(stages: Sequence[Stage]) -> bool:
 def trainings(config: Namespace, seed: int) -> dict[str, Stage]:
     """All stages of one seed but the scorer, by what they are called here, in an order in which each finds what it starts from."""
     recipes = RECIPES.get(config.preset, {})
-    prior = priors(config, seed, recipes.get("gan_prior", []))
-    found: dict[str, Stage] = dict(prior)
+    prior = finished(own := priors(config, seed, recipes.get("gan_prior", [])))
+    found: dict[str, Stage] = {stage.name.rpartition(", seed")[0]: stage for stage in own}
 
     def add(name: str, method: str, share: float, *options: str | Stage) -> Stage:
         common: Options = ["--seed", str(seed), "--data.degradation", config.data.degradation, *recipes.get(method, []), *options]
@@ -199,8 +199,7 @@ def seen(found: Mapping[str, Stage]) -> str:
     def images(name: str) -> int:
         return found[name].iterations * found[name].resolved["data"]["batch_size"]
 
-    titles = {"add": "prior with added noise", "concat": "prior with concatenated noise", OURS: "ours, stage 2"}
-    return ", ".join(f"{titles.get(name, name)} {images(name):,}" for name in found)
+    return "; ".join(f"{'ours, stage 2' if name == OURS else name}: {images(name):,}" for name in found)
 
 
 def relations(measured: Mapping[str, Mapping[str, float | str]], regressor: str, published: bool) -> list[str]:

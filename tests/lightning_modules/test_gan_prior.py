@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from _runtime import UserError
 from lightning_modules.gan_prior import GANPrior
+from lightning_modules.networks.ops import fir, upsample
 from tests.lightning_modules.steps import STYLEGAN, batch_of, loop
 
 
@@ -78,3 +80,50 @@ def test_augmentation_sees_both_and_adapts() -> None:
     loop(prior, batch_of(4, 32), 4)
     assert prior.terms["train/ada_p"] != 0.5
     assert all(torch.isfinite(value) for value in prior.terms.values())
+
+
+@pytest.fixture(scope="module")
+def smaller(tmp_path_factory) -> tuple[GANPrior, str]:
+    """A prior of 16 px after some steps, and its checkpoint."""
+    torch.manual_seed(0)
+    prior = GANPrior(**{**STYLEGAN, "size": 16, "lr": 0.02})
+    loop(prior, batch_of(4, 16), 3)
+    with torch.no_grad():
+        prior.reset_ema()
+        prior.G_ema.w_avg.normal_()
+    path = tmp_path_factory.mktemp("prior") / "smaller.ckpt"
+    suite = {"format": 1, "method": "gan_prior", "iteration": 3, "images_seen": 12}
+    torch.save({"suite": suite, "state_dict": prior.state_dict(), "hyper_parameters": dict(prior.hparams)}, path)
+    return prior, str(path)
+
+
+def test_grown_prior_starts_with_the_smaller_ones_images(smaller) -> None:
+    small, path = smaller
+    prior = GANPrior(**STYLEGAN, start=path)
+    prior.initialise()
+    w = torch.randn(2, small.hparams["style_dim"])
+    noise = prior.G.synthesis.draw_noise(2)
+    with torch.no_grad():
+        for G in (prior.G, prior.G_ema):
+            small_image = small.G_ema(w, noise=noise[: len(small.G.synthesis.convs)])
+            torch.testing.assert_close(G(w, noise=noise), upsample(small_image, fir()))
+            assert torch.equal(G.w_avg, small.G_ema.w_avg)
+        new, old = prior.D.blocks, small.D.blocks  # its last blocks are those of the smaller one
+        x = torch.randn(2, *old[0].conv1.weight.shape[1:2], 16, 16)
+        assert torch.equal(new[1](x), old[0](x))
+        assert torch.equal(prior.D.logit.weight, small.D.logit.weight)
+    loop(prior, batch_of(4, 32), 1)
+    assert prior.G.synthesis.rgbs[-1].weight.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"size": 16}, "makes images of 16 px: a prior of 16 px grows from smaller"),
+        ({"noise": "concat"}, "has noise add, this run concat: set --model.noise add"),
+        ({"style_dim": 8}, "has style_dim 16"),
+    ],
+)
+def test_start_that_does_not_fit(smaller, changed, message) -> None:
+    with pytest.raises(UserError, match=message):
+        GANPrior(**{**STYLEGAN, **changed}, start=smaller[1]).check_start()

@@ -55,7 +55,7 @@ def test_all_methods_see_as_many_images(portraits: Path) -> None:
     assert seen["hinet"] == seen["nafnet"] == seen["gpen"] == [16]
     assert seen["gan_prior_restoration"] == [8, 8]  # its two stages share them
     footnote = json.loads((portraits / "runs/table1-smoke/table.json").read_text())["footnote"]
-    assert any("GPEN 16, ours, stage 1 8, ours, stage 2 8" in line for line in footnote)
+    assert any("GPEN: 16; ours, stage 1: 8; ours, stage 2: 8" in line for line in footnote)
 
 
 def test_other_table_shares_the_priors(portraits: Path, monkeypatch, capsys) -> None:
