@@ -34,6 +34,8 @@ def test_difference_sees_one_wrong_value() -> None:
     b = [torch.ones(3), torch.tensor([[10.0, 10.0], [9.0, 10.0]])]
     assert benchmark.difference(a, a) == 0
     assert benchmark.difference(a, b) == pytest.approx(0.1)
+    assert benchmark.distance(a, b) == {"image off": 0, "gradient off": pytest.approx((1 / (300 + 81)) ** 0.5)}
+    assert benchmark.distance(a[:1], b[:1]) == {"image off": 0}
 
 
 def test_rows_of_a_network() -> None:
@@ -48,7 +50,8 @@ def test_rows_of_a_network() -> None:
     ]
     peak = rows[0][1]["GFLOP/s"]
     for (_, ours), (_, yardstick) in zip(rows[1::2], rows[2::2], strict=True):
-        assert 0 <= ours["difference"] < 0.05  # in float32; exactly: test_both_constructions_agree
+        assert 0 <= ours["image off"] < 1e-4
+        assert 0 <= ours.get("gradient off", 0) < 1e-3  # in float32; exactly: test_both_constructions_agree
         assert yardstick["x yardstick"] == 1
         assert ours["x yardstick"] == pytest.approx(ours["images/s"] / yardstick["images/s"])
         for row in (ours, yardstick):  # the same work is counted for both
