@@ -41,6 +41,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def start_checkpoint(option: str, path: str, method: str, own: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, Any]:
+    """The checkpoint that an option such as `--model.prior` names, for a run to start from.
+
+    Raises:
+        UserError: it cannot be read, is of another method, or differs from the run's own options in one of `keys`.
+    """
+    checkpoint = read_checkpoint(path)
+    theirs = checkpoint["hyper_parameters"]
+    if checkpoint["suite"]["method"] != method:
+        raise UserError(f"{option} {path} is a checkpoint of {checkpoint['suite']['method']}, not of {method}")
+    for key in keys:
+        if theirs.get(key) != own[key]:
+            raise UserError(f"{option} {path} has {key} {theirs.get(key)}, this run {own[key]}: set --model.{key} {theirs.get(key)}")
+    return checkpoint
+
+
+def part_of_state(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The part of a state_dict whose names begin with `prefix`, which is cut off."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
 def check_entries(entries: Mapping[str, Any], kinds: Mapping[str, type], what: str) -> None:
     """Raise `UserError` for the first entry that is missing, of another type than here, or a negative count."""
     for name, kind in kinds.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.base import Method
-from lightning_modules.checkpoints import load_weights, read_checkpoint
+from lightning_modules.checkpoints import load_weights, start_checkpoint
 from lightning_modules.losses.gan import R1, NonSaturating, PathLength
 from lightning_modules.networks.augment import AdaptiveAugment
 from lightning_modules.networks.stylegan2 import Discriminator, Generator, doublings, mix_styles
@@ -92,17 +92,11 @@ class GANPrior(Method):
     def _smaller(self) -> dict[str, Any]:
         """The checkpoint of the smaller prior."""
         path, own = self.hparams["start"], self.hparams
-        checkpoint = read_checkpoint(path)
-        theirs = checkpoint["hyper_parameters"]
-        if checkpoint["suite"]["method"] != "gan_prior":
-            raise UserError(f"--model.start {path} is a checkpoint of {checkpoint['suite']['method']}, not of gan_prior")
-        if theirs["size"] >= own["size"]:
-            raise UserError(
-                f"--model.start {path} makes images of {theirs['size']} px: a prior of {own['size']} px grows from smaller ones"
-            )
-        for key in ("noise", "channel_base", "channel_max", "style_dim", "mapping_layers"):
-            if theirs[key] != own[key]:
-                raise UserError(f"--model.start {path} has {key} {theirs[key]}, this run {own[key]}: set --model.{key} {theirs[key]}")
+        keys = ("noise", "channel_base", "channel_max", "style_dim", "mapping_layers")
+        checkpoint = start_checkpoint("--model.start", path, "gan_prior", own, keys)
+        size = checkpoint["hyper_parameters"]["size"]
+        if size >= own["size"]:
+            raise UserError(f"--model.start {path} has {size} px: a prior of {own['size']} px grows from a smaller one")
         return checkpoint
 
     def initialise(self) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from _runtime import UserError
 from lightning_modules.base import Restorer
-from lightning_modules.checkpoints import load_weights, read_checkpoint
+from lightning_modules.checkpoints import load_weights, part_of_state, start_checkpoint
 from lightning_modules.losses.contextual import ContextualLoss
 from lightning_modules.losses.gan import R1, NonSaturating
 from lightning_modules.losses.lpips import LPIPS
@@ -200,17 +200,13 @@ class GANPriorRestoration(Restorer):
                 if own["stage"] == 1
                 else "stage 2 of gan_prior_restoration starts from stage 1: give --model.stage1 PATH (a run with --model.stage 1 trains it)"
             )
-        checkpoint = read_checkpoint(path)
+        keys = SHAPE if option == "prior" else (*SHAPE, "encoder_width", "encode", "codes")
+        checkpoint = start_checkpoint(f"--model.{option}", path, method, own, keys)
         theirs = checkpoint["hyper_parameters"]
-        if checkpoint["suite"]["method"] != method:
-            raise UserError(f"--model.{option} {path} is a checkpoint of {checkpoint['suite']['method']}, not of {method}")
         if option == "prior" and theirs["noise"] != "add":
             raise UserError(f"--model.prior {path} has noise {theirs['noise']}: the inversion needs a prior trained with --model.noise add")
         if option == "stage1" and theirs["stage"] != 1:
             raise UserError(f"--model.stage1 {path} is a checkpoint of stage {theirs['stage']}")
-        for key in SHAPE if option == "prior" else (*SHAPE, "encoder_width", "encode", "codes"):
-            if theirs[key] != own[key]:
-                raise UserError(f"--model.{option} {path} has {key} {theirs[key]}, this run {own[key]}: set --model.{key} {theirs[key]}")
         return checkpoint
 
     def check_start(self) -> None:
@@ -223,8 +219,8 @@ class GANPriorRestoration(Restorer):
         parts = {"G_ema.": self.G, "D.": self.D} if self.F is None else {"R.": self.R, "E.": self.E, "G.": self.G}
         for prefix, part in parts.items():
             if part is not None:
-                theirs = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-                load_weights(part, theirs, f"--model.{'prior' if self.F is None else 'stage1'}, its {prefix.rstrip('.')},")
+                option = "prior" if self.F is None else "stage1"
+                load_weights(part, part_of_state(state, prefix), f"--model.{option}, its {prefix.rstrip('.')},")
 
     # --- inference ----------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from _runtime import UserError
 from lightning_modules.base import Restorer
-from lightning_modules.checkpoints import load_weights, read_checkpoint
+from lightning_modules.checkpoints import load_weights, part_of_state, start_checkpoint
 from lightning_modules.losses.gan import R1, FeatureMatching, NonSaturating
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.stylegan2 import Discriminator
@@ -95,15 +95,8 @@ class GPEN(Restorer):
             self._prior_checkpoint()
 
     def _prior_checkpoint(self) -> dict[str, Any]:
-        path, own = self.hparams["prior"], self.hparams
-        checkpoint = read_checkpoint(path)
-        if checkpoint["suite"]["method"] != "gan_prior":
-            raise UserError(f"--model.prior {path} is a checkpoint of {checkpoint['suite']['method']}, not of gan_prior")
-        for key in ("size", "noise", "channel_base", "channel_max", "style_dim", "mapping_layers"):
-            theirs = checkpoint["hyper_parameters"].get(key)
-            if theirs != own[key]:
-                raise UserError(f"--model.prior {path} has {key} {theirs}, this run {own[key]}: set --model.{key} {theirs}")
-        return checkpoint
+        keys = ("size", "noise", "channel_base", "channel_max", "style_dim", "mapping_layers")
+        return start_checkpoint("--model.prior", self.hparams["prior"], "gan_prior", self.hparams, keys)
 
     def initialise(self) -> None:
         path = self.hparams["prior"]
@@ -111,7 +104,7 @@ class GPEN(Restorer):
             return
         state = self._prior_checkpoint()["state_dict"]
         for ours, theirs in ((self.G.prior, "G_ema."), (self.D, "D.")):
-            load_weights(ours, {k.removeprefix(theirs): v for k, v in state.items() if k.startswith(theirs)}, f"--model.prior {path}")
+            load_weights(ours, part_of_state(state, theirs), f"--model.prior {path}")
         self.reset_ema()
 
     def restore(self, input: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def test_grown_prior_starts_with_the_smaller_ones_images(smaller) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"size": 16}, "makes images of 16 px: a prior of 16 px grows from smaller"),
+        ({"size": 16}, "has 16 px: a prior of 16 px grows from a smaller one"),
         ({"noise": "concat"}, "has noise add, this run concat: set --model.noise add"),
         ({"style_dim": 8}, "has style_dim 16"),
     ],
