@@ -1,0 +1,54 @@
+"""SeFa: the directions of w that change a generator's styles most, from its weights alone.
+
+Source  Shen and Zhou, "Closed-Form Factorization of Latent Semantics in GANs", arXiv:2007.06600; as genforce/sefa@0d16060
+        (utils.py), where the last layer is the last RGB layer and those before are the convolutions.
+Differs a symmetric solver, sorted: the released one is neither, so its first directions are not the strongest, and vary with the machine.
+        Signs, which are arbitrary, by the entry of largest magnitude. The layers that are edited are those that were analysed;
+        omertov/encoder4editing@99ea505 analyses layer l and edits l - 1.
+Shapes  the affine layer driven by w_i has a weight A_i^T (C_i, D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from _runtime import UserError
+from lightning_modules.editing.directions import Direction, Layers, fix_signs
+from lightning_modules.networks.stylegan2 import Synthesis
+
+
+def factorise(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (D,), falling, and unit eigenvectors (D, D), in rows, of A A^T, where A (D, sum C) is made of all weights (C_i, D).
+
+    The columns of A, the rows of the weights, are brought to unit length, so the factor of equalised learning rates changes nothing.
+    """
+    A = F.normalize(torch.cat([weight.detach().cpu().double() for weight in weights]), dim=1).T
+    values, vectors = torch.linalg.eigh(A @ A.T)  # ascending, vectors in columns
+    return values.flip(0).to(weights[0].dtype), fix_signs(vectors.T.flip(0)).to(weights[0].dtype)
+
+
+def affine_weights(synthesis: Synthesis) -> list[Tensor]:
+    """The weights (C, D) that make styles of w_0 .. w_(L-1): of all convolutions, then of the last RGB layer.
+
+    The other RGB layers share their w with a convolution and are left out, as in the released code.
+    """
+    return [*(conv.affine.weight for conv in synthesis.convs), synthesis.rgbs[-1].affine.weight]
+
+
+def find_directions(synthesis: Synthesis, count: int = 5, layers: Layers | None = None) -> list[Direction]:
+    """The `count` strongest directions of layers (first, end), end exclusive, None for all; they edit these very layers.
+
+    Raises
+        UserError: the generator has no such layers, or w fewer dimensions than `count`.
+    """
+    first, end = layers or (0, synthesis.layers)
+    if not 0 <= first < end <= synthesis.layers:
+        raise UserError(f"layers {first} to {end} (exclusive) are none of a generator with {synthesis.layers}")
+    _, vectors = factorise(affine_weights(synthesis)[first:end])
+    if not 1 <= count <= len(vectors):
+        raise UserError(f"{count} directions: w has {len(vectors)} dimensions, expected 1 .. {len(vectors)}")
+    return [Direction(f"sefa {first}-{end - 1} {k}", "sefa", vectors[k : k + 1], (first, end)) for k in range(count)]

@@ -1,0 +1,102 @@
+"""The random perspective against the released one and against OpenCV's."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_modules.networks.warps import corners, perspective, random_perspective
+from tests.golden.check import Fixture
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_released_perspective() -> None:
+    fixture = Fixture("hfgi_perspective_warp")
+    assert torch.equal(corners(64, 64).float(), fixture["start"])
+    fixture.check({f"warp_{k}": perspective(fixture["x"], fixture["start"], fixture[f"end_{k}"]) for k in "ab"})
+
+
+def opencv(map: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """One map (C, H, W) warped by OpenCV, which counts pixels from their centres and knows nothing of the twice faded outline."""
+    to_end = cv2.getPerspectiveTransform(start.numpy().astype(np.float32) - 0.5, end.numpy().astype(np.float32) - 0.5)
+    x, y = np.meshgrid(np.arange(map.shape[2]), np.arange(map.shape[1]))
+    points = cv2.perspectiveTransform(np.stack([x, y], axis=2).astype(np.float64).reshape(-1, 1, 2), np.linalg.inv(to_end))
+    lookup = points.reshape(*x.shape, 2).astype(np.float32)
+    return torch.from_numpy(
+        np.stack([cv2.remap(channel, lookup[..., 0], lookup[..., 1], cv2.INTER_LINEAR, borderValue=0) for channel in map.numpy()])
+    )
+
+
+def test_opencv_warps_alike() -> None:
+    """Within OpenCV's positions of 1/32 px: a map that changes by at most 0.1 per pixel moves by less than 0.01."""
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(56.0), indexing="ij")
+    map = torch.stack([(0.1 * x).sin() + 2, (0.1 * y).cos() + 2]).expand(3, -1, -1, -1) + torch.arange(3.0).view(3, 1, 1, 1)
+    start = corners(40, 56)
+    end = start + torch.tensor([[4, 1], [-2, 3], [0, -3], [3, 0]])
+    warped = perspective(map, start, end)
+    share = opencv(torch.ones(1, 40, 56), start, end)
+    assert ((share == 0).any(), (share == 1).any()) == (True, True)
+    for got, image in zip(warped, map, strict=True):
+        torch.testing.assert_close(got[:, share[0] == 1], opencv(image, start, end)[:, share[0] == 1], rtol=0, atol=0.01)
+        assert (got[:, share[0] == 0].abs() < 0.02).all()
+
+
+def test_the_four_points_go_where_they_should() -> None:
+    map = torch.zeros(1, 4, 48, 32)
+    start = corners(48, 32)
+    end = start + torch.tensor([[6, 5], [-5, 6], [-4, -7], [7, -3]])
+    for channel, (x, y) in enumerate(start.tolist()):
+        map[0, channel, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = 1  # a spot about each
+    warped = perspective(map, start, end)[0]
+    for spot, (x, y) in zip(warped, end.tolist(), strict=True):
+        assert spot[y - 3 : y + 4, x - 3 : x + 4].sum() == pytest.approx(float(spot.sum()))
+        assert spot.sum() > 1
+
+
+def test_no_warp_without_probability_and_always_with_one() -> None:
+    map = torch.randn(2, 3, 32, 32, generator=seeded(0))
+    for seed in range(20):
+        assert random_perspective(map, 0.0, generator=seeded(seed)) is map
+        assert random_perspective(map, 1.0, generator=seeded(seed)) is not map
+    applied = sum(random_perspective(map, 0.9, generator=seeded(seed)) is not map for seed in range(200))
+    assert 160 <= applied <= 197
+
+
+def test_a_generator_decides_everything() -> None:
+    map = torch.randn(2, 3, 32, 48, generator=seeded(0))
+    first, again, other = (random_perspective(map, 1.0, generator=seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    torch.manual_seed(1)
+    assert torch.equal(first, random_perspective(map, 1.0))
+
+
+def test_one_warp_for_the_batch() -> None:
+    map = torch.randn(1, 3, 32, 32, generator=seeded(0))
+    warped = random_perspective(torch.cat([map, 2 * map, -map]), 1.0, generator=seeded(3))
+    torch.testing.assert_close(warped[1], 2 * warped[0])
+    torch.testing.assert_close(warped[2], -warped[0])
+    torch.testing.assert_close(warped[:1], random_perspective(map, 1.0, generator=seeded(3)))
+
+
+def test_corners_move_inwards_by_whole_pixels_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 .. 19 pixels at 256, as the release draws them; 0 .. 4 and 0 .. 7 at 64 x 96 (rows x columns)."""
+    ends: list[Tensor] = []
+    monkeypatch.setattr("lightning_modules.networks.warps.perspective", lambda map, start, end: ends.append(end - start))
+    inwards = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    for size, (x, y) in {(256, 256): (19, 19), (64, 96): (7, 4)}.items():
+        ends.clear()
+        generator = seeded(0)
+        for _ in range(500):
+            random_perspective(torch.zeros(1, 1, *size), 1.0, generator=generator)
+        moved = torch.stack(ends) * inwards
+        for corner in range(4):
+            assert set(moved[:, corner, 0].tolist()) == set(range(x + 1))
+            assert set(moved[:, corner, 1].tolist()) == set(range(y + 1))
+        assert torch.corrcoef(moved.flatten(1).T.double()).triu(1).abs().max() < 0.2
