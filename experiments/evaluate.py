@@ -26,7 +26,7 @@ from datamodules.faces import FaceData
 from experiments import console
 from experiments.options import WEIGHTS_DIR, Parser, parse
 from experiments.tables import Mean, Table
-from lightning_modules.base import Method
+from lightning_modules.base import Method, Restorer
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import load_method
 from lightning_modules.metrics.judge import COLUMNS, Judge, Tally
@@ -157,7 +157,8 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
     """
     data.setup("test")
     paired = "pairs" in methods[0].scored
-    if paired and data.hparams["degradation"] == "none":
+    restoring = isinstance(methods[0], Restorer)
+    if restoring and data.hparams["degradation"] == "none":
         raise UserError("--data.degradation none leaves nothing to restore: choose the degradation to score against")
     judge = Judge(**measured, scored=methods[0].scored).to(methods[0].device)
 
@@ -171,7 +172,7 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
         for number, batch in enumerate(tqdm(data.test_dataloader(), desc="evaluate", unit="batch", dynamic_ncols=True, disable=None)):
             batch = data.on_before_batch_transfer(batch, 0)
             batch = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, methods[0].device, 0), 0)
-            sets = {"input": batch["input"]} if paired else {}
+            sets = {"input": batch["input"]} if restoring else {}
             for name, method in zip(checkpoints, methods, strict=True):
                 base, seed = split_seed(name)
                 outputs = method.validation_step(batch, number)
@@ -184,14 +185,14 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
                 kept += list(images[: PICTURED - len(kept)].cpu())
 
     columns = {COLUMNS[name].title: (COLUMNS[name].digits, str(COLUMNS[name].better)) for name in judge.names}
-    if paired:
+    if restoring:
         columns[IMPROVED] = (1, "max")
     rows: dict[str, list[dict[str, float]]] = {}
     scores = {name: tally.rows() for name, tally in tallies.items()}
     for name, tally in tallies.items():
         values = dict(zip(judge.images, scores[name][:, 1:].mean(0).tolist(), strict=True)) | tally.distances()
         row = {COLUMNS[key].title: value for key, value in values.items()}
-        if paired and name != "input":
+        if restoring and name != "input":
             row[IMPROVED] = 100 * (scores[name][:, 1] > scores["input"][:, 1]).double().mean().item()  # the first score is PSNR
         rows.setdefault(split_seed(name)[0], []).append(row)
         if judge.images:
@@ -205,12 +206,14 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
     protocol |= {"test_time": local} if local else {}
     footnote = [
         "{val} images of {val_source} at {size} px (list {val_list}), degraded with seed {seed} by {protocol}".format(**protocol)
+        if restoring
+        else "{val} images of {val_source} at {size} px (list {val_list})".format(**protocol)
         if paired
         else "as many samples (psi = 1) as {val} images of {val_source} at {size} px (list {val_list})".format(**protocol),
         *judge.protocol,
         *local,
     ]
-    table = Table(columns, list(means.items()), reference=int(paired), footnote=footnote)
+    table = Table(columns, list(means.items()), reference=int(restoring), footnote=footnote)
     trainings = {name: seeds for name, seeds in rows.items() if len(seeds) > 1}
     result = {"rows": means, **({"trainings": trainings} if trainings else {}), "checkpoints": checkpoints, "protocol": protocol}
     write_text(folder / "results.json", json.dumps(result, indent=2) + "\n")

@@ -64,9 +64,9 @@ def recipe(method: str, preset: str) -> dict[str, Any]:
     return options
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
+def flatten(tree: dict[str, Any]) -> dict[str, Any]:
+    """Sections of options as dotted keys; an option's own value may be a mapping."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+        flat.update({f"{key}.{name}": option for name, option in value.items()} if isinstance(value, dict) else {key: value})
     return flat

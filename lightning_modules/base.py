@@ -7,12 +7,13 @@ A method subclasses `Method` (or `Restorer`), is constructed from plain numbers 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
@@ -187,6 +188,37 @@ class Restorer(Method):
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return {"input": batch["input"], "restored": self.restore(batch["input"]), "target": batch["target"]}
+
+
+Code = dict[str, Tensor]  # of an inverted image: always `w` (B, L, D), and what else the method needs
+
+
+class Inverter(Method):
+    """A face in, a latent code out; an edited face back."""
+
+    scored: ClassVar[tuple[str, ...]] = ("pairs", "sets")
+
+    def invert(self, image: Tensor) -> Code:
+        """(B, 3, H, W) in [-1, 1] -> its code."""
+        raise NotImplementedError
+
+    def synthesize(self, code: Code) -> Tensor:
+        """The image of a code, at the generator's size; nominally in [-1, 1] and not clamped."""
+        raise NotImplementedError
+
+    def seen(self, image: Tensor) -> Tensor:
+        """A synthesised image at the size of those that `invert` takes, by means over areas: what losses and metrics compare."""
+        return F.adaptive_avg_pool2d(image, self.hparams["size"])
+
+    def edit(self, code: Code, direction: Callable[[Tensor, float], Tensor], strength: float) -> Code:
+        """The code moved along a direction of `editing/`, which maps (w, strength) to w; what else is in the code stays."""
+        return {**code, "w": direction(code["w"], strength)}
+
+    def choose_monitor(self, measured: Sequence[str]) -> None:
+        self.monitor = ("val/lpips", "min") if "lpips" in measured else ("val/psnr", "max")
+
+    def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {"target": batch["target"], "inverted": self.seen(self.synthesize(self.invert(batch["target"])))}
 
 
 def clip_norm(optimizer: torch.optim.Optimizer, limit: float) -> torch.optim.Optimizer:

@@ -10,19 +10,25 @@ import torch
 from _runtime import UserError, nearest
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import load_weights, read_checkpoint
+from lightning_modules.e4e import E4E
 from lightning_modules.gan_prior import GANPrior
 from lightning_modules.gan_prior_restoration import GANPriorRestoration
 from lightning_modules.gpen import GPEN
+from lightning_modules.hfgi import HFGI
 from lightning_modules.hinet import HINet
 from lightning_modules.nafnet import NAFNet
+from lightning_modules.psp import PSP
 from lightning_modules.scorer import Scorer
 
 METHODS: dict[str, type[Method]] = {
+    "e4e": E4E,
     "gan_prior": GANPrior,
     "gan_prior_restoration": GANPriorRestoration,
     "gpen": GPEN,
+    "hfgi": HFGI,
     "hinet": HINet,
     "nafnet": NAFNet,
+    "psp": PSP,
     "scorer": Scorer,
 }
 

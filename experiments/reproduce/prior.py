@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import Namespace
 
@@ -61,7 +62,9 @@ def priors(config: Namespace, seed: int, more: Sequence[str] = ()) -> list[Stage
         for size, iterations in sizes.items():
             resized = [*options, "--data.size", str(size), "--model.size", str(size), "--iterations", str(iterations)]
             start: list[str | Stage] = [] if size == min(sizes) else ["--model.start", found[-1]]
-            found.append(Stage(f"{name} at {size} px, seed {seed}", "gan_prior", config.preset, [*resized, *start]))
+            # a distance that wavers is no reason to grow from less training
+            takes: Literal["best", "last"] = "best" if size == max(sizes) else "last"
+            found.append(Stage(f"{name} at {size} px, seed {seed}", "gan_prior", config.preset, [*resized, *start], takes))
         if not sizes:
             found.append(Stage(f"{name}, seed {seed}", "gan_prior", config.preset, options))
     return found

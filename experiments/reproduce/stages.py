@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
@@ -38,12 +38,14 @@ class Stage:
         method: the method trained.
         preset: how large.
         options: command-line options on top of the method's recipe and the preset; a stage among them stands for its checkpoint.
+        takes: which checkpoint that is: the best by the method's own criterion, or the last.
     """
 
     name: str
     method: str
     preset: str
     options: Sequence[str | Stage] = field(default_factory=list)
+    takes: Literal["best", "last"] = "best"
 
     def argv(self, root: Path) -> list[str]:
         options = [str(option.checkpoint(root)) if isinstance(option, Stage) else option for option in self.options]
@@ -69,8 +71,8 @@ class Stage:
         return root / f"{self.method}-{self.digest[:10]}"
 
     def checkpoint(self, root: Path) -> Path:
-        """What other stages and tables take: the best checkpoint by the method's own criterion. Its place is known before it is there."""
-        return self.folder(root) / "checkpoints" / "best.ckpt"
+        """What other stages and tables take. Its place is known before it is there."""
+        return self.folder(root) / "checkpoints" / f"{self.takes}.ckpt"
 
     def done(self, root: Path) -> int:
         """Iterations that lie behind."""
@@ -131,7 +133,7 @@ def estimate(stages: Sequence[Stage], root: Path) -> dict[str, float]:
                 known = isinstance(option, Stage) and option.name not in short
                 options.append(str(option.checkpoint(root)) if known else short[option.name] if isinstance(option, Stage) else option)
             options += ["--iterations", str(TRIAL), "--log_every", "1", "--validate_every", str(TRIAL), "--data.val_images", "4"]
-            trial = short[stage.name] = Stage(stage.name, stage.method, stage.preset, options)
+            trial = short[stage.name] = Stage(stage.name, stage.method, stage.preset, options, stage.takes)
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 trial.train(Path(scratch))
             with open(trial.folder(Path(scratch)) / "metrics.csv", newline="") as file:

@@ -128,4 +128,4 @@ def check_pair(x: Tensor, y: Tensor, smallest: int) -> None:
     if x.ndim != 4 or x.shape[1] != 3 or x.shape != y.shape:
         raise ValueError(f"expected x and y in [-1, 1] as (B, 3, H, W), got {tuple(x.shape)} and {tuple(y.shape)}")
     if min(x.shape[-2:]) < smallest:
-        raise ValueError(f"expected images of at least {smallest}x{smallest} pixels for these features of LPIPS, got {tuple(x.shape)}")
+        raise ValueError(f"expected images of at least {smallest}x{smallest} pixels for these features, got {tuple(x.shape)}")

@@ -58,7 +58,7 @@ def _gpen(what: str, file: str) -> Weights:
     return Weights(what, file, None, _GPEN_LICENCE, "https://github.com/yangxy/GPEN", _GPEN + file)
 
 
-# those of lpips, fid and contextual are loaded by name; the others are sources for experiments.import_checkpoint
+# those of lpips, contextual, identity and fid are loaded by name; the others are sources for experiments.import_checkpoint
 WEIGHTS: dict[str, Weights] = {
     "lpips/alex": Weights(
         what="AlexNet, trunk of LPIPS",
@@ -83,6 +83,22 @@ WEIGHTS: dict[str, Weights] = {
         licence="BSD-3-Clause (torchvision)",
         page="https://docs.pytorch.org/vision/stable/models/vgg.html",
         url=f"{_TORCH}vgg19-dcbb9e9d.pth",
+    ),
+    "identity/arcface": Weights(
+        what="ArcFace IR-SE50, features of the identity loss on faces",
+        file="model_ir_se50.pth",
+        sha256=None,
+        licence="MIT (TreB1eN/InsightFace_Pytorch)",
+        page="https://github.com/omertov/encoder4editing (Auxiliary Models: IR-SE50 Model)",
+        url=f"{_GPEN}model_ir_se50.pth",  # the one published with GPEN; e4e's lies on Google Drive
+    ),
+    "identity/moco": Weights(
+        what="MoCo-v2 ResNet-50 (800 epochs), features of the identity loss on other images",
+        file="moco_v2_800ep_pretrain.pth.tar",
+        sha256=None,  # an MD5 is published
+        licence="CC-BY-NC-4.0",
+        page="https://github.com/facebookresearch/moco",
+        url="https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
     ),
     "fid/inception": Weights(
         what="Inception-v3 (TensorFlow, 2015), features of FID",

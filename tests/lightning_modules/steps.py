@@ -20,12 +20,18 @@ from lightning_modules.networks.augment import AdaptiveAugment
 
 SIZE = 32
 STYLEGAN = {"size": SIZE, "channel_base": 128, "channel_max": 8, "style_dim": 16, "mapping_layers": 2}
+GENERATOR = {"generator_size": SIZE, "channel_base": 128, "channel_max": 8, "style_dim": 16, "mapping_layers": 2}
+ENCODER = {"size": SIZE, "encoder_width": 48, "encoder_blocks": (1, 1, 1, 1), "prior": "scratch", "start": "scratch"}
+STANDINS = {"features": "random", "identity": "random"}
 TINY: dict[str, dict[str, Any]] = {  # one line per method: constructor options with which a step takes a fraction of a second
+    "e4e": {**GENERATOR, **ENCODER, **STANDINS, "pool": 0, "delta_from": 0.0, "delta_every": 0.0},
     "gan_prior": {**STYLEGAN, "augment": "ada"},
     "gan_prior_restoration": {**STYLEGAN, "regressor": "identity", "prior": "scratch", "encoder_width": 4, "features": "random"},
     "gpen": {**STYLEGAN, "prior": "scratch"},
+    "hfgi": {"size": SIZE, "width": 4, "warp": 0.0, **STANDINS, "base": {"method": "e4e", "hyper_parameters": {**GENERATOR, **ENCODER}}},
     "hinet": {"size": SIZE, "wf": 4, "depth": 3, "hin": (1, 2)},
     "nafnet": {"size": SIZE, "width": 4, "encoder_blocks": (1, 2), "decoder_blocks": (1, 1)},
+    "psp": {**GENERATOR, **ENCODER, **STANDINS},
     "scorer": {"size": SIZE, "width": 8, "embedding": 16},
 }
 

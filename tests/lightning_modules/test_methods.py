@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from callbacks.ema import EMA
-from lightning_modules.base import Method, Restorer
+from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.methods import METHODS, load_method
 from tests.lightning_modules import processes
 from tests.lightning_modules.steps import SIZE, batch_of, fit, loop, tiny
@@ -27,6 +27,8 @@ def question(method: Method, count: int) -> tuple[Tensor, Callable[[Tensor], Ten
     image = batch_of(count, SIZE)["input"]
     if isinstance(method, Restorer):
         return image, method.restore, (3, SIZE, SIZE)
+    if isinstance(method, Inverter):
+        return image, lambda x: method.seen(method.synthesize(method.invert(x))), (3, SIZE, SIZE)
     if hasattr(method, "sample"):
         return torch.randn(count, method.hparams["style_dim"]), method.sample, (3, SIZE, SIZE)
     if hasattr(method, "embed"):

@@ -1,0 +1,154 @@
+"""e4e: an encoder whose codes stay close to W, so that they can be edited.
+
+Source  Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv:2102.02766; coefficients, schedule and pools as in
+        omertov/encoder4editing@99ea505 (training/coach.py, README).
+Differs One pass of the encoder serves the latent discriminator's step and the encoder's own (the release runs two, so its running
+        statistics move twice as fast). When offsets join is a share of the run; the release counts steps of 200,000.
+Shapes  as pSp; w_0 (B, D) the code of the first layer, Delta_i = w_i - w_0 the offset of layer i.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.losses.codes import DeltaNorm
+from lightning_modules.losses.gan import R1, NonSaturating
+from lightning_modules.networks.e4e import LatentDiscriminator
+from lightning_modules.optimizers import Ranger
+from lightning_modules.psp import PSP
+
+
+class CodePool(nn.Module):
+    """Past codes for the discriminator: once full, half of the codes that come in are exchanged for older ones.
+
+    Source  Shrivastava et al., arXiv:1612.07828, section 2.3, as e4e uses it. The pool is part of the checkpoint.
+    """
+
+    codes: Tensor
+    filled: Tensor
+
+    def __init__(self, size: int, style_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("codes", torch.zeros(size, style_dim))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+
+    def forward(self, w: Tensor) -> Tensor:
+        """w (B, D) -> as many codes, without gradients."""
+        chosen = w.detach().clone()
+        filled, size = int(self.filled), len(self.codes)
+        for i in range(len(w)):
+            if filled < size:
+                self.codes[filled] = chosen[i]
+                filled += 1
+            elif torch.rand(()) < 0.5:
+                k = int(torch.randint(size, ()))
+                old = self.codes[k].clone()
+                self.codes[k] = chosen[i]
+                chosen[i] = old
+        self.filled.fill_(filled)
+        return chosen
+
+
+class E4E(PSP):
+    """min_E  distortion as pSp + lambda_delta sum_i ||Delta_i|| + lambda_adv mean_i softplus(-D(w_i)),  i over the active layers;
+    max_D  log D(mapping(z)) + log(1 - D(w_i)) - R1.
+
+    Args:
+        lambda_delta: weight of L_d-reg, the norms of the offsets.
+        lambda_adv: weight of the encoder's adversarial term.
+        delta_from: share of the run after which the first offset joins; before it all layers share w_0.
+        delta_every: share of the run between two offsets; 0 lets all join at once.
+        pool: size of the discriminator's pools; 0 shows it the present codes of the first layer only.
+        r1: weight gamma of the latent discriminator's R1 penalty, taken every 16 iterations; 0 turns it off.
+        lr_d: learning rate of the latent discriminator.
+        psp: the options of pSp.
+    """
+
+    family: ClassVar[Literal["psp", "e4e"]] = "e4e"
+    R1_EVERY = 16
+    active: Tensor
+
+    def __init__(
+        self,
+        prior: str | None = None,
+        *,
+        lambda_delta: float = 2e-4,
+        lambda_adv: float = 0.1,
+        delta_from: float = 20_000 / 200_000,
+        delta_every: float = 2_000 / 200_000,
+        pool: int = 50,
+        r1: float = 10.0,
+        lr_d: float = 2e-5,
+        **psp: Any,
+    ) -> None:
+        super().__init__(prior, **psp)  # keeps our options as well
+        style_dim = self.hparams["style_dim"]
+        self.register_buffer("active", torch.zeros((), dtype=torch.long))  # offsets that have joined
+        self.D = LatentDiscriminator(style_dim, style_dim) if lambda_adv > 0 else None
+        self.pools = nn.ModuleList(CodePool(pool, style_dim) for _ in ("real", "fake")) if lambda_adv > 0 and pool > 0 else None
+        self.L_delta = DeltaNorm()
+        self.adversary, self.r1 = NonSaturating(), R1(gamma=r1)
+
+    def encode(self, image: Tensor) -> Tensor:
+        return self.E(image, active=int(self.active))
+
+    def stage(self) -> int:
+        """How many offsets are active in this iteration."""
+        own, total = self.hparams, self.total_iterations or 0
+        late = self.iteration - 1 - round(own["delta_from"] * total)  # whole iterations: shares of a run do not add up exactly
+        if late < 0:
+            return 0
+        last = self.G.layers - 1
+        return last if own["delta_every"] == 0 else min(last, 1 + late // max(1, round(own["delta_every"] * total)))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        opt_e, *opt_d = optimizers if isinstance(optimizers := self.optimizers(), list) else [optimizers]
+        x, active = batch["target"], self.stage()
+        self.active.fill_(active)
+        w = self.invert(x)["w"]
+
+        terms: dict[str, Tensor] = {}
+        if self.D is not None:
+            with self.toggled_optimizer(opt_d[0]):
+                terms |= self._discriminate(opt_d[0], w.detach())
+
+        loss, distortion = self.distortion(self.seen(self.G(w)), x)
+        terms |= distortion
+        if active > 0:
+            terms["delta"] = self.L_delta(w[:, : active + 1])
+            loss = loss + self.hparams["lambda_delta"] * terms["delta"]
+        if self.D is not None:
+            self.D.requires_grad_(False)
+            terms["adv"] = self.adversary.g(self.D(w[:, : active + 1].flatten(0, 1)))
+            loss = loss + self.hparams["lambda_adv"] * terms["adv"]
+        self.descend(opt_e, loss)
+        if self.D is not None:
+            self.D.requires_grad_(True)
+        self.log_terms(terms)
+
+    def _discriminate(self, optimizer: Any, w: Tensor) -> dict[str, Tensor]:
+        """A step of D: codes that mapping makes of noise against one active layer's code of each image."""
+        assert self.D is not None
+        with torch.no_grad():
+            real = self.G.map(torch.randn(len(w), self.G.z_dim, device=w.device))[:, 0]
+        fake = w[:, 0]
+        if self.pools is not None:
+            layer = torch.randint(int(self.active) + 1, (len(w),), device=w.device)
+            fake = w[torch.arange(len(w), device=w.device), layer]
+            real, fake = (pool(codes) for pool, codes in zip(self.pools, (real, fake), strict=True))
+        real_score, fake_score = self.D(real), self.D(fake)
+        terms = {"d": self.adversary.d(real_score, fake_score), "real_score": real_score.mean(), "fake_score": fake_score.mean()}
+        self.descend(optimizer, terms["d"])
+        if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):  # lazily, in a step of its own
+            terms["r1"] = self.r1(self.D, real)
+            self.descend(optimizer, self.R1_EVERY * terms["r1"])
+        return terms
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        optimizers: list[torch.optim.Optimizer] = [Ranger(self.E.parameters(), lr=self.hparams["lr"])]
+        if self.D is not None:
+            optimizers.append(torch.optim.Adam(self.D.parameters(), lr=self.hparams["lr_d"]))
+        return optimizers

@@ -1,0 +1,163 @@
+"""HFGI: high-fidelity inversion, in which a generator consults what its code has lost of the image.
+
+Source  Wang, Zhang, Fan, Wang, Chen, "High-Fidelity GAN Inversion for Image Attribute Editing", arXiv:2109.06590; coefficients and
+        schedule as in Tengfei-Wang/HFGI@e30f33c (training/coach.py, train.sh).
+Differs The frozen encoder stays in evaluation mode (in the release its running statistics move on); the warp is part of training only.
+Shapes  x, x_hat (B, 3, H, W) RGB in [-1, 1], H = W = size; d (B, 3, H, W) = x - G(w) the distortion map, unbounded; w (B, L, D).
+Raises  UserError: the base is missing, of another method or of another size.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from _runtime import UserError
+from lightning_modules.base import Code, Inverter
+from lightning_modules.checkpoints import load_weights, read_checkpoint
+from lightning_modules.losses.distortion import Distortion
+from lightning_modules.networks.hfgi import Alignment, ConsultationEncoder, as_seen, fused_layer, fusion
+from lightning_modules.networks.warps import random_perspective
+from lightning_modules.optimizers import Ranger
+from lightning_modules.psp import PSP
+
+
+class HFGI(Inverter):
+    """min_A,C  distortion(x, x_hat) + lambda_align |A(d~, G(w)) - d|,  x_hat = G(w | C(A(d~, G(w)))),  w = E(x), d~ a warped d.
+
+    E and G are a trained e4e, frozen. A (ADA) aligns the map to the image it is consulted for: it is trained to undo a random perspective,
+    so that it can follow an edit. Without consultation the method is its base.
+
+    Args:
+        base: checkpoint of `--method e4e` (or psp). A checkpoint of this method holds the mapping {method, hyper_parameters} in its place;
+            given by hand, that is a base with random weights.
+        size: width and height of the images, in pixels; the base's.
+        width: of both networks, as in `networks/hfgi.py`; 16 as released.
+        align: whether there is A; without it the map is consulted as it is (ablation).
+        lambda_l2: weight of the mean squared error.
+        lambda_lpips: weight of LPIPS with AlexNet.
+        lambda_id: weight of the identity loss.
+        lambda_align: weight of L_align.
+        warp: probability with which a batch's maps are warped.
+        features: of LPIPS: `pretrained`, `random` (a stand-in for runs without weights) or `off`.
+        identity: of the identity loss: `arcface` for faces, `moco` for other domains, `random` (a stand-in) or `off`.
+        lr: learning rate of A and C.
+    """
+
+    def __init__(
+        self,
+        base: str | dict[str, Any] | None = None,
+        *,
+        size: int = 256,
+        width: int = 16,
+        align: bool = True,
+        lambda_l2: float = 1.0,
+        lambda_lpips: float = 0.8,
+        lambda_id: float = 0.1,
+        lambda_align: float = 0.1,
+        warp: float = 0.9,
+        features: Literal["pretrained", "random", "off"] = "pretrained",
+        identity: Literal["arcface", "moco", "random", "off"] = "arcface",
+        lr: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()  # plain values, so the file alone rebuilds the method; `_make_base` adds what the base is made of
+        self.base = self._make_base().requires_grad_(False)
+        G = self.base.G
+        self.layer = fused_layer(G.size)
+        self.A = Alignment(width=width) if align else None
+        self.C = ConsultationEncoder(len(G.synthesis.convs[self.layer].bias), width=width)
+        self.distortion = Distortion(lambda_l2, lambda_lpips, lambda_id, features, identity)
+        self.train()
+
+    def _make_base(self) -> PSP:
+        """E and G without their losses. The hyper-parameter `base` becomes what rebuilds them."""
+        from lightning_modules.methods import find_method  # the table this method is in itself
+
+        own = self.hparams
+        source, origin = own["base"], f"--model.base {own['base']}"
+        self.start: dict[str, Tensor] | None = None
+        if source is None:
+            raise UserError(
+                "hfgi starts from a trained inverter: give --model.base PATH (python -m experiments.fit --method e4e trains one)"
+            )
+        if isinstance(source, str):
+            checkpoint = read_checkpoint(source)
+            self.start = checkpoint["state_dict"]
+            source = {"method": checkpoint["suite"]["method"], "hyper_parameters": checkpoint["hyper_parameters"]}
+        cls = find_method(source["method"])
+        if not issubclass(cls, PSP):
+            raise UserError(f"{origin} is of {source['method']}: expected e4e or psp")
+        if source["hyper_parameters"]["size"] != own["size"]:
+            size = source["hyper_parameters"]["size"]
+            raise UserError(f"{origin} inverts images of {size} px: set --model.size {size} and --data.size {size}")
+        own["base"] = source
+        return cls(**{**source["hyper_parameters"], "features": "off", "identity": "off"})
+
+    def initialise(self) -> None:
+        if self.start is not None:
+            load_weights(self.base, self.start, "--model.base")
+        else:
+            self.base.G.estimate_w_avg()
+        self.start = None
+
+    # --- inference ----------------------------------------------------------------------------------------------
+
+    def invert(self, image: Tensor) -> Code:
+        """w, and as `distortion` what of the image it does not give back."""
+        code = self.base.invert(image)
+        return {**code, "distortion": image - as_seen(self.base.synthesize(code), self.hparams["size"])}
+
+    def synthesize(self, code: Code) -> Tensor:
+        """G consults the map, aligned to the image of the very w it is given, edited or not."""
+        map, image = code["distortion"], as_seen(self.base.synthesize(code), self.hparams["size"])
+        return self.consult(code["w"], map if self.A is None else self.A(map, image), noise="const")
+
+    def consult(self, w: Tensor, map: Tensor, noise: Literal["const", "random"]) -> Tensor:
+        """G(w | C(map)), at the generator's size."""
+        return self.base.G(w, noise=noise, modulate=fusion(self.layer, *self.C(map)))
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """The inversion, and the base's, which it has to beat."""
+        code = self.invert(batch["target"])
+        return {"inverted": self.seen(self.synthesize(code)), "base": self.seen(self.base.synthesize(code))}
+
+    def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        code = self.invert(batch["target"])
+        images = {"base": self.base.synthesize(code), "inverted": self.synthesize(code)}
+        return {"target": batch["target"], **{name: self.seen(image) for name, image in images.items()}}
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> HFGI:
+        """The base stays in evaluation mode, or its running statistics would move on."""
+        super().train(mode)
+        self.base.eval()
+        return self
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        x, own = batch["target"], self.hparams
+        with torch.no_grad():
+            w = self.base.invert(x)["w"]
+            image = as_seen(self.base.G(w), own["size"])
+            d = x - image
+            warped = random_perspective(d, own["warp"]) if own["warp"] > 0 else d
+        aligned = warped if self.A is None else self.A(warped, image)
+        loss, terms = self.distortion(self.seen(self.consult(w, aligned, noise="random")), x)
+        if self.A is not None:
+            terms["align"] = (aligned - d).abs().mean()
+            loss = loss + own["lambda_align"] * terms["align"]
+        self.descend(self.optimizers(), loss)  # type: ignore[arg-type]
+        self.log_terms(terms)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        parts = [self.C] if self.A is None else [self.A, self.C]
+        return [Ranger([p for part in parts for p in part.parameters()], lr=self.hparams["lr"])]
+
+    def memory_forward(self, batch: int) -> None:
+        size = self.hparams["size"]
+        map = torch.empty(batch, 3, size, size, device=self.device)
+        w = torch.empty(batch, self.base.G.layers, self.base.G.style_dim, device=self.device)
+        self.consult(w, map if self.A is None else self.A(map, map), noise="random")

@@ -1,0 +1,80 @@
+"""Ranger, the optimizer of pSp and e4e.
+
+Source  Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265, algorithm 2 (RAdam); Zhang et al.,
+        "Lookahead Optimizer", arXiv:1907.08610, algorithm 1; Yong et al., "Gradient Centralization", arXiv:2004.01461; put together as in
+        omertov/encoder4editing@99ea505 (training/ranger.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Ranger(torch.optim.Optimizer):
+    """RAdam on centred gradients; every k-th step the weights go back to a fraction alpha of the way from the slow weights.
+
+    All of the state is in `state_dict`, the slow weights as well. A parameter's steps count from its first gradient.
+
+    Args:
+        weight_decay: decoupled, as in AdamW.
+        k, alpha: of the lookahead.
+    """
+
+    THRESHOLD = 5  # length of the average of squared gradients, up to which it is too noisy to divide by
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.95, 0.999),
+        eps: float = 1e-5,
+        weight_decay: float = 0.0,
+        k: int = 6,
+        alpha: float = 0.5,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "k": k, "alpha": alpha})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, group)
+        return loss
+
+    def _update(self, p: Tensor, group: dict[str, Any]) -> None:
+        assert p.grad is not None
+        state, g = self.state[p], p.grad
+        if not state:
+            state["step"] = torch.zeros(())  # on the CPU, where reading it waits for nothing
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+            state["slow"] = p.clone()
+        if g.ndim > 1:
+            g = g - g.mean(dim=tuple(range(1, g.ndim)), keepdim=True)
+        state["step"] += 1
+        t, (beta1, beta2) = int(state["step"]), group["betas"]
+        m = state["exp_avg"].lerp_(g, 1 - beta1)
+        v = state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+
+        rate = group["lr"] / (1 - beta1**t)
+        rho_inf = 2 / (1 - beta2) - 1
+        rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+        if rho > self.THRESHOLD:
+            rectified = (rho - 4) / (rho_inf - 4) * (rho - 2) / (rho_inf - 2) * rho_inf / rho
+            rate *= math.sqrt((1 - beta2**t) * rectified)
+            direction = m / (v.sqrt() + group["eps"])
+        else:
+            direction = m
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        p.add_(direction, alpha=-rate)
+        if t % group["k"] == 0:
+            p.copy_(state["slow"].lerp_(p, group["alpha"]))
