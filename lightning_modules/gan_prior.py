@@ -16,10 +16,11 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.base import Method
-from lightning_modules.checkpoints import load_weights, start_checkpoint
+from lightning_modules.checkpoints import load_weights, part_of_state, start_checkpoint
 from lightning_modules.losses.gan import R1, NonSaturating, PathLength
 from lightning_modules.networks.augment import AdaptiveAugment
-from lightning_modules.networks.stylegan2 import Discriminator, Generator, doublings, mix_styles
+from lightning_modules.networks.growing import grow_discriminator, grow_generator
+from lightning_modules.networks.stylegan2 import Discriminator, Generator, mix_styles
 
 
 class GANPrior(Method):
@@ -40,9 +41,8 @@ class GANPrior(Method):
         ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
         augment: `ada` augments what the discriminator sees adaptively (for small data sets), `off` does not.
         ada_kimg: thousands of images in which the augmentation probability can go from 0 to 1.
-        start: checkpoint of a smaller prior that this one grows from (arXiv:1710.10196): the layers of its resolutions start as they are
-            there, new RGB layers at zero, so that the first images are those of the smaller prior, enlarged. Lower resolutions learn
-            faster.
+        start: checkpoint of a smaller prior that this one grows from (`networks/growing.py`): its first images are the smaller one's,
+            enlarged. Lower resolutions learn faster.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -72,9 +72,9 @@ class GANPrior(Method):
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
 
-        shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
-        self.G = Generator(size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **shape)
-        self.D = Discriminator(size, **shape)
+        self._shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
+        self.G = Generator(size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **self._shape)
+        self.D = Discriminator(size, **self._shape)
         self.make_ema()
 
         self.adversary = NonSaturating()
@@ -97,26 +97,22 @@ class GANPrior(Method):
         size = checkpoint["hyper_parameters"]["size"]
         if size >= own["size"]:
             raise UserError(f"--model.start {path} has {size} px: a prior of {own['size']} px grows from a smaller one")
+        if len(self.D.from_rgb.weight) < 3:
+            raise UserError(
+                f"--model.channel_base {own['channel_base']}: {len(self.D.from_rgb.weight)} channels at {own['size']} px are "
+                "too few to grow; at least 3"
+            )
         return checkpoint
 
     def initialise(self) -> None:
         if self.hparams["start"] is None:
             return
         checkpoint = self._smaller()
-        size, state = checkpoint["hyper_parameters"]["size"], checkpoint["state_dict"]
-        new = doublings(self.hparams["size"]) - doublings(size)
-        G, D = self.G.state_dict(), self.D.state_dict()
-        for name, value in state.items():
-            part, _, name = name.partition(".")
-            if part == "G_ema":
-                G[name] = value
-            elif part == "D" and not name.startswith("from_rgb."):  # of the smaller size; its blocks come last
-                block = name.split(".")
-                D[name if block[0] != "blocks" else f"blocks.{int(block[1]) + new}.{'.'.join(block[2:])}"] = value
-        for rgb in range(len(self.G.synthesis.rgbs) - new, len(self.G.synthesis.rgbs)):
-            G[f"synthesis.rgbs.{rgb}.weight"].zero_()
-        for part, theirs in ((self.G, G), (self.D, D)):
-            load_weights(part, theirs, f"--model.start {self.hparams['start']}")
+        state, what = checkpoint["state_dict"], f"--model.start {self.hparams['start']}"
+        load_weights(self.G, grow_generator(self.G, part_of_state(state, "G_ema.")), what)
+        smaller = Discriminator(checkpoint["hyper_parameters"]["size"], **self._shape)
+        load_weights(smaller, part_of_state(state, "D."), what)
+        grow_discriminator(self.D, smaller.state_dict(), len(self.D.blocks) - len(smaller.blocks))
         self.reset_ema()
 
     def sample_w(self, count: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from _runtime import UserError
 from lightning_modules.gan_prior import GANPrior
-from lightning_modules.networks.ops import fir, upsample
+from lightning_modules.networks.ops import downsample, fir, upsample
 from tests.lightning_modules.steps import STYLEGAN, batch_of, loop
 
 
@@ -84,10 +84,10 @@ def test_augmentation_sees_both_and_adapts() -> None:
 
 @pytest.fixture(scope="module")
 def smaller(tmp_path_factory) -> tuple[GANPrior, str]:
-    """A prior of 16 px after some steps, and its checkpoint."""
+    """A prior of 8 px after some steps, and its checkpoint."""
     torch.manual_seed(0)
-    prior = GANPrior(**{**STYLEGAN, "size": 16, "lr": 0.02})
-    loop(prior, batch_of(4, 16), 3)
+    prior = GANPrior(**{**STYLEGAN, "size": 8, "lr": 0.02})
+    loop(prior, batch_of(4, 8), 3)
     with torch.no_grad():
         prior.reset_ema()
         prior.G_ema.w_avg.normal_()
@@ -106,20 +106,38 @@ def test_grown_prior_starts_with_the_smaller_ones_images(smaller) -> None:
     with torch.no_grad():
         for G in (prior.G, prior.G_ema):
             small_image = small.G_ema(w, noise=noise[: len(small.G.synthesis.convs)])
-            torch.testing.assert_close(G(w, noise=noise), upsample(small_image, fir()))
+            torch.testing.assert_close(G(w, noise=noise), upsample(upsample(small_image, fir()), fir()))
             assert torch.equal(G.w_avg, small.G_ema.w_avg)
-        new, old = prior.D.blocks, small.D.blocks  # its last blocks are those of the smaller one
-        x = torch.randn(2, *old[0].conv1.weight.shape[1:2], 16, 16)
-        assert torch.equal(new[1](x), old[0](x))
-        assert torch.equal(prior.D.logit.weight, small.D.logit.weight)
     loop(prior, batch_of(4, 32), 1)
     assert prior.G.synthesis.rgbs[-1].weight.abs().max() > 0
+
+
+@torch.no_grad()
+def test_grown_discriminator_judges_as_the_smaller_one(smaller) -> None:
+    """Of an image whose border is grey: there zero padding shows."""
+    small, path = smaller
+    for size, new in ((16, 1), (32, 2)):
+        prior = GANPrior(**{**STYLEGAN, "size": size}, start=path)
+        prior.initialise()
+        x = torch.zeros(4, 3, size, size)
+        x[:, :, size // 4 : -size // 4, size // 4 : -size // 4] = torch.rand(4, 3, size // 2, size // 2) * 2 - 1
+        halved = x
+        for _ in range(new):
+            halved = downsample(halved, fir())
+        first = prior.D.from_rgb(x)
+        for block in prior.D.blocks[:new]:
+            first = block(first)
+        centre = slice(first.shape[-1] // 4, -first.shape[-1] // 4)
+        torch.testing.assert_close(first[..., centre, centre], small.D.from_rgb(halved)[..., centre, centre], rtol=1e-4, atol=1e-4)
+        assert all(torch.equal(a.conv1.weight, b.conv1.weight) for a, b in zip(prior.D.blocks[new:], small.D.blocks, strict=True))
+        assert torch.equal(prior.D.logit.weight, small.D.logit.weight)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"size": 16}, "has 16 px: a prior of 16 px grows from a smaller one"),
+        ({"size": 8}, "has 8 px: a prior of 8 px grows from a smaller one"),
+        ({"size": 64}, "2 channels at 64 px are too few to grow"),
         ({"noise": "concat"}, "has noise add, this run concat: set --model.noise add"),
         ({"style_dim": 8}, "has style_dim 16"),
     ],
