@@ -210,7 +210,7 @@ class Inverter(Method):
         """A synthesised image at the size of those that `invert` takes, by means over areas: what losses and metrics compare."""
         return F.adaptive_avg_pool2d(image, self.hparams["size"])
 
-    def edit(self, code: Code, direction: Callable[[Tensor, float], Tensor], strength: float) -> Code:
+    def edit(self, code: Code, direction: Callable[[Tensor, Any], Tensor], strength: float | Tensor) -> Code:
         """The code moved along a direction of `editing/`, which maps (w, strength) to w; what else is in the code stays."""
         return {**code, "w": direction(code["w"], strength)}
 

@@ -76,8 +76,8 @@ class Direction:
         if self.mean is not None and not self.mean.isfinite().all():
             raise UserError(f"the mean of direction {self.name!r} holds NaN or infinite numbers: expected finite ones")
 
-    def apply(self, w: Tensor, strength: float) -> Tensor:
-        """A changed copy of w (B, L, D); layers outside of the range keep every bit.
+    def apply(self, w: Tensor, strength: float | Tensor) -> Tensor:
+        """A changed copy of w (B, L, D); layers outside of the range keep every bit. The strength is one number, or one per image (B,).
 
         Raises
             UserError: w has another width than the direction, another number of layers than its vectors, or fewer than its range.
@@ -89,10 +89,10 @@ class Direction:
         n = self.vectors.to(w)
         if len(n) > 1:
             n = n[first:end]
-        step = strength * self.std * n
+        s = torch.as_tensor(strength, dtype=w.dtype, device=w.device).reshape(-1, 1)  # (1 or B, 1)
         if self.mean is not None:
-            c = (w[:, 0] - self.mean.to(w)) @ n.T / self.std  # (B, 1)
-            step = ((strength - c) * self.std * n)[:, None]
+            s = s - (w[:, 0] - self.mean.to(w)) @ n.T / self.std
+        step = s[:, :, None] * self.std * n
         edited = w.clone()
         edited[:, first:end] += step
         return edited

@@ -199,3 +199,14 @@ def test_signs() -> None:
     vectors = torch.tensor([[0.1, -0.9, 0.2], [0.5, 0.4, -0.3], [0.0, 0.0, 0.0]])
     assert fix_signs(vectors).equal(torch.tensor([[-0.1, 0.9, -0.2], [0.5, 0.4, -0.3], [0.0, 0.0, 0.0]]))
     assert fix_signs(-vectors).equal(fix_signs(vectors))
+
+
+@pytest.mark.parametrize("kind", ["interfacegan", "ganspace"])
+def test_a_strength_per_image(kind) -> None:
+    absolute = kind == "ganspace"
+    n = torch.nn.functional.normalize(torch.randn(1, 6))
+    direction = Direction("a", kind, n, layers=(1, 3), mean=torch.randn(1, 6) if absolute else None, std=2.0)
+    w, strengths = torch.randn(3, 4, 6), torch.tensor([-1.0, 0.0, 2.5])
+    together = direction.apply(w, strengths)
+    for i, strength in enumerate(strengths.tolist()):
+        torch.testing.assert_close(together[i : i + 1], direction.apply(w[i : i + 1], strength))
