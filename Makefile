@@ -31,11 +31,12 @@ lint: setup ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-METHODS := gan_prior gan_prior_restoration gpen hinet nafnet scorer
+METHODS := e4e gan_prior gan_prior_restoration gpen hfgi hinet nafnet psp scorer
 
 smoke: setup ## every method for a few iterations at 32 px
 	for method in $(METHODS); do $(BIN)/python -m experiments.fit --method $$method --preset smoke --overwrite || exit 1; done
 	$(BIN)/python -m experiments.reproduce table1 --preset smoke
+	$(BIN)/python -m experiments.reproduce inversion --preset smoke
 
 clean: ## remove the environment and caches, not the runs
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info

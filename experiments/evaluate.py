@@ -53,12 +53,14 @@ class Evaluation:
         pictures: the first images of every row, their inputs and targets, (N, 3, H, W) in [-1, 1].
         protocol: what the numbers mean.
         folder: where the results are.
+        judge: what measured it.
     """
 
     table: Table
     pictures: dict[str, torch.Tensor]
     protocol: dict[str, Any]
     folder: Path
+    judge: Judge
 
 
 def run(argv: Sequence[str]) -> Evaluation:
@@ -221,7 +223,7 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
     write_text(folder / "results.tex", table.latex())
     stacked = {name: torch.stack(images) for name, images in pictures.items()}
     save_png(folder / "comparison.png", tile(list(stacked.values()), row_names=list(stacked)))
-    return Evaluation(table, stacked, protocol, folder)
+    return Evaluation(table, stacked, protocol, folder, judge)
 
 
 def has_tlc(method: Method) -> bool:

@@ -1,0 +1,143 @@
+"""Where edits are scored against the truth: the renderer draws the edited portrait, a scorer reads how far an edit went.
+
+Directions  A boundary per attribute (InterFaceGAN) between codes that the generator's own samples are given by the scorer, made
+            orthogonal to those of the other attributes. Its gain is the change of the attribute per unit of strength, measured on samples.
+Edits       A held-out portrait is inverted and moved along the direction by (target - true value) / gain; the renderer draws the same
+            portrait with the target value, which no photograph allows.
+Shapes      images (B, 3, H, W) RGB in [-1, 1]; attributes as in `datamodules.portraits`, in natural units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datamodules import portraits
+from lightning_modules.base import Inverter
+from lightning_modules.editing.directions import Direction
+from lightning_modules.editing.interfacegan import find_boundary, project
+from lightning_modules.metrics.image import MeanOverImages
+from lightning_modules.networks.stylegan2 import Generator
+from lightning_modules.scorer import ATTRIBUTES, BINARY, Scorer
+
+EDITED = {"yaw": 15.0, "smile": 0.6, "age": 20.0, "glasses": 1.0}  # attribute -> how far an edit goes, in natural units
+STREAM = 7  # seed of the portraits that are edited: no data module draws from it unless asked to
+BATCH = 50
+
+
+@dataclass
+class Edit:
+    """One attribute's direction.
+
+    Attributes:
+        direction: of unit length, in W, for all layers.
+        gain: change of the attribute per unit of strength.
+        rest: accuracy of the boundary on the codes between the extremes.
+    """
+
+    direction: Direction
+    gain: float
+    rest: float
+
+
+@torch.no_grad()
+def find_edits(G: Generator, scorer: Scorer, *, samples: int, seed: int = 0) -> dict[str, Edit]:
+    """The directions of the attributes in `EDITED`, from `samples` codes of the generator."""
+    device = G.w_avg.device
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.cat([G.mapping(torch.randn(n, G.z_dim, generator=generator).to(device)) for n in sizes(samples)])
+    scores = torch.cat([read(scorer, G(part, noise="const"), logits=True) for part in shown(w, "directions")])
+    names = list(ATTRIBUTES)
+    found = {name: find_boundary(w, scores[:, names.index(name)], ratio=0.1, seed=seed) for name in EDITED}
+    edits = {}
+    probe = w[: min(500, samples)]
+    for name, boundary in found.items():
+        others = torch.cat([other.direction for key, other in found.items() if key != name])
+        n = project(boundary.direction, others).to(device)
+        step = (w @ n.T).std().item()  # one standard deviation of what the mapping gives
+        ends = [torch.cat([read(scorer, G(part + side * step * n, noise="const")) for part in probe.split(BATCH)]) for side in (-1, 1)]
+        gain = (ends[1] - ends[0])[:, names.index(name)].mean().item() / (2 * step)
+        edits[name] = Edit(Direction(name, "interfacegan", n.cpu()), gain, boundary.rest or 0.0)
+    return edits
+
+
+def read(scorer: Scorer, images: Tensor, logits: bool = False) -> Tensor:
+    """Attributes (B, A) of images; `logits` leaves out what saturates, for ranking."""
+    return scorer.net(images) if logits else scorer.predict(images)
+
+
+def sizes(count: int) -> Iterator[int]:
+    """Batches that make up `count`."""
+    yield from [BATCH] * (count // BATCH)
+    if count % BATCH:
+        yield count % BATCH
+
+
+def shown(w: Tensor, what: str) -> Iterator[Tensor]:
+    yield from tqdm(w.split(BATCH), desc=what, unit="batch", leave=False, dynamic_ncols=True, disable=None)
+
+
+@dataclass
+class Case:
+    """Portraits, and the truth of one edit of them.
+
+    Attributes:
+        image: as they are, (B, 3, H, W).
+        change: what is asked for, target - true value, (B,).
+        target: the value that is asked for, (B,).
+        truth: the portraits with that value.
+    """
+
+    image: Tensor
+    change: Tensor
+    target: Tensor
+    truth: Tensor
+
+
+def case(name: str, size: int, count: int) -> Case:
+    """`count` portraits; every second one is moved up, the others down, back inside where that would leave the attribute's range."""
+    parameters = portraits.sample_parameters(STREAM, range(count))
+    low, high = ATTRIBUTES[name]
+    value = parameters[name]
+    if name in BINARY:
+        target = 1 - value
+    else:
+        change = EDITED[name] * torch.where(torch.arange(count) % 2 == 0, 1.0, -1.0)
+        target = torch.where((value + change < low) | (value + change > high), value - change, value + change).clamp(low, high)
+    pixels = [portraits.render(p, size)["image"] for p in (parameters, portraits.counterfactual(parameters, **{name: target}))]
+    image, truth = (picture.float() / 127.5 - 1 for picture in pixels)
+    return Case(image, target - value, target, truth)
+
+
+@torch.no_grad()
+def score_edit(
+    method: Inverter, edit: Edit, scorer: Scorer, name: str, metrics: Mapping[str, MeanOverImages], count: int
+) -> tuple[dict[str, float], Tensor]:
+    """What an edit of `count` portraits reaches.
+
+    Returns:
+        `edit_<metric>` against the truth; `correlation` of the value read off the edited images with the one asked for; `reached`, the
+        share of the change asked for that is read off (regression slope); `drift`, the mean change of all other attributes in shares of
+        their ranges. And pictures (4, 8, 3, H, W): portraits, inversions, edits, truths.
+    """
+    asked = case(name, method.hparams["size"], count)
+    index = list(ATTRIBUTES).index(name)
+    images: dict[str, list[Tensor]] = {"inverted": [], "edited": []}
+    for image, change in zip(asked.image.split(BATCH), asked.change.split(BATCH), strict=True):
+        code = method.invert(image.to(method.device))
+        moved = method.edit(code, edit.direction.apply, change.to(method.device) / edit.gain)
+        for key, of in (("inverted", code), ("edited", moved)):
+            images[key].append(method.seen(method.synthesize(of)).cpu())
+    inverted, edited = (torch.cat(parts) for parts in images.values())
+    values = {f"edit_{key}": metric.to("cpu").per_image(edited, asked.truth).mean().item() for key, metric in metrics.items()}
+    before, after = (torch.cat([read(scorer, part.to(method.device)).cpu() for part in whole.split(BATCH)]) for whole in (inverted, edited))
+    values["correlation"] = torch.corrcoef(torch.stack([after[:, index], asked.target]))[0, 1].item()
+    moved_by = after[:, index] - before[:, index]
+    values["reached"] = ((moved_by * asked.change).sum() / asked.change.square().sum()).item()
+    ranges = torch.tensor([high - low for low, high in ATTRIBUTES.values()])
+    values["drift"] = ((after - before).abs() / ranges)[:, torch.arange(len(ranges)) != index].mean().item()
+    return values, torch.stack([asked.image[:8], inverted[:8], edited[:8], asked.truth[:8]])
