@@ -52,9 +52,9 @@ SIZES = {"networks": (256, 512), "loading": (1024, 512, 256), "restoration": (25
 FOOTNOTE = (
     "peak: the fastest 3x3 F.conv2d in float32 at the network's shapes, in either memory format",
     "GFLOP: what torch's counter finds in our network with shared weights, for every row: work that only one construction does is none",
-    "off: difference to the yardstick, of the image and of all parameters' gradients as one vector, relative to its norm. In float64 every",
-    "gradient is within 1e-9; in float32 mostly within 1e-5, but a unit within rounding of its kink, in either construction, takes the other",
-    "slope now and then, and where there are few units that moves the gradient by up to 1e-2",
+    "off: difference to the yardstick, of the image and of all parameters' gradients as one vector, relative to its norm. In float64 each",
+    "gradient is within 1e-9; in float32 mostly within 1e-5, but in either construction a unit within rounding of its kink takes the",
+    "other slope now and then, and where there are few units that moves the gradient by up to 1e-2",
 )
 
 
