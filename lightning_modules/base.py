@@ -196,7 +196,7 @@ Code = dict[str, Tensor]  # of an inverted image: always `w` (B, L, D), and what
 class Inverter(Method):
     """A face in, a latent code out; an edited face back."""
 
-    scored: ClassVar[tuple[str, ...]] = ("pairs", "sets")
+    scored: ClassVar[tuple[str, ...]] = ("pairs", "sets", "inversion")
 
     def invert(self, image: Tensor) -> Code:
         """(B, 3, H, W) in [-1, 1] -> its code."""

@@ -58,11 +58,7 @@ def trainings(config: Namespace) -> dict[str, Stage]:
     def add(name: str, *options: str | Stage) -> Stage:
         method, common = METHOD[name], ["--seed", str(seed), *options]
         common += [] if config.data.root is None else ["--data.root", config.data.root]
-        stage = Stage(f"{name}, seed {seed}", method, config.preset, common)
-        if images is not None:
-            iterations = max(2, round(images / stage.resolved["data"]["batch_size"]))
-            stage = Stage(stage.name, method, config.preset, [*common, "--iterations", str(iterations)])
-        return found.setdefault(name, stage)
+        return found.setdefault(name, Stage(f"{name}, seed {seed}", method, config.preset, common).seeing(images))
 
     G = finished(prior)["add"]
     shape = ["--model.style_dim", str(G.resolved["model"]["style_dim"])]

@@ -11,7 +11,7 @@ import shlex
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +78,13 @@ class Stage:
         """Iterations that lie behind."""
         last = self.folder(root) / "checkpoints" / "last.ckpt"
         return read_checkpoint(last)["suite"]["iteration"] if last.exists() else 0
+
+    def seeing(self, images: float | None) -> Stage:
+        """The same for so many training images, whatever its batches; None leaves the length as it is."""
+        if images is None:
+            return self
+        iterations = max(2, round(images / self.resolved["data"]["batch_size"]))
+        return replace(self, options=[*self.options, "--iterations", str(iterations)])
 
     def command(self, root: Path) -> list[str]:
         """What trains this stage alone: options of `python -m experiments.fit`."""

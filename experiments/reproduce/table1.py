@@ -101,11 +101,7 @@ def trainings(config: Namespace, seed: int) -> dict[str, Stage]:
         common: Options = ["--seed", str(seed), "--data.degradation", config.data.degradation, *recipes.get(method, []), *options]
         common += [] if config.data.root is None else ["--data.root", config.data.root]
         stage = Stage(f"{name}, seed {seed}", method, config.preset, common)
-        if config.images is not None:
-            batch = stage.resolved["data"]["batch_size"]
-            iterations = max(2, round(share * config.images / batch))
-            stage = Stage(stage.name, method, config.preset, [*common, "--iterations", str(iterations)])
-        return found.setdefault(name, stage)
+        return found.setdefault(name, stage.seeing(config.images and share * config.images))
 
     regressors = {name: add(name, METHOD[name], 1) for name in ("HINet", "NAFNet")}
     add("GPEN", "gpen", 1, "--model.prior", prior["concat"])

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of image pairs, as papers report them: on saved 8-bit pictures, averaged per image.
+"""PSNR, MSE and SSIM of image pairs, as papers report them: on saved 8-bit pictures, averaged per image.
 
 Source  SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 13(4), 2004,
         eq. 13 with the 11x11 Gaussian window of section III.C; equal to scikit-image's
@@ -22,8 +22,8 @@ PSNR_CEILING = 100.0  # dB; where the infinite PSNR of two identical images coun
 
 PROTOCOL = (
     "image-v1: RGB in [-1, 1], rounded to 8 bits (round half to even, clamp); PSNR per image over all three channels, peak 255, at most "
-    "100 dB (identical images); SSIM per channel with an 11x11 Gaussian (sigma 1.5, K 0.01 and 0.03, population covariance) over the "
-    "valid window only, no border; plain mean over images"
+    "100 dB (identical images); MSE of images in [0, 1]; SSIM per channel with an 11x11 Gaussian (sigma 1.5, K 0.01 and 0.03, population "
+    "covariance) over the valid window only, no border; plain mean over images"
 )
 
 
@@ -80,6 +80,15 @@ class PSNR(MeanOverImages):
     def score(self, pred: Tensor, target: Tensor) -> Tensor:
         psnr = peak_signal_noise_ratio(pred, target, data_range=255.0, reduction="none", dim=(1, 2, 3))
         return psnr.clamp(max=PSNR_CEILING)
+
+
+class MSE(MeanOverImages):
+    """Mean squared error of images in [0, 1]."""
+
+    higher_is_better = False
+
+    def score(self, pred: Tensor, target: Tensor) -> Tensor:
+        return (pred - target).square().mean((1, 2, 3)) / 255**2
 
 
 class SSIM(MeanOverImages):

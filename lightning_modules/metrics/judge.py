@@ -15,7 +15,9 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lightning_modules.metrics import fid as frechet
 from lightning_modules.metrics import perceptual
-from lightning_modules.metrics.image import PROTOCOL, PSNR, SSIM, MeanOverImages
+from lightning_modules.metrics.identity import PROTOCOL as IDENTITY_PROTOCOL
+from lightning_modules.metrics.identity import Likeness
+from lightning_modules.metrics.image import MSE, PROTOCOL, PSNR, SSIM, MeanOverImages
 
 
 class Column(NamedTuple):
@@ -29,8 +31,12 @@ class Column(NamedTuple):
 COLUMNS = {
     "psnr": Column("PSNR", 2, "max"),
     "ssim": Column("SSIM", 4, "max"),
+    "mse": Column("MSE", 4, "min"),
     "lpips": Column("LPIPS", 4, "min"),
+    "lpips_vgg": Column("LPIPS (VGG)", 4, "min"),
     "lpips_random": Column("LPIPS (random net)", 4, "min"),
+    "id": Column("ID", 3, "max"),
+    "id_random": Column("ID (random net)", 3, "max"),
     "fid": Column("FID", 2, "min"),
     "fid_random": Column("FID (random net)", 4, "min"),
     "fid_portraits": Column("FID (portraits)", 3, "min"),
@@ -64,7 +70,10 @@ class Judge:
         lpips: network of LPIPS: `alex`; `random` for a stand-in without weights that logs under another name; `off`.
         fid: features of FID: `inception`; `random` for a stand-in without weights that logs under another name; `off`.
         scorer: checkpoint of `--method scorer`; its features measure `fid_portraits`, a distance that needs no download.
-        scored: what the images allow: `pairs` compares each image with its target, `sets` their distribution with the targets'.
+        identity: network of ID, the likeness of inverted faces to their originals: `arcface`; `random` for a stand-in under another name;
+            `off`.
+        scored: what the images allow: `pairs` compares each image with its target, `sets` their distribution with the targets';
+            `inversion` adds to the pairs what inversions are scored by: MSE, LPIPS with VGG-16 beside that with AlexNet, and ID.
 
     Raises:
         UserError: weights are missing, or a checkpoint is not a scorer's.
@@ -75,10 +84,11 @@ class Judge:
         lpips: Literal["alex", "random", "off"] = "alex",
         fid: Literal["inception", "random", "off"] = "inception",
         scorer: str | None = None,
+        identity: Literal["arcface", "random", "off"] = "arcface",
         *,
         scored: tuple[str, ...] = ("pairs", "sets"),
     ) -> None:
-        self.options = {"lpips": lpips, "fid": fid, "scorer": scorer}
+        self.options = {"lpips": lpips, "fid": fid, "scorer": scorer, "identity": identity}
         self.images: dict[str, MeanOverImages] = {}
         self.features: dict[str, nn.Module] = {}
         self.protocol: list[str] = []
@@ -89,6 +99,14 @@ class Judge:
                 network = perceptual.LPIPS(lpips) if lpips == "alex" else perceptual.RandomLPIPS()
                 self.images[network.name] = network
                 self.protocol.append(perceptual.PROTOCOL)
+        if "inversion" in scored:
+            self.images["mse"] = MSE()
+            if lpips == "alex":
+                self.images["lpips_vgg"] = perceptual.LPIPS("vgg")
+            if identity != "off":
+                likeness = Likeness(identity)
+                self.images[likeness.name] = likeness
+                self.protocol.append(IDENTITY_PROTOCOL)
         if "sets" in scored:
             if fid == "inception":
                 self.features["fid"] = frechet.inception()

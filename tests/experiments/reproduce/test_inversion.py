@@ -28,7 +28,8 @@ def test_tables_and_strips(tmp_path: Path, monkeypatch, capsys) -> None:
     assert scored["HFGI base"]["PSNR"] == pytest.approx(scored["e4e"]["PSNR"], abs=1e-6)
     assert all(row["ms/image"] > 0 for name, row in result["inversion"].items() if name != "mean face")
     assert list(result["editing"]) == [f"{name}, {method}" for name in laboratory.EDITED for method in inversion.METHOD]
-    assert {"edit PSNR", "edit SSIM", "edit LPIPS (random net)", "correlation", "reached", "drift"} == set(result["editing"]["yaw, e4e"])
+    assert {"correlation", "reached", "drift"} < set(result["editing"]["yaw, e4e"])
+    assert {"MSE", "ID (random net)", "PSNR"} < set(result["inversion"]["e4e"])
     for name in laboratory.EDITED:
         assert load(output / f"directions/{name}.safetensors").vectors.shape == (1, 32)
         assert Image.open(output / f"{name}_HFGI.png").width > 300

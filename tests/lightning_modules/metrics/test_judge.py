@@ -94,8 +94,12 @@ def test_only_what_the_images_allow_is_built(tmp_path: Path, monkeypatch) -> Non
     assert Judge("alex", "inception", scored=()).names == []
     assert Judge("alex", "random", scored=("sets",)).names == ["fid_random"]
     assert Judge("random", "off").names == ["psnr", "ssim", "lpips_random"]
-    assert set(Judge("random", "random").names) <= set(COLUMNS)
+    inversion = Judge("random", "random", identity="random", scored=("pairs", "sets", "inversion"))
+    assert inversion.names == ["psnr", "ssim", "lpips_random", "mse", "id_random", "fid_random"]
+    assert set(inversion.names) <= set(COLUMNS)
     with pytest.raises(UserError, match=r"lpips/alex.*alexnet-owt-7be5be79\.pth"):
         Judge("alex", "off")
+    with pytest.raises(UserError, match=r"model_ir_se50\.pth"):
+        Judge("off", "off", scored=("pairs", "inversion"))
     with pytest.raises(UserError, match=r"fid/inception.*weights-inception-2015-12-05-6726825d\.pth"):
         Judge("off", "inception")
