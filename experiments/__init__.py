@@ -1,4 +1,6 @@
-"""The commands people run: fit, evaluate, restore, reproduce, benchmark, import_checkpoint, export, prepare, degrade, portraits, weights"""
+"""The commands people run: fit, evaluate, restore, invert, edit, directions, reproduce, benchmark, import_checkpoint,
+export, prepare, degrade, portraits, weights
+"""
 
 import _runtime
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--network",
         type=Literal["G_ema", "D"],
         default="G_ema",
-        help="the network that restores or samples (G_ema where there is an average), or the discriminator as a file of its own",
+        help="what restores, samples or inverts (G_ema where there is an average), or the discriminator as a file of its own",
     )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists")
     config = parse(parser, argv)

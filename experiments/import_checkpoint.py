@@ -73,7 +73,9 @@ def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
 
 def summary(imported: Imported, source: Path) -> str:
     """What was recognised, a line each."""
-    parts = [f"{name} {count(part) / 1e6:.3f} M" for name, part in imported.method.named_children() if name != "G" and count(part)]
+    networks = dict(imported.method.named_children())
+    once = {name: part for name, part in networks.items() if f"{name}_ema" not in networks and count(part)}
+    parts = [f"{name} {count(part) / 1e6:.3f} M" for name, part in once.items()]
     recognised = {"method": type(imported.method).__name__, "layout": imported.layout, **imported.arguments, "parameters": ", ".join(parts)}
     lines = [f"  {name:15} {value}" for name, value in recognised.items()]
     return "\n".join([f"{source}:", *lines, *(f"  note: {note}" for note in imported.notes)])

@@ -11,6 +11,7 @@ import torch
 
 from _runtime import UserError
 from experiments import export, import_checkpoint
+from lightning_modules.e4e import E4E
 from lightning_modules.gan_prior import GANPrior
 from lightning_modules.gpen import GPEN
 from lightning_modules.methods import load_method
@@ -68,6 +69,24 @@ def test_gpen_there_and_back(tmp_path) -> None:
     x = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(again.restore(x), method.eval().restore(x))
+
+
+def test_inverter_there_and_back(tmp_path) -> None:
+    """All that a released file holds in one; the latent discriminator is a file of its own."""
+    shape = {"size": 32, "generator_size": 32, "encoder_width": 16, "encoder_blocks": (1, 1, 1, 1), "delta_from": 0.0}
+    torch.manual_seed(0)
+    method = E4E(**{**SHAPE, **shape}, features="off", identity="off").eval()
+    method.active.fill_(7)
+    content: dict[str, Any] = {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)}
+    method.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "e4e.ckpt")
+    call(tmp_path / "e4e.ckpt", tmp_path / "e4e.safetensors")
+    again = bring_back("e4e", tmp_path / "e4e.safetensors")
+    for name in ("E", "G"):
+        for key, value in getattr(method, name).state_dict().items():
+            assert torch.equal(getattr(again, name).state_dict()[key], value), key
+    call(tmp_path / "e4e.ckpt", tmp_path / "d.safetensors", "--network", "D")
+    assert torch.equal(read_released(tmp_path / "d.safetensors")["mlp.6.weight"], method.D.mlp[6].weight)
 
 
 def test_names_and_metadata(tmp_path, capsys) -> None:

@@ -16,12 +16,14 @@ from PIL import Image
 from _runtime import UserError
 from experiments import evaluate, fit, import_checkpoint, restore
 from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.e4e import E4E
+from lightning_modules.hfgi import HFGI
 from lightning_modules.methods import load_method
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.ops import fir
 from lightning_modules.networks.stylegan2 import Discriminator, Generator
 from lightning_modules.pretrained import names
-from lightning_modules.pretrained.released import IMPORTERS
+from lightning_modules.pretrained.released import IMPORTERS, export_released
 from tests.golden.check import Fixture
 from tests.lightning_modules.networks.test_stylegan2 import tiny
 from tests.lightning_modules.pretrained import nvlabs
@@ -375,7 +377,7 @@ def test_command_refusals(gpen, tmp_path, monkeypatch) -> None:
         call("gpen", source, tmp_path / "file/ours.ckpt")
     with monkeypatch.context() as patch:
         patch.delitem(IMPORTERS, "gpen")
-        with pytest.raises(UserError, match="--method gpen has no released files to import or export: known: gan_prior"):
+        with pytest.raises(UserError, match="--method gpen has no released files to import or export: known: e4e, gan_prior"):
             call("gpen", source, output)
 
     assert call("gpen", source, tmp_path / "new" / "ours.ckpt") == 0
@@ -415,3 +417,51 @@ def test_restorers(name: str, fixture_name: str, line: str, tmp_path, capsys) ->
     assert after.iteration == 1
     for key, value in state.items():
         torch.testing.assert_close(after.net.state_dict()[key], value, rtol=1e-6, atol=1e-6, msg=key)
+
+
+# --------------------------------------------------------------------------------------------------------------------- inverters
+
+
+def test_inverters(tmp_path, capsys) -> None:
+    """A released e4e becomes a method that a training goes on from, and HFGI's base; the losses' pretrained files are not asked for."""
+    shape = {**SMOKE, **WIDTH, "encoder_width": 16, "encoder_blocks": (1, 1, 1, 1), "features": "off", "identity": "off"}
+    torch.manual_seed(0)
+    made = E4E(size=32, generator_size=32, **shape).eval()
+    made.G.w_avg.normal_()
+    made.active.fill_(7)
+    state = export_released(made, "e4e", "G_ema")
+    content = {"latent_avg": state.pop("latent_avg"), "state_dict": state, "opts": {"encoder_type": "Encoder4Editing"}}
+    method = imported("e4e", {**content, "discriminator_state_dict": made.D.state_dict()}, tmp_path)
+    said = capsys.readouterr().out
+    assert "generator_size  32" in said
+    assert "encoder_blocks  (1, 1, 1, 1)" in said
+    assert all(f"{network} 0." in said for network in "GED")
+    assert "note" not in said
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(method.invert(x)["w"], made.invert(x)["w"])
+
+    ours, run = str(tmp_path / "ours.ckpt"), tmp_path / "run"
+    options = [
+        "--method",
+        "e4e",
+        "--preset",
+        "smoke",
+        "--run",
+        str(run),
+        "--iterations",
+        "1",
+        "--model.lr",
+        "1e-30",
+        "--model.lr_d",
+        "1e-30",
+    ]
+    fit.main([*options, "--init_from", ours])
+    after = dict(load_method(run / "checkpoints/last.ckpt")[0].cpu().named_parameters())
+    for name, value in made.named_parameters():
+        torch.testing.assert_close(after[name], value, rtol=1e-6, atol=1e-6, msg=name)
+
+    hfgi = HFGI(ours, size=32, width=4, features="off", identity="off")
+    hfgi.initialise()
+    with torch.no_grad():
+        assert torch.equal(hfgi.eval().invert(x)["w"], made.invert(x)["w"])

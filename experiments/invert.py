@@ -1,0 +1,65 @@
+"""Invert photographs of aligned faces: python -m experiments.invert --checkpoint C --input FILE_OR_DIR --output DIR.
+
+Each image is cropped to its central square, brought to the size the encoder takes, and inverted. What the generator makes of its code
+is written under the image's name and format, at the generator's size; the codes of all images together as codes.safetensors, which
+`experiments.edit` and `experiments.directions` take. The faces must be aligned the way the network's training images were.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jsonargparse import ActionYesNo
+
+from experiments import console
+from experiments.codes import joined, load_inverter, write_codes
+from experiments.options import Parser, parse
+from experiments.photographs import INPUT, Photographs, add_reading_options, check_new, check_reading, save
+from lightning_modules.base import Code
+
+CODES = "codes.safetensors"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Invert. Returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog="python -m experiments.invert", description=__doc__, default_env=False)
+    parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of an inversion method")
+    parser.add_argument("--input", type=str, required=True, help=INPUT)
+    parser.add_argument(
+        "--output", type=str, required=True, help=f"folder for {CODES} and the inverted images; names and subfolders are kept"
+    )
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder")
+    add_reading_options(parser)
+    config = parse(parser, argv)
+    check_reading(config)
+    return invert(config.checkpoint, Path(config.input), Path(config.output), config.overwrite, config.batch_size, config.workers)
+
+
+def invert(checkpoint: str, source: Path, output: Path, overwrite: bool, batch_size: int, workers: int) -> int:
+    """Invert the image or all images of `source` into the folder `output`."""
+    photographs = Photographs(source)
+    photographs.check_apart(output)
+    check_new(output, [CODES, *photographs.names], overwrite)
+    method = load_inverter(checkpoint)
+
+    inverted: list[str] = []
+    codes: list[Code] = []
+    with torch.inference_mode():
+        for names, images in photographs.batches(method.hparams["size"], batch_size, workers, "invert"):
+            code = method.invert(images.to(method.device))
+            for name, image in zip(names, method.synthesize(code), strict=True):
+                save(output / name, image)
+            inverted += names
+            codes.append({name: tensor.cpu() for name, tensor in code.items()})
+    if codes:
+        write_codes(output / CODES, joined(codes), inverted, method)
+    photographs.report(f"inverted to {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)

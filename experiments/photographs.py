@@ -1,0 +1,143 @@
+"""What commands that take photographs share: finding and reading them in batches, and writing images under their names."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jsonargparse import Namespace
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from _runtime import UserError, write_bytes
+from datamodules.decode import ImageFiles, UnreadableImage, central_square, decode
+from experiments.options import Parser
+from lightning_modules.metrics.image import to_uint8
+
+UNREADABLE = 0.1  # share of the files that may be unreadable before the command counts as failed
+INPUT = "an image, a folder (searched recursively) or a zip of images"
+
+
+def add_reading_options(parser: Parser) -> None:
+    """The options of how images are read; `check_reading` checks them."""
+    parser.add_argument("--batch_size", type=int, default=8, help="images at once")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read images")
+
+
+def check_reading(config: Namespace) -> None:
+    """Raise `UserError` where the options of `add_reading_options` cannot work."""
+    if config.batch_size < 1 or config.workers < 0:
+        raise UserError(f"--batch_size {config.batch_size} --workers {config.workers}: expected at least 1 and 0")
+
+
+class Photographs:
+    """The image `source`, or all images of the folder or zip.
+
+    Attributes:
+        names: relative posix paths.
+        home: the folder in which an output of the same names would replace them; the zip itself where it is one.
+        skipped: what was wrong with the unreadable ones, as far as they have been read.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self.skipped: list[str] = []
+        self.sources: list[tuple[str, ImageFiles | Path, int]]
+        if source.is_file() and source.suffix.lower() != ".zip":
+            self.sources, self.home = [(source.name, source, 0)], source.parent
+        else:
+            files = ImageFiles(source, "--input")
+            self.sources, self.home = [(name, files, i) for i, name in enumerate(files.names)], source
+        self.names = [name for name, *_ in self.sources]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def batches(self, size: int, batch_size: int, workers: int, task: str) -> Iterator[tuple[list[str], Tensor]]:
+        """Names and images (B, 3, size, size) in [-1, 1], under a progress bar named `task`; the unreadable are told and left out."""
+        loader = DataLoader(Squares(self.sources, size), batch_size, num_workers=min(workers, len(self) - 1), collate_fn=list)
+        with tqdm(total=len(self), desc=task, unit="image", dynamic_ncols=True, disable=None) as bar:
+            for batch in loader:
+                good = [(name, image) for name, image in batch if not isinstance(image, str)]
+                for message in (image for _, image in batch if isinstance(image, str)):
+                    self.skipped.append(message)
+                    bar.write(f"skipped {message}", file=sys.stderr)
+                if good:
+                    images = torch.stack([image for _, image in good])
+                    yield [name for name, _ in good], images.permute(0, 3, 1, 2) / 127.5 - 1
+                bar.update(len(batch))
+
+    def check_apart(self, output: Path) -> None:
+        """Refuse an output folder that is where the images lie."""
+        if output.resolve() == self.home.resolve():
+            raise UserError(f"--output {output} is where the input lies: images written there would replace it; give another folder")
+
+    def report(self, what: str) -> None:
+        """Print how many images became `what`. Raises `UserError` where too many could not be read."""
+        print(f"{len(self) - len(self.skipped)} of {len(self)} images {what}, {len(self.skipped)} skipped")
+        if len(self.skipped) > UNREADABLE * len(self):
+            raise UserError(f"{len(self.skipped)} of {len(self)} images could not be read, the first: {self.skipped[0]}")
+
+
+class Squares(Dataset):
+    """Files as uint8 squares of one size; an unreadable file is its error's message instead."""
+
+    def __init__(self, sources: list[tuple[str, ImageFiles | Path, int]], size: int) -> None:
+        self.sources, self.size = sources, size
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, i: int) -> tuple[str, Tensor | str]:
+        name, source, index = self.sources[i]
+        try:
+            image = source.image(index) if isinstance(source, ImageFiles) else decode(source)
+        except UnreadableImage as error:
+            return name, str(error)
+        return name, torch.from_numpy(square(image, self.size))  # tensors cross in shared memory: no pipe is full when a reader is killed
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (H, W, 3) -> (size, size, 3): central square, reduced by area averages or enlarged bilinearly (GPEN's own pipeline)."""
+    image = central_square(image)
+    way = cv2.INTER_AREA if len(image) > size else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=way)
+
+
+def check_new(output: Path, files: Sequence[str], overwrite: bool) -> None:
+    """Refuse an output folder that is a file, or in which one of `files` exists and may not be replaced."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file: give a folder")
+    existing = [name for name in files if (output / name).exists()]
+    if existing and not overwrite:
+        raise UserError(f"{output / existing[0]} exists ({len(existing)} of {len(files)} outputs do): give --overwrite or another --output")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder with its parents. Raises `UserError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created: {error.strerror}") from error
+
+
+def save(path: Path, image: Tensor) -> None:
+    """Write (3, H, W) in [-1, 1] in the format of the name: JPEG at quality 95 without chroma subsampling, everything else lossless."""
+    suffix = path.suffix.lower()
+    options: dict[str, Any] = {}
+    if suffix in (".jpg", ".jpeg"):
+        options = {"quality": 95, "subsampling": 0}
+    elif suffix == ".webp":
+        options = {"lossless": True}
+    data = io.BytesIO()
+    pixels = to_uint8(image).permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(pixels).save(data, Image.registered_extensions()[suffix], **options)
+    make_folder(path.parent)
+    write_bytes(path, data.getvalue())
