@@ -18,10 +18,10 @@ from _runtime import UserError, nearest
 from experiments import console
 from experiments.options import WEIGHTS_DIR, Parser, parse
 from experiments.recipes import PRESETS
-from experiments.reproduce import inversion, prior, table1
+from experiments.reproduce import inversion, prior, table1, tradeoff
 from experiments.reproduce.stages import plan
 
-TABLES = {"prior": prior, "table1": table1, "inversion": inversion}
+TABLES = {"prior": prior, "table1": table1, "inversion": inversion, "tradeoff": tradeoff}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

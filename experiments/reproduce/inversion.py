@@ -41,17 +41,30 @@ def add_arguments(parser: Parser) -> None:
 
 
 def stages(config: Namespace) -> list[Stage]:
+    check(config)
+    return [scorer(config), *trainings(config).values()]
+
+
+def check(config: Namespace) -> None:
     if config.images is not None and config.images < 2:
         raise UserError(f"--images {config.images}: expected at least 2")
     if len(config.seeds) > 1:
         raise UserError(f"--seeds {config.seeds}: this table shows one training of each method; give one seed")
-    own = trainings(config)
-    return [scorer(config), *own.values()]
+
+
+def images_of(config: Namespace) -> int | None:
+    """Training images of each method; None for the recipes' own lengths."""
+    return config.images or IMAGES.get(config.preset)
+
+
+def shape_of(prior: Stage) -> list[str]:
+    """Options with which an inverter fits a prior."""
+    return ["--model.style_dim", str(prior.resolved["model"]["style_dim"])]
 
 
 def trainings(config: Namespace) -> dict[str, Stage]:
     """The prior's stages and those of the inverters."""
-    (seed,), images = config.seeds, config.images or IMAGES.get(config.preset)
+    (seed,), images = config.seeds, images_of(config)
     prior = [stage for stage in priors(config, seed) if stage.resolved["model"]["noise"] == "add"]
     found = {stage.name: stage for stage in prior}
 
@@ -61,9 +74,8 @@ def trainings(config: Namespace) -> dict[str, Stage]:
         return found.setdefault(name, Stage(f"{name}, seed {seed}", method, config.preset, common).seeing(images))
 
     G = finished(prior)["add"]
-    shape = ["--model.style_dim", str(G.resolved["model"]["style_dim"])]
-    add("pSp", "--model.prior", G, *shape)
-    base = add("e4e", "--model.prior", G, *shape)
+    add("pSp", "--model.prior", G, *shape_of(G))
+    base = add("e4e", "--model.prior", G, *shape_of(G))
     add("HFGI", "--model.base", base)
     return found
 
@@ -142,8 +154,13 @@ def editing_table(methods: dict[str, Inverter], measure: Scorer, evaluation: eva
             rows.append((f"{attribute}, {name}", {titles.get(key, key): value for key, value in values.items()}))
             names = ("portrait", "inversion", "edit", "truth")
             save_png(output / f"{attribute}_{name}.png", tile(list(pictures), row_names=names))
+    return Table(columns, rows, footnote=edit_notes(preset, edits))
+
+
+def edit_notes(preset: str, edits: dict[str, laboratory.Edit]) -> list[str]:
+    """What the columns about edits mean."""
     found = "; ".join(f"{name}: {edit.rest:.3f} of the samples between the extremes on their side" for name, edit in edits.items())
-    note = [
+    return [
         f"{EDITED[preset]} portraits per row (stream {laboratory.STREAM}), moved by "
         + ", ".join(f"{name} {by:g}" for name, by in laboratory.EDITED.items())
         + "; edit: against the picture that the renderer draws with the target value",
@@ -151,4 +168,3 @@ def editing_table(methods: dict[str, Inverter], measure: Scorer, evaluation: eva
         "that it reads; drift: mean change of the other attributes, in shares of their ranges",
         f"directions: InterFaceGAN on {SAMPLES[preset]:,} samples of the prior, each orthogonal to the others ({found})",
     ]
-    return Table(columns, rows, footnote=note)

@@ -1,6 +1,7 @@
 """Released state_dicts of StyleGAN2 and GPEN under our names and back, by the layouts of `layouts`, and what they say about the network.
 
-NAFNet and HINet (megvii-research/NAFNet@2b4af71, megvii-model/HINet@4e72315) go by the released names here too: they are only inferred.
+NAFNet, HINet (megvii-research/NAFNet@2b4af71, megvii-model/HINet@4e72315), the encoders of pSp and e4e, and HFGI's networks (sources in
+`inverters`) go by the released names here too: they are only inferred.
 A missing, unknown or misshapen tensor is always noticed. FIR kernels are constants of ours: in a file they are checked, on export they are
 written.
 """
@@ -9,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from _runtime import UserError
-from lightning_modules.checkpoints import load_weights
+from lightning_modules.checkpoints import load_weights, part_of_state
 from lightning_modules.networks.ops import fir
 from lightning_modules.networks.stylegan2 import channels
 from lightning_modules.pretrained.layouts import (
@@ -209,7 +211,42 @@ def infer_hinet(state: State) -> dict[str, Any]:
     return {"wf": _shape(state, "conv_01.weight", 4)[0], "depth": depth, "hin": (normalised[0], normalised[-1])}
 
 
+def infer_encoder(state: State) -> dict[str, Any]:
+    """The size, width and blocks of a `StyleEncoder` from its state; the size is the largest that its heads take."""
+    blocks, convs = _counts(state, (r"body\.\d+\.res_layer\.0\.weight", r"styles\.0\.convs\.\d+\.weight"))
+    if "input_layer.0.weight" not in state or not convs:
+        raise UserError("its encoder has no head per code (styles.0): those of GradualStyleEncoder and Encoder4Editing are supported")
+    width, channels = _shape(state, "input_layer.0.weight", 4)[:2]
+    if channels != 3:
+        raise UserError(f"its encoder takes {channels} channels (label maps, sketches, or pairs of images): inversion is of RGB images")
+    starts = [0, *(b for b in range(1, blocks) if f"body.{b}.shortcut_layer.0.weight" in state), blocks]  # where channels change
+    if len(starts) != 5:
+        raise UserError(f"its encoder has {len(starts) - 1} stages: expected the 4 of IR-SE")
+    return {"size": 16 * 2**convs, "encoder_width": width, "encoder_blocks": tuple(end - start for start, end in pairwise(starts))}
+
+
+def infer_inverter(state: State) -> dict[str, Any]:
+    """The arguments of `PSP` and `E4E` from the state of their E and G."""
+    generator = infer_generator(part_of_state(state, "G."))
+    size, noise, z_dim = (generator.pop(key) for key in ("size", "noise", "z_dim"))
+    if noise != "add" or z_dim != generator["style_dim"]:
+        got = f"noise {noise!r}, z of {z_dim} and w of {generator['style_dim']} dimensions"
+        raise UserError(f"its decoder has {got}: inversion needs noise 'add' and one width for both")
+    return {**infer_encoder(part_of_state(state, "E.")), "generator_size": size, **generator}
+
+
+def infer_hfgi(state: State) -> dict[str, Any]:
+    """The arguments of `HFGI` from the state of its parts A and C and of its base's E and G."""
+    alignment, consultation = (_shape(state, f"{part}.conv_layer1.0.weight", 4)[0] for part in ("A", "C"))
+    if consultation != 2 * alignment:
+        raise UserError(f"grid_align begins with {alignment} channels, residue with {consultation}: expected twice as many")
+    base = infer_inverter(state) | {"lambda_adv": 0.0}  # the frozen base has no use for a discriminator
+    return {"size": base["size"], "width": alignment, "base": {"method": "e4e", "hyper_parameters": base}}
+
+
 def _shape(state: State, name: str, dimensions: int) -> torch.Size:
+    if name not in state:
+        raise UserError(f"it lacks {name}")
     shape = state[name].shape
     if len(shape) != dimensions:
         raise UserError(f"{name} has shape {tuple(shape)}: expected {dimensions} dimensions")

@@ -2,7 +2,7 @@
 
 Source  files of rosinality/stylegan2-pytorch@bef283a {g_ema, latent_avg, g, d}, NVlabs/stylegan2-ada-pytorch@d72cc7d {G_ema, G, D},
         XPixelGroup/BasicSR@8d56e3a {params_ema, params}, yangxy/GPEN@2c73670 (a bare state_dict, or {g_ema, g, d}),
-        megvii-research/NAFNet@2b4af71 and megvii-model/HINet@4e72315 {params}.
+        megvii-research/NAFNet@2b4af71 and megvii-model/HINet@4e72315 {params}; those of pSp, e4e and HFGI in `inverters`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from _runtime import UserError, nearest
-from lightning_modules.base import Method
+from lightning_modules.base import Inverter, Method
 from lightning_modules.methods import find_method
-from lightning_modules.pretrained import names
+from lightning_modules.pretrained import inverters, names
 from lightning_modules.pretrained.files import Network, read_released, weights
 
 SEED = 0  # of what a file leaves to chance: a discriminator, noise maps, the samples whose mean is the mean latent
@@ -31,13 +31,13 @@ PARTS = (
     {"G_ema": "params"},
 )
 DISCRIMINATORS = ("d", "D", "params")  # where a file given as discriminator has it, if not at its top
-LARGEST = 10**9  # numbers in a method, five times the largest released ones; the shapes in a small file can ask for more
+LARGEST = 10**9  # numbers in a method, three times the largest released ones; the shapes in a small file can ask for more
 
 
 class Importer(NamedTuple):
     """What a method takes: rows of `names.FAMILIES` (exports default to the first), and its constructor's arguments from a state.
 
-    The layout of a method with a single network, `net`, is in no family: the released names are ours.
+    The layout of an inverter, or of a method with a single network, `net`, is in no family: it has the method's name.
     """
 
     layouts: tuple[str, ...]
@@ -70,10 +70,13 @@ def _gpen_arguments(state: names.State) -> dict[str, Any]:
 
 
 IMPORTERS = {
+    "e4e": Importer(("e4e",), names.infer_inverter),
     "gan_prior": Importer(("rosinality", "nvlabs", "basicsr"), _prior_arguments),
     "gpen": Importer(("gpen",), _gpen_arguments),
+    "hfgi": Importer(("hfgi",), names.infer_hfgi),
     "hinet": Importer(("hinet",), names.infer_hinet),
     "nafnet": Importer(("nafnet",), names.infer_nafnet),
+    "psp": Importer(("psp",), names.infer_inverter),
 }
 
 
@@ -93,12 +96,16 @@ def import_released(name: str, source: Path, discriminator: Path | None = None) 
         UserError: a file cannot be read, or holds another network than the method has.
     """
     importer = find_importer(name)
-    if importer.layouts[0] not in names.FAMILIES:
-        if discriminator is not None:
-            raise UserError(f"--discriminator {discriminator}: {name} has none")
-        return _import_single(name, source)
+    if discriminator is not None and importer.layouts[0] not in names.FAMILIES:
+        raise UserError(f"--discriminator {discriminator}: {name} takes none")
     content = read_released(source)
     with _naming(source):
+        if issubclass(find_method(name), Inverter):
+            return _import_inverter(name, content)
+        if found := inverters.recognise(content):
+            raise UserError(f"it seems to be a file of {found}, not of {name}")
+        if importer.layouts[0] not in names.FAMILIES:
+            return _import_single(name, content)
         latent_avg = content.pop("latent_avg", None)
         parts = _parts(content)
         layout, state = _generator(parts["G_ema"], name)
@@ -134,34 +141,70 @@ def _build(name: str, arguments: dict[str, Any]) -> Any:
         return cls(**arguments)
 
 
-def _import_single(name: str, source: Path) -> Imported:
+def _import_single(name: str, content: dict[str, Any]) -> Imported:
     """A method whose only network, `net`, has the released names."""
-    content = read_released(source)
-    with _naming(source):
-        state = weights(content.get("params", content), "the network")
-        if all(key.startswith("module.") for key in state):  # saved from within DataParallel
-            state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-        arguments = IMPORTERS[name].arguments(state)
-        method = _build(name, arguments)
-        names.load(method.net, state, "the network")
+    state = weights(content.get("params", content), "the network")
+    if all(key.startswith("module.") for key in state):  # saved from within DataParallel
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    arguments = IMPORTERS[name].arguments(state)
+    method = _build(name, arguments)
+    names.load(method.net, state, "the network")
     notes = [f"trained at a size that the file does not tell, {method.hparams['size']} px is assumed; it restores images of every size"]
     if name == "nafnet":
         notes.append("GoPro and REDS figures were published with TLC, SIDD figures without: the same weights serve for both, TLC is off")
     return Imported(method, arguments, name, notes)
 
 
+def _import_inverter(name: str, content: dict[str, Any]) -> Imported:
+    """An encoder with its generator, and what HFGI has beside them; the losses, and their pretrained files, belong to training."""
+    if inverters.recognise(content) is None:
+        expected = "residue., grid_align., encoder. and decoder." if name == "hfgi" else "encoder. and decoder."
+        raise UserError(f"it seems to be {_seems(content)}: --method {name} takes a state_dict of {expected}")
+    state, notes = inverters.from_released(content, name)
+    arguments = IMPORTERS[name].arguments(state)
+    method = _build(name, {**arguments, "features": "off", "identity": "off"})
+    notes += _without_noise(inverters.load(method, state))
+    if name == "e4e":
+        notes += _load_latent_discriminator(method, content.get("discriminator_state_dict"))
+    return Imported(method, arguments, name, notes)
+
+
+def _load_latent_discriminator(method: Any, value: object) -> list[str]:
+    if value is None:
+        return [f"no latent discriminator in the file: D has random weights (seed {SEED})"]
+    try:
+        names.load(method.D, weights(value, "the latent discriminator"), "the latent discriminator")
+    except UserError as error:  # the encoder is worth having all the same
+        return [f"its latent discriminator is left out, D has random weights (seed {SEED}): {error}"]
+    return []
+
+
+def _seems(content: dict[str, Any]) -> str:
+    """What a file that is not expected holds, as far as its names tell."""
+    try:
+        return f"a {names.detect(weights(_parts(content)['G_ema'], 'it')).what}"
+    except UserError:
+        return f"another file, with {', '.join(map(str, list(content)[:3]))}"
+
+
 def export_released(method: Method, layout: str, network: str) -> dict[str, Tensor]:
     """The state of `G_ema` or `D` under the names of a layout in `names.FAMILIES`; rosinality's flat file takes the mean latent too.
 
-    A method with a single network has that in place of `G_ema`.
+    In place of `G_ema` a method with a single network has that one, an inverter all that its released files hold.
 
     Raises
         UserError: the network cannot be expressed in this layout, or the method has none.
     """
+    if network == "D" and getattr(method, "D", None) is None:
+        raise UserError(f"{layout} has no discriminator")
     if layout not in names.FAMILIES:
         if network == "D":
-            raise UserError(f"{layout} has no discriminator")
-        return {name: tensor.cpu().contiguous() for name, tensor in method.get_submodule("net").state_dict().items()}
+            state = method.get_submodule("D").state_dict()
+        elif isinstance(method, Inverter):
+            state = inverters.to_released(method)
+        else:
+            state = method.get_submodule("net").state_dict()
+        return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
     state = {name: tensor.cpu() for name, tensor in getattr(method, network).state_dict().items()}
     generator, discriminator = names.FAMILIES[layout]
     released = names.to_released(state, generator if network == "G_ema" else discriminator)
@@ -202,9 +245,7 @@ def _load_generators(method: Any, parts: dict[str, Any], state: dict[str, Tensor
     buffers = ("w_avg", "noise_const")
     mean = {} if latent_avg is None else {"w_avg": weights({"latent_avg": latent_avg}, "the file")["latent_avg"].flatten()}
     missing = names.load(method.G_ema, {**state, **mean}, "the generator", optional=buffers)
-    notes = []
-    if any(buffer.endswith("noise_const") for buffer in missing):
-        notes.append(f"no noise maps in the file: the stored ones are random (seed {SEED})")
+    notes = _without_noise(missing)
     if "w_avg" in missing:  # not GPEN's prior.w_avg, which nothing asks for
         notes.append(f"no mean latent in the file: the mean of 10,000 samples (seed {SEED}) takes its place")
         with torch.random.fork_rng(devices=[]):
@@ -216,6 +257,11 @@ def _load_generators(method: Any, parts: dict[str, Any], state: dict[str, Tensor
     else:
         notes.append("no generator beside the averaged one in the file: G, which training goes on from, is a copy of it")
     return notes
+
+
+def _without_noise(missing: list[str]) -> list[str]:
+    absent = any(buffer.endswith("noise_const") for buffer in missing)
+    return [f"no noise maps in the file: the stored ones are random (seed {SEED})"] if absent else []
 
 
 def _load_discriminator(method: Any, value: object) -> None:

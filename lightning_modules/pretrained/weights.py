@@ -52,10 +52,16 @@ _GPEN = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models/"
 _GPEN_LICENCE = "academic, non-commercial"
 _GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/"
 _NVIDIA = "NVIDIA Source Code, non-commercial"
+_E4E = "https://github.com/omertov/encoder4editing (Pretrained Models: "
+_PSP = "https://github.com/eladrich/pixel2style2pixel (Pretrained Models: "
 
 
 def _gpen(what: str, file: str) -> Weights:
     return Weights(what, file, None, _GPEN_LICENCE, "https://github.com/yangxy/GPEN", _GPEN + file)
+
+
+def _by_hand(what: str, file: str, licence: str | None, page: str) -> Weights:
+    return Weights(what, file, None, licence, page, None)  # Google Drive asks for a confirmation
 
 
 # those of lpips, contextual, identity and fid are loaded by name; the others are sources for experiments.import_checkpoint
@@ -112,6 +118,14 @@ WEIGHTS: dict[str, Weights] = {
     "gpen/bfr-256-d": _gpen("GPEN, 256 px, discriminator", "GPEN-BFR-256-D.pth"),
     "gpen/bfr-512": _gpen("GPEN, 512 px", "GPEN-BFR-512.pth"),
     "gpen/bfr-512-d": _gpen("GPEN, 512 px, discriminator", "GPEN-BFR-512-D.pth"),
+    "e4e/ffhq-1024": _by_hand("e4e, FFHQ, 1024 px", "e4e_ffhq_encode.pt", "MIT", f"{_E4E}FFHQ Inversion)"),
+    "e4e/cars-512": _by_hand("e4e, cars, 512 px", "e4e_cars_encode.pt", "MIT", f"{_E4E}Cars Inversion)"),
+    "e4e/horse-256": _by_hand("e4e, horses, 256 px", "e4e_horse_encode.pt", "MIT", f"{_E4E}Horse Inversion)"),
+    "e4e/church-256": _by_hand("e4e, churches, 256 px", "e4e_church_encode.pt", "MIT", f"{_E4E}Church Inversion)"),
+    "psp/ffhq-1024": _by_hand("pSp, FFHQ, 1024 px", "psp_ffhq_encode.pt", "MIT", f"{_PSP}StyleGAN Inversion)"),
+    "hfgi/ffhq-1024": _by_hand(
+        "HFGI, FFHQ, 1024 px", "ckpt.pt", None, "https://github.com/Tengfei-Wang/HFGI (Pretrained Models: Face Editing)"
+    ),
     "stylegan2/rosinality-1024": Weights(
         what="StyleGAN2, FFHQ 1024 px, rosinality's layout",
         file="stylegan2-ffhq-config-f.pt",

@@ -115,5 +115,5 @@ def test_shapes_that_would_fill_the_memory(tmp_path: Path) -> None:
 
 
 def test_discriminators_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--discriminator d\.pth: hinet has none"):
+    with pytest.raises(UserError, match=r"--discriminator d\.pth: hinet takes none"):
         import_released("hinet", tmp_path / "released.pth", Path("d.pth"))
