@@ -39,7 +39,8 @@ class Frozen(nn.Module):
 
     def forward(self, x: Tensor, *more: Tensor) -> Any:
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return self.network.to(x.device, dtype)(x.to(dtype), *(other.to(dtype) for other in more))
+        network = self.network.to(x.device, dtype)
+        return network(*(images.to(dtype) if images.is_floating_point() else images for images in (x, *more)))  # whole grey levels stay
 
 
 class LPIPS(nn.Module):

@@ -19,6 +19,7 @@ from _runtime import UserError
 from callbacks.guards import Guards
 from callbacks.logs import Logs
 from experiments.fit import main
+from lightning_modules.base import Restorer
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.gpen import GPEN
 from lightning_modules.methods import METHODS, load_method
@@ -65,11 +66,14 @@ def test_smoke_leaves_a_complete_run_folder(name: str, tmp_path) -> None:
         assert best["suite"]["iteration"] in (2, 4)
         assert method.monitor[0] in result
     if "pairs" in method.scored:
-        assert {"val/psnr", "val/ssim", "val/lpips_random", "val/psnr_input", "val/ssim_input", "val/improved"} <= set(result)
+        assert {"val/psnr", "val/ssim", "val/lpips_random"} <= set(result)
+        assert isinstance(method, Restorer) == ({"val/psnr_input", "val/ssim_input", "val/improved"} <= set(result))
         with open(run / "validation.csv", newline="") as file:
             per_image = [float(row["psnr"]) for row in csv.DictReader(file)]
         assert len(per_image) == 6
         assert sum(per_image) / 6 == pytest.approx(result["val/psnr"], abs=1e-5)
+    if "inversion" in method.scored:
+        assert {"val/mse", "val/id_random"} <= set(result)
     if "sets" in method.scored:
         assert "val/fid_random" in result
 
@@ -258,7 +262,7 @@ def test_default_preset_follows_the_data_root(tmp_path, draw_faces, capsys) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--method is missing: choose one of gan_prior, .*gpen"),
+        ([], "--method is missing: choose one of e4e, .*gpen"),
         (["--method", "gpenn"], "unknown method 'gpenn': did you mean 'gpen'"),
         (["--method", "gpen", "--preset", "dmo"], "unknown preset 'dmo': did you mean 'demo'"),
         (["--method", "gpen", "--model.lrr", "1"], "unknown option --model.lrr: did you mean '--model.lr'"),
