@@ -35,6 +35,7 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
         [
             *("--checkpoint", *(str(stage.checkpoint(root)) for stage in trained)),
             *("--names", *(NAMES[stage.resolved["model"]["noise"]] for stage in trained)),
+            *(("--metrics.scorer", str(scorer(config).checkpoint(root))) if scored_by_portraits(config) else ()),
             *("--output", config.output, "--overwrite"),
         ]
     )
