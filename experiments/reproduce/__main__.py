@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, then print the table. Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("--help", "-h"):
-        print(__doc__, "tables:", *(f"  {name:8} {(t.__doc__ or '').partition('.')[0]}" for name, t in TABLES.items()), sep="\n")
+        print(__doc__, "tables:", *(f"  {name:10}{(t.__doc__ or '').splitlines()[0]}" for name, t in TABLES.items()), sep="\n")
         print("TABLE --help lists a table's options.")
         return 0
     if argv[0] not in TABLES:

@@ -19,7 +19,7 @@ from _runtime import UserError, write_text
 from callbacks.grid import save_png, tile
 from experiments import evaluate, laboratory
 from experiments.options import Parser
-from experiments.reproduce.prior import finished, priors, scorer
+from experiments.reproduce.prior import finished, priors, scored_by_portraits, scorer
 from experiments.reproduce.stages import Stage
 from experiments.tables import Table
 from lightning_modules.base import Inverter
@@ -42,7 +42,7 @@ def add_arguments(parser: Parser) -> None:
 
 def stages(config: Namespace) -> list[Stage]:
     check(config)
-    return [scorer(config), *trainings(config).values()]
+    return [*([scorer(config)] if scored_by_portraits(config) else []), *trainings(config).values()]
 
 
 def check(config: Namespace) -> None:

@@ -23,7 +23,7 @@ from callbacks.grid import save_png, tile
 from datamodules.degradations import DEGRADATIONS
 from experiments import degrade, evaluate
 from experiments.options import Parser
-from experiments.reproduce.prior import finished, priors, scorer
+from experiments.reproduce.prior import finished, priors, scored_by_portraits, scorer
 from experiments.reproduce.stages import Stage
 from experiments.tables import Table
 from lightning_modules.methods import METHODS
@@ -48,11 +48,12 @@ IMAGES = {"smoke": 16, "demo": 64_000, "small": 1_600_000}  # `paper`: every met
 TEST_IMAGES = {"smoke": 6, "demo": 500, "small": 1_000, "paper": 3_000}
 TEST_SEED = 1  # of the test set's degradations, and of the portraits in it: those of seed 0 choose the best checkpoints
 # What the comparison changes in the methods' own presets: there GPEN starts from random weights, and R is narrower
+LONG = ["--data.batch_size", "64", "--iterations", "400000"]  # the width 64's own
 RECIPES: dict[str, dict[str, list[str]]] = {
     "demo": {"gpen": ["--model.mapping_layers", "2"]},
     "paper": {
         "gan_prior": ["--data.size", "512", "--model.size", "512"],
-        "nafnet": ["--data.size", "512", "--model.size", "512", "--model.width", "64"],
+        "nafnet": ["--data.size", "512", "--model.size", "512", "--model.width", "64", *LONG],
         "hinet": ["--data.size", "512", "--model.size", "512"],
     },
 }
@@ -69,7 +70,7 @@ def add_arguments(parser: Parser) -> None:
 def stages(config: Namespace) -> list[Stage]:
     check(config)
     everything = [stage for seed in config.seeds for stage in trainings(config, seed).values()]
-    return ([scorer(config)] if needs_scorer(everything) else []) + everything
+    return ([scorer(config)] if scored_by_portraits(config) else []) + everything
 
 
 def check(config: Namespace) -> None:
@@ -85,10 +86,6 @@ def check(config: Namespace) -> None:
             raise UserError(f"--{name} {config[name]}: expected at least 2")
     config.images = config.images or IMAGES.get(config.preset)
     config.test_images = config.test_images or TEST_IMAGES[config.preset]
-
-
-def needs_scorer(stages: Sequence[Stage]) -> bool:
-    return any(isinstance(option, Stage) and option.method == "scorer" for stage in stages for option in stage.options)
 
 
 def trainings(config: Namespace, seed: int) -> dict[str, Stage]:
