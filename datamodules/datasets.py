@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from _runtime import UserError
 from datamodules import portraits
-from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, decode, fit_square
+from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, decode, fit
 from datamodules.degradations import Degradation
 from datamodules.sampler import Item, order
 from datamodules.transforms import Flip
@@ -26,17 +26,18 @@ Batch = dict[str, Any]
 
 
 class Photographs:
-    """The images of a folder or zip as uint8 squares."""
+    """The images of a folder or zip as uint8 arrays of one shape (height, width)."""
 
-    def __init__(self, files: ImageFiles, size: int) -> None:
-        self.files, self.size = files, size
+    def __init__(self, files: ImageFiles, shape: tuple[int, int]) -> None:
+        self.files, self.shape = files, shape
+        self.size = shape[1]
 
     def name(self, index: int) -> str:
         return self.files.names[index]
 
     def load(self, index: int) -> np.ndarray:
-        """uint8 (size, size, 3). Raises UnreadableImage, SmallImage."""
-        return fit_square(self.files.image(index), self.size, self.files.path(index))
+        """uint8 (*shape, 3). Raises UnreadableImage, SmallImage."""
+        return fit(self.files.image(index), self.shape, self.files.path(index))
 
     def fetch(self, indices: Sequence[int]) -> Batch:
         return {"target": to_batch([self.load(index) for index in indices])}

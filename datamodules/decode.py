@@ -164,34 +164,33 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
         raise UnreadableImage(f"{name}: not a readable image ({_one_line(error)})") from error
 
 
-def central_square(image: np.ndarray) -> np.ndarray:
-    """The largest square in the middle of (H, W, 3), as a view."""
+def central_part(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The largest part in the middle of (H, W, 3) with the proportions of ``shape`` (height, width), as a view."""
     height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]
+    rows, columns = min(height, width * shape[0] // shape[1]), min(width, height * shape[1] // shape[0])
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return image[top : top + rows, left : left + columns]
 
 
-def fit_square(image: np.ndarray, size: int, name: str = "image") -> np.ndarray:
-    """Centre-crop uint8 (H, W, 3) to a square and reduce it to (size, size, 3), each pixel the exact average of what it covers.
+def fit(image: np.ndarray, shape: tuple[int, int], name: str = "image") -> np.ndarray:
+    """Centre-crop uint8 (H, W, 3) to the proportions of ``shape`` (height, width) and reduce it to that, each pixel the exact average of
+    what it covers.
 
     Raises:
-        SmallImage: the shorter side is below ``size``; nothing is ever enlarged. The message starts with ``name``.
+        SmallImage: the image is smaller than ``shape``; nothing is ever enlarged. The message starts with ``name``.
     """
     height, width = image.shape[:2]
-    side = min(height, width)
-    if side < size:
-        raise too_small(name, width, height, size)
-    square = central_square(image)
-    if side == size:
-        return np.ascontiguousarray(square)
-    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+    if height < shape[0] or width < shape[1]:
+        raise too_small(name, width, height, shape)
+    part = central_part(image, shape)
+    if part.shape[:2] == shape:
+        return np.ascontiguousarray(part)
+    return cv2.resize(part, shape[::-1], interpolation=cv2.INTER_AREA)
 
 
-def too_small(name: str, width: int, height: int, size: int) -> SmallImage:
-    return SmallImage(
-        f"{name}: {width}x{height} pixels are too few for --data.size {size}, images are never enlarged; choose a smaller size"
-    )
+def too_small(name: str, width: int, height: int, shape: tuple[int, int]) -> SmallImage:
+    options = f"--data.size {shape[1]}" + ("" if shape[0] == shape[1] else f" --data.height {shape[0]}")
+    return SmallImage(f"{name}: {width}x{height} pixels are too few for {options}, images are never enlarged; choose a smaller size")
 
 
 def _open(source: bytes | Path, name: str) -> ImageFile.ImageFile:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class FaceData(LightningDataModule):
     """Faces to train and validate on: photographs, or portraits rendered on the fly where no root is given.
 
-    Batches are dicts: ``target`` and, unless the degradation is "none", ``input`` as float32 (B, 3, size, size) in [-1, 1];
+    Batches are dicts: ``target`` and, unless the degradation is "none", ``input`` as float32 (B, 3, height, size) in [-1, 1];
     ``index`` (B,) long; ``name`` list of B file names; for portraits also ``mask`` (B, size, size), ``landmarks`` (B, 5, 2) and
     ``attributes`` (B, A). The fit command sets ``train_seed`` (order, flips and degradations of training) and ``start_iteration``
     (batches already trained on) before training starts.
@@ -44,6 +44,7 @@ class FaceData(LightningDataModule):
     Args:
         root: folder (searched recursively) or zip of aligned faces; none renders portraits
         size: side of the square images in pixels, a power of two from 16; larger images are cropped and reduced, smaller ones refused
+        height: of the images where they are lower than `size` is wide, a multiple of 8: 192 for cars of 256; clean photographs only
         batch_size: training images per iteration, total over all processes
         degradation: how inputs are made from targets: a name from the table of degradations, or none
         kernels: .npz file of motion kernels that take the place of the degradation's own
@@ -66,6 +67,7 @@ class FaceData(LightningDataModule):
         root: str | None = None,
         *,
         size: int = 512,
+        height: int | None = None,
         batch_size: int = 4,
         degradation: str = "gpen-paper",
         kernels: str | None = None,
@@ -84,6 +86,13 @@ class FaceData(LightningDataModule):
         self.options: Any = self.hparams
         if size < 16 or size & (size - 1):
             raise UserError(f"--data.size {size}: expected a power of two from 16 on, e.g. 64, 256 or 512")
+        if height is not None:
+            if height % 8 or not 8 <= height < size:
+                raise UserError(f"--data.height {height}: expected a multiple of 8 below --data.size {size}; leave it out for squares")
+            if degradation != "none":
+                raise UserError(f"--data.height {height}: degradations are of squares; give --data.degradation none")
+            if root is None and (val_root is None or FrozenSet.at(val_root)):
+                raise UserError(f"--data.height {height}: portraits and test sets are square; give --data.root with photographs")
         for option, value, least in (
             ("batch_size", batch_size, 1),
             ("val_batch_size", val_batch_size, 1),
@@ -104,6 +113,7 @@ class FaceData(LightningDataModule):
         if root is not None and FrozenSet.at(root):
             raise UserError(f"--data.root {root} is a test set of degraded and clean images: name it as --data.val_root")
 
+        self.shape = height or size, size
         self.degradation = DEGRADATIONS[degradation] if kernels is None else DEGRADATIONS[degradation].with_kernels(kernels)
         self.train_seed = 0
         self.start_iteration = 0
@@ -141,7 +151,7 @@ class FaceData(LightningDataModule):
         if files is not None:
             self._train_without(files, val_files.root, [val_files.names[i] for i in held_out])
         self._glance(val_files, held_out)
-        self.val_source = Photographs(val_files, self.options.size)
+        self.val_source = Photographs(val_files, self.shape)
         self.val_indices = self._readable(self.val_source, held_out)
 
     def _setup_frozen(self, files: ImageFiles | None, test_set: FrozenSet) -> None:
@@ -156,7 +166,7 @@ class FaceData(LightningDataModule):
         train = [i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths]  # also where one root is inside the other
         if not train:
             raise UserError(f"--data.root {self.options.root}: all {len(files)} images are held out, none is left to train on")
-        self.train_source, self.train_indices = Photographs(files, self.options.size), train
+        self.train_source, self.train_indices = Photographs(files, self.shape), train
         self._glance(files, train)
 
     def _choose(self, files: ImageFiles, everything: bool) -> list[int]:
@@ -183,8 +193,8 @@ class FaceData(LightningDataModule):
                 width, height = files.size(i)
             except UnreadableImage:
                 continue  # counted when its turn comes
-            if min(width, height) < self.options.size:
-                raise too_small(files.path(i), width, height, self.options.size)
+            if height < self.shape[0] or width < self.shape[1]:
+                raise too_small(files.path(i), width, height, self.shape)
 
     def _readable(self, source: Photographs, indices: list[int]) -> list[int]:
         """Decode every held-out image once; leave out and name the damaged ones. Raises UserError."""
@@ -223,6 +233,7 @@ class FaceData(LightningDataModule):
             "source": self.options.root or "portraits",
             "val_source": self.options.val_root or self.options.root or "portraits",
             "size": self.options.size,
+            **({} if self.options.height is None else {"height": self.options.height}),
             "train": len(self.train_indices),
             "val": len(self.val_indices),
             "val_list": hashlib.sha256("\n".join(self.val_names).encode()).hexdigest()[:12],

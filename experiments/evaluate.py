@@ -80,7 +80,8 @@ def run(argv: Sequence[str]) -> Evaluation:
     trained_on: dict[str, Any] = {}
     if paths:
         first = read_checkpoint(paths[0])
-        trained_on = first.get("datamodule_hyper_parameters", {"size": first["hyper_parameters"]["size"]})  # an imported one saw no data
+        shape = {name: first["hyper_parameters"][name] for name in ("size", "height") if name in first["hyper_parameters"]}
+        trained_on = first.get("datamodule_hyper_parameters", shape)  # an imported one saw no data
         measured = first.get("callbacks", {}).get("Metrics", {})
         parser.set_defaults({f"data.{name}": value for name, value in trained_on.items()})
         parser.set_defaults({f"metrics.{name}": value for name, value in measured.items()})
@@ -145,6 +146,8 @@ def load_methods(checkpoints: Sequence[str], data: FaceData, tlc: bool) -> list[
             raise UserError(f"{path}: the images of {type(method).__name__} cannot be scored{beside}; evaluate restorers or priors")
         if method.hparams["size"] != data.hparams["size"] and not getattr(method, "any_size", False):
             raise UserError(f"{path} works at {method.hparams['size']} px, the data at {data.hparams['size']}: set --data.size")
+        if method.image_shape[0] != data.shape[0] and not getattr(method, "any_size", False):
+            raise UserError(f"{path} takes images of {method.image_shape[0]} rows, the data have {data.shape[0]}: set --data.height")
         methods.append(method)
     if tlc and not any("tlc" in method.hparams for method in methods):
         raise UserError("--tlc: none of the checkpoints is of a method that has it (nafnet)")
@@ -206,12 +209,14 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
     protocol = {"metrics": judge.protocol, **{name: value for name, value in data.describe().items() if name not in ("source", "train")}}
     local = [f"{name}: TLC, means over {1.5 * m.hparams['size']:g} px" for name, m in zip(checkpoints, methods, strict=True) if has_tlc(m)]
     protocol |= {"test_time": local} if local else {}
+    side = f"{data.shape[1]}" if data.shape[0] == data.shape[1] else f"{data.shape[1]}x{data.shape[0]}"
+    held_out = f"{protocol['val']} images of {protocol['val_source']} at {side} px (list {protocol['val_list']})"
     footnote = [
-        "{val} images of {val_source} at {size} px (list {val_list}), degraded with seed {seed} by {protocol}".format(**protocol)
+        f"{held_out}, degraded with seed {protocol['seed']} by {protocol['protocol']}"
         if restoring
-        else "{val} images of {val_source} at {size} px (list {val_list})".format(**protocol)
+        else held_out
         if paired
-        else "as many samples (psi = 1) as {val} images of {val_source} at {size} px (list {val_list})".format(**protocol),
+        else f"as many samples (psi = 1) as {held_out}",
         *judge.protocol,
         *local,
     ]

@@ -146,6 +146,9 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         method = find_method(config.method)(**config.model.as_dict())
     except ValueError as error:
         raise UserError(f"--model options: {error}") from error
+    if method.image_shape != data.shape:
+        rows = data.shape[0], method.image_shape[0]
+        raise UserError(f"--data.height gives images of {rows[0]} rows, {config.method} takes {rows[1]}: set both alike")
     method.run_seed = data.train_seed = config.seed
     method.total_iterations = config.iterations
     method.check_batch(share(config.data.batch_size, processes(config)))

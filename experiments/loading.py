@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from datamodules.datasets import Photographs, Training
-from datamodules.decode import ImageFiles, decode, fit_square
+from datamodules.decode import ImageFiles, decode, fit
 from datamodules.degradations import DEGRADATIONS
 from experiments.prepare import encode
 
@@ -80,7 +80,7 @@ def readers(data: bytes) -> dict[str, Callable[[bytes], np.ndarray]]:
 
 
 def rows(sizes: Sequence[int] = (1024, 512, 256), rounds: int = 7) -> list[Row]:
-    """Measure, for files of each size: every reader; `decode` and `fit_square` to every smaller size; training items from PNGs.
+    """Measure, for files of each size: every reader; `decode` and `fit` to every smaller size; training items from PNGs.
 
     A training item is read, reduced, flipped, given its share of a batch and the random numbers of its degradation (gpen-paper's),
     which itself happens on the GPU. The last column is the number of cores that keep 8 GPUs busy.
@@ -89,7 +89,7 @@ def rows(sizes: Sequence[int] = (1024, 512, 256), rounds: int = 7) -> list[Row]:
     candidates: list[tuple[str, bytes, Callable[[], object], int]] = []  # name, file, what to time, images in it
     with TemporaryDirectory() as temporary, _single_threaded():
         for size in sizes:
-            for kind, data in files(fit_square(original, size)).items():
+            for kind, data in files(fit(original, (size, size))).items():
                 name, smaller = f"{kind} {size}", [small for small in sizes if small < size]
                 candidates += [(f"{name}, {reader}", data, partial(read, data), 1) for reader, read in readers(data).items()]
                 candidates += [(f"{name} to {small}, ours", data, partial(_reduced, data, small), 1) for small in smaller]
@@ -109,7 +109,7 @@ def rows(sizes: Sequence[int] = (1024, 512, 256), rounds: int = 7) -> list[Row]:
 
 
 def _reduced(data: bytes, size: int) -> np.ndarray:
-    return fit_square(decode(data), size)
+    return fit(decode(data), (size, size))
 
 
 def _training(folder: Path, data: bytes, size: int) -> Callable[[], object]:
@@ -117,7 +117,7 @@ def _training(folder: Path, data: bytes, size: int) -> Callable[[], object]:
     folder.mkdir(exist_ok=True)
     for i in range(BATCH):
         (folder / f"{i}.png").write_bytes(data)
-    source = Photographs(ImageFiles(folder), size)
+    source = Photographs(ImageFiles(folder), (size, size))
     training = Training(source, range(BATCH), DEGRADATIONS["gpen-paper"], seed=0, flip=True, unreadable=0)
     return partial(training.__getitems__, [(0, i) for i in range(BATCH)])
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from _runtime import UserError
 from datamodules.datasets import allowed
-from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, fit_square
+from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, fit
 from experiments import console
 from experiments.options import Parser, parse
 from experiments.outputs import Archive, Folder, check_apart, check_replaceable, note, part_of, publish, remove, renamed, start
@@ -122,7 +122,7 @@ class Squares(Dataset):
             height, width = image.shape[:2]
             if min(height, width) < self.size:
                 raise SmallImage(f"{self.files.path(i)}: {width}x{height} pixels are too few for --size {self.size}")
-            data = encode(fit_square(image, self.size), self.kind)
+            data = encode(fit(image, (self.size, self.size)), self.kind)
             if self.folder is None:
                 return name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
             self.folder.add(name, data)

@@ -50,6 +50,11 @@ class Method(L.LightningModule):
         self.terms: dict[str, Tensor] = {}  # of the newest iteration, detached; callbacks/logs.py writes them
         self._bad_loss: Tensor | None = None  # 1-based iteration of the first non-finite loss, 0 for none; read rarely
 
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the images it works on."""
+        return self.hparams["size"], self.hparams["size"]
+
     # --- what a run starts from ---------------------------------------------------------------------------------
 
     def initialise(self) -> None:
@@ -207,8 +212,15 @@ class Inverter(Method):
         raise NotImplementedError
 
     def seen(self, image: Tensor) -> Tensor:
-        """A synthesised image at the size of those that `invert` takes, by means over areas: what losses and metrics compare."""
-        return F.adaptive_avg_pool2d(image, self.hparams["size"])
+        """A synthesised image in the shape of those that `invert` takes, by means over areas: what losses and metrics compare."""
+        return self.crop(F.adaptive_avg_pool2d(image, self.image_shape[1]))
+
+    def crop(self, image: Tensor) -> Tensor:
+        """Of a generator's square image (..., S, S) the middle rows that have the proportions of `image_shape`: (..., H, S)."""
+        height, width = self.image_shape
+        rows = image.shape[-2] * height // width
+        top = (image.shape[-2] - rows) // 2
+        return image[..., top : top + rows, :]
 
     def edit(self, code: Code, direction: Callable[[Tensor, Any], Tensor], strength: float | Tensor) -> Code:
         """The code moved along a direction of `editing/`, which maps (w, strength) to w; what else is in the code stays."""

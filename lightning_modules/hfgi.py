@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from _runtime import UserError
@@ -105,18 +106,28 @@ class HFGI(Inverter):
 
     # --- inference ----------------------------------------------------------------------------------------------
 
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        return self.base.image_shape
+
     def invert(self, image: Tensor) -> Code:
         """w, and as `distortion` what of the image it does not give back."""
         code = self.base.invert(image)
-        return {**code, "distortion": image - as_seen(self.base.synthesize(code), self.hparams["size"])}
+        return {**code, "distortion": image - self.looked_at(self.base.synthesize(code))}
 
     def synthesize(self, code: Code) -> Tensor:
         """G consults the map, aligned to the image of the very w it is given, edited or not."""
-        map, image = code["distortion"], as_seen(self.base.synthesize(code), self.hparams["size"])
+        map, image = code["distortion"], self.looked_at(self.base.synthesize(code))
         return self.consult(code["w"], map if self.A is None else self.A(map, image), noise="const")
 
+    def looked_at(self, image: Tensor) -> Tensor:
+        """The base's image as A and the distortion map have it."""
+        return self.crop(as_seen(image, self.hparams["size"]))
+
     def consult(self, w: Tensor, map: Tensor, noise: Literal["const", "random"]) -> Tensor:
-        """G(w | C(map)), at the generator's size."""
+        """G(w | C(map)), at the generator's size; rows that the images do not have lack nothing."""
+        rows = map.shape[-1] - map.shape[-2]
+        map = F.pad(map, (0, 0, rows // 2, rows - rows // 2))
         return self.base.G(w, noise=noise, modulate=fusion(self.layer, *self.C(map)))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -141,7 +152,7 @@ class HFGI(Inverter):
         x, own = batch["target"], self.hparams
         with torch.no_grad():
             w = self.base.invert(x)["w"]
-            image = as_seen(self.base.G(w), own["size"])
+            image = self.looked_at(self.base.G(w))
             d = x - image
             warped = random_perspective(d, own["warp"]) if own["warp"] > 0 else d
         aligned = warped if self.A is None else self.A(warped, image)
@@ -157,7 +168,6 @@ class HFGI(Inverter):
         return [Ranger([p for part in parts for p in part.parameters()], lr=self.hparams["lr"])]
 
     def memory_forward(self, batch: int) -> None:
-        size = self.hparams["size"]
-        map = torch.empty(batch, 3, size, size, device=self.device)
+        map = torch.empty(batch, 3, *self.image_shape, device=self.device)
         w = torch.empty(batch, self.base.G.layers, self.base.G.style_dim, device=self.device)
         self.consult(w, map if self.A is None else self.A(map, map), noise="random")

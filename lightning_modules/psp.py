@@ -3,7 +3,8 @@
 Source  Richardson et al., "Encoding in Style: a StyleGAN Encoder for Image-to-Image Translation", arXiv:2008.00951; losses, optimizer and
         schedule as in eladrich/pixel2style2pixel@5cfff38 (training/coach.py), inversion only.
 Differs The generator's checkpoint decides its size; codes are as many as its layers.
-Shapes  x, x_hat (B, 3, H, W) RGB in [-1, 1], H = W = size; w (B, L, D), L = 2 log2(generator's size) - 2; losses are means over B.
+Shapes  x, x_hat (B, 3, H, W) RGB in [-1, 1], W = size, H = height or size; w (B, L, D), L = 2 log2(generator's size) - 2; losses are
+        means over B.
 Raises  UserError: prior or pretrained files are missing, or the prior is of another architecture.
 """
 
@@ -30,6 +31,7 @@ class PSP(Inverter):
     Args:
         prior: checkpoint of `--method gan_prior --model.noise add`, or the word `scratch` for a random generator.
         size: width and height of the images that are inverted, in pixels; the generator's are brought to it by means over areas.
+        height: of the images where they are lower than wide: the middle rows of the generator's (192 for cars of 256).
         generator_size: width and height of the generator's images.
         channel_base: channels of G at resolution r are min(channel_base / r, channel_max).
         channel_max: the most channels a layer of G has.
@@ -54,6 +56,7 @@ class PSP(Inverter):
         prior: str | None = None,
         *,
         size: int = 256,
+        height: int | None = None,
         generator_size: int = 1024,
         channel_base: int = 32768,
         channel_max: int = 512,
@@ -71,6 +74,8 @@ class PSP(Inverter):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
+        if height is not None and (height % 8 or not 8 <= height < size):
+            raise ValueError(f"height must be a multiple of 8 below size {size}, got {height}")
         shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
         self.G = Generator(generator_size, style_dim=style_dim, mapping_layers=mapping_layers, **shape).requires_grad_(False)
         self.E = StyleEncoder(self.G.layers, style_dim=style_dim, size=size, width=encoder_width, blocks=encoder_blocks, family=self.family)
@@ -114,10 +119,14 @@ class PSP(Inverter):
 
     # --- inference ----------------------------------------------------------------------------------------------
 
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        return self.hparams["height"] or self.hparams["size"], self.hparams["size"]
+
     def invert(self, image: Tensor) -> Code:
-        size = self.hparams["size"]
-        if image.ndim != 4 or image.shape[1:] != (3, size, size):
-            raise ValueError(f"expected images as (B, 3, {size}, {size}), got {tuple(image.shape)}")
+        height, width = self.image_shape
+        if image.ndim != 4 or image.shape[1:] != (3, height, width):
+            raise ValueError(f"expected images as (B, 3, {height}, {width}), got {tuple(image.shape)}")
         return {"w": self.G.w_avg + self.encode(image)}
 
     def encode(self, image: Tensor) -> Tensor:
@@ -150,5 +159,4 @@ class PSP(Inverter):
         return [Ranger(self.E.parameters(), lr=self.hparams["lr"])]
 
     def memory_forward(self, batch: int) -> None:
-        size = self.hparams["size"]
-        self.seen(self.G(self.E(torch.empty(batch, 3, size, size, device=self.device))))
+        self.seen(self.G(self.E(torch.empty(batch, 3, *self.image_shape, device=self.device))))

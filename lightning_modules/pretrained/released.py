@@ -161,7 +161,7 @@ def _import_inverter(name: str, content: dict[str, Any]) -> Imported:
         expected = "residue., grid_align., encoder. and decoder." if name == "hfgi" else "encoder. and decoder."
         raise UserError(f"it seems to be {_seems(content)}: --method {name} takes a state_dict of {expected}")
     state, notes = inverters.from_released(content, name)
-    arguments = IMPORTERS[name].arguments(state)
+    arguments = inverters.with_height(IMPORTERS[name].arguments(state), content)
     method = _build(name, {**arguments, "features": "off", "identity": "off"})
     notes += _without_noise(inverters.load(method, state))
     if name == "e4e":

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from _runtime import UserError
-from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, decode, fit_square
+from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, central_part, decode, fit
 
 
 def picture(height: int = 24, width: int = 36, channels: int = 3, seed: int = 0, dtype: type = np.uint8) -> np.ndarray:
@@ -234,7 +234,7 @@ def test_the_error_survives_a_process_border() -> None:
     assert str(error) == "a.png: broken"
 
 
-# -- fit_square ---------------------------------------------------------------------------------------------------------------------
+# -- fit ------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side", [32, 48, 63])
@@ -244,13 +244,13 @@ def test_reduction_is_the_exact_average(side: int) -> None:
     cells = np.arange(side)
     cover = np.clip(np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells), 0, None) * 16 / side
     expected = np.einsum("iy,yxc,jx->ijc", cover, image.astype(float), cover)
-    assert np.abs(fit_square(image, 16) - expected).max() < 0.51
+    assert np.abs(fit(image, (16, 16)) - expected).max() < 0.51
 
 
 @pytest.mark.parametrize(("height", "width", "rows", "columns"), [(16, 21, (0, 16), (2, 18)), (20, 16, (2, 18), (0, 16))])
 def test_the_centre_is_kept(height: int, width: int, rows: tuple, columns: tuple) -> None:
     image = picture(height, width)
-    fitted = fit_square(image, 16)
+    fitted = fit(image, (16, 16))
     assert np.array_equal(fitted, image[slice(*rows), slice(*columns)])
     assert fitted.flags.c_contiguous
 
@@ -258,8 +258,18 @@ def test_the_centre_is_kept(height: int, width: int, rows: tuple, columns: tuple
 def test_nothing_is_enlarged() -> None:
     line = r"^faces/a\.jpg: 40x20 pixels are too few for --data\.size 32, images are never enlarged; "
     with pytest.raises(SmallImage, match=line) as caught:
-        fit_square(picture(20, 40), 32, "faces/a.jpg")
+        fit(picture(20, 40), (32, 32), "faces/a.jpg")
     assert isinstance(caught.value, UserError)
+
+
+@pytest.mark.parametrize(("given", "part"), [((40, 100), (slice(0, 40), slice(23, 76))), ((100, 40), (slice(35, 65), slice(0, 40)))])
+def test_lower_shapes_are_cut_out_of_the_middle(given: tuple[int, int], part: tuple[slice, slice]) -> None:
+    """3:4 of a wide picture leaves all rows and 40 * 4 / 3 columns, of a high one all columns and 40 * 3 / 4 rows."""
+    image = picture(*given)
+    assert np.array_equal(central_part(image, (24, 32)), image[part])
+    assert np.array_equal(fit(image, (24, 32)), cv2.resize(image[part], (32, 24), interpolation=cv2.INTER_AREA))
+    with pytest.raises(SmallImage, match="are too few for --data.size 128 --data.height 96"):
+        fit(image, (96, 128))
 
 
 # -- ImageFiles ---------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from PIL import Image
 
 from _runtime import UserError
 from datamodules.datasets import Batch, Portraits
-from datamodules.decode import decode, fit_square
+from datamodules.decode import decode, fit
 from datamodules.degradations import DEGRADATIONS
 from datamodules.faces import FaceData
 from datamodules.portraits import LABELS, render, sample_parameters
@@ -112,7 +112,7 @@ def test_without_degradation_there_is_no_input(root: bool, folder: Path) -> None
 def test_held_out_photographs_are_what_the_files_hold(folder: Path) -> None:
     for batch in val(faces(folder)):
         for image, degraded, name, index in zip(batch["target"], batch["input"], batch["name"], batch["index"], strict=True):
-            expected = fit_square(decode(folder / name), 32)
+            expected = fit(decode(folder / name), (32, 32))
             assert np.array_equal(((image + 1) * 127.5).round().byte().permute(1, 2, 0), expected)
             assert np.array_equal(
                 ((degraded + 1) * 127.5).round().byte().permute(1, 2, 0), DEGRADATIONS["x4"].degrade(expected, 0, int(index))[0]
@@ -120,12 +120,36 @@ def test_held_out_photographs_are_what_the_files_hold(folder: Path) -> None:
             assert name == f"{int(index)}.jpg"
 
 
+def test_lower_images_are_the_middle_of_the_files(folder: Path) -> None:
+    data = faces(folder, degradation="none", height=16)
+    assert data.describe()["height"] == 16
+    for batch in train(data)[:1] + val(data):
+        assert batch["target"].shape[1:] == (3, 16, 32)
+    for image, name in zip(batch["target"], batch["name"], strict=True):
+        expected = torch.from_numpy(fit(decode(folder / name), (16, 32))).permute(2, 0, 1) / 127.5 - 1
+        assert torch.allclose(image, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": 20}, "--data.height 20: expected a multiple of 8 below --data.size 32"),
+        ({"height": 32}, "--data.height 32: expected a multiple of 8 below --data.size 32"),
+        ({"height": 16, "degradation": "x4"}, "--data.height 16: degradations are of squares"),
+        ({"height": 16, "root": None}, "--data.height 16: portraits and test sets are square"),
+    ],
+)
+def test_heights_that_cannot_be(options: dict, message: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        FaceData(**{"root": str(folder), "size": 32, "degradation": "none", **options})
+
+
 def test_training_photographs_are_what_the_files_hold_or_their_mirror_image(folder: Path) -> None:
     data = faces(folder, degradation="none")
     mirrored = 0
     for batch in train(data):
         for image, name in zip(batch["target"], batch["name"], strict=True):
-            expected = torch.from_numpy(fit_square(decode(folder / name), 32)).permute(2, 0, 1) / 127.5 - 1
+            expected = torch.from_numpy(fit(decode(folder / name), (32, 32))).permute(2, 0, 1) / 127.5 - 1
             as_is, mirror = torch.allclose(image, expected, atol=1e-6), torch.allclose(image, expected.flip(2), atol=1e-6)
             assert as_is != mirror
             mirrored += mirror
@@ -135,7 +159,7 @@ def test_training_photographs_are_what_the_files_hold_or_their_mirror_image(fold
 def test_no_photograph_is_mirrored_if_not_asked_for(folder: Path) -> None:
     for batch in train(faces(folder, degradation="none", flip=False)):
         for image, name in zip(batch["target"], batch["name"], strict=True):
-            assert torch.allclose(image, torch.from_numpy(fit_square(decode(folder / name), 32)).permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
+            assert torch.allclose(image, torch.from_numpy(fit(decode(folder / name), (32, 32))).permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
 
 
 def test_portraits_are_the_renderers_and_never_mirrored() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.decode import fit_square
+from datamodules.decode import fit
 from experiments import loading
 
 
@@ -16,7 +16,7 @@ def test_photographs_have_the_file_sizes_of_ffhq() -> None:
     image = loading.photograph(1024)  # FFHQ: 89.1 GB as 70,000 PNGs of 1024 px, 1.95 GB as thumbnails of 128
     assert image.shape == (1024, 1024, 3)
     assert len(loading.files(image)["PNG"]) == pytest.approx(89.1e9 / 70_000, rel=0.1)
-    assert len(loading.files(fit_square(image, 128))["PNG"]) == pytest.approx(1.95e9 / 70_000, rel=0.1)
+    assert len(loading.files(fit(image, (128, 128)))["PNG"]) == pytest.approx(1.95e9 / 70_000, rel=0.1)
 
 
 def test_all_readers_read_the_same() -> None:

@@ -60,7 +60,7 @@ def zipped(folder: Path) -> Path:
 
 def pixels(root: Path, size: int = 32) -> dict[str, np.ndarray]:
     """What training loads, by name without suffix."""
-    source = Photographs(ImageFiles(root), size)
+    source = Photographs(ImageFiles(root), (size, size))
     return {os.path.splitext(name)[0]: source.load(i) for i, name in enumerate(source.files.names)}
 
 

@@ -65,6 +65,25 @@ def test_edited_code_consults_the_map_for_its_own_image() -> None:
     assert not torch.allclose(method.synthesize(edited), method.synthesize(code))
 
 
+def test_lower_images_are_the_middle_rows_of_the_generators() -> None:
+    """Of 16 rows of 32 (cars: 192 of 256): A sees these, C the whole square, whose other rows lack nothing."""
+    tiny_base = TINY["hfgi"]["base"]
+    options = {**TINY["hfgi"], "base": {**tiny_base, "hyper_parameters": {**tiny_base["hyper_parameters"], "height": 16}}}
+    method, batch = HFGI(**options), batch_of(4, SIZE)
+    batch["target"] = x = batch["target"][:, :, 8:24]
+    loop(method, batch, 1)
+    method.eval()
+    with torch.no_grad():
+        code = method.invert(x)
+        image = method.base.G(code["w"], noise="const").clamp(-1, 1)[:, :, 8:24]
+        torch.testing.assert_close(code["distortion"], x - image)
+        aligned = torch.zeros(4, 3, SIZE, SIZE)
+        aligned[:, :, 8:24] = method.A(code["distortion"], image)
+        whole = method.consult(code["w"], aligned, noise="const")
+        torch.testing.assert_close(method.synthesize(code), whole)
+        torch.testing.assert_close(method.seen(method.synthesize(code)), whole[:, :, 8:24])
+
+
 def test_without_alignment_the_map_is_consulted_as_it_is() -> None:
     method = HFGI(**TINY["hfgi"], align=False).eval()
     with torch.no_grad():
