@@ -25,7 +25,7 @@ from experiments import console
 from experiments.codes import Codes, generator_of, load_inverter
 from experiments.options import Parser, parse
 from experiments.outputs import renamed
-from experiments.photographs import INPUT, Photographs, add_reading_options, check_new, check_reading, make_folder, save
+from experiments.photographs import INPUT, Photographs, Writing, add_reading_options, check_new, check_reading, make_folder
 from lightning_modules.base import Code, Inverter
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction
@@ -96,7 +96,7 @@ def edit(config: Namespace) -> int:
 
     rows: dict[str, Tensor] = {}
     titles = [*(["input"] if isinstance(source, Photographs) else []), "inversion", *columns]
-    with torch.inference_mode():
+    with torch.inference_mode(), Writing() as writing:
         for names, inputs, code in inverted(method, source, config.batch_size, config.workers):
             edits = [method.synthesize(method.edit(code, direction.apply, strength)) for strength in config.strength]
             shown = [method.seen(image).cpu() for image in (method.synthesize(code), *edits)]
@@ -104,9 +104,9 @@ def edit(config: Namespace) -> int:
             for i, name in enumerate(names):
                 strip = output / "strips" / f"{stems[name]}.png"
                 make_folder(strip.parent)
-                save_png(strip, tile([strips[i]], column_names=titles))
+                writing.do(draw_strip, strip, strips[i], titles)
                 for column, image in zip(columns, edits, strict=True) if config.images else ():
-                    save(output / "images" / stems[name] / f"{column}.png", image[i])
+                    writing.save(output / "images" / stems[name] / f"{column}.png", method.crop(image[i]))
                 if len(rows) < ROWS:
                     rows[name] = strips[i]
     if rows:
@@ -119,12 +119,16 @@ def edit(config: Namespace) -> int:
     return 0
 
 
+def draw_strip(path: Path, images: Tensor, titles: Sequence[str]) -> None:
+    save_png(path, tile([images], column_names=titles))
+
+
 def inverted(
     method: Inverter, source: Photographs | Codes, batch_size: int, workers: int
 ) -> Iterator[tuple[list[str], Tensor | None, Code]]:
     """Names, inputs (B, 3, H, W) in [-1, 1] where there are any, and codes of all images, in batches."""
     if isinstance(source, Photographs):
-        for names, images in source.batches(method.hparams["size"], batch_size, workers, "edit"):
+        for names, images in source.batches(method.image_shape, batch_size, workers, "edit"):
             yield names, images, method.invert(images.to(method.device))
     else:
         for start in range(0, len(source), batch_size):

@@ -1,7 +1,7 @@
 """Invert photographs of aligned faces: python -m experiments.invert --checkpoint C --input FILE_OR_DIR --output DIR.
 
-Each image is cropped to its central square, brought to the size the encoder takes, and inverted. What the generator makes of its code
-is written under the image's name and format, at the generator's size; the codes of all images together as codes.safetensors, which
+Each image is cropped to its central square (or what the encoder takes of cars), brought to its size and inverted. What the generator makes
+of its code is written under the image's name and format, at the generator's size; the codes of all images as codes.safetensors, which
 `experiments.edit` and `experiments.directions` take. The faces must be aligned the way the network's training images were.
 """
 
@@ -17,7 +17,7 @@ from jsonargparse import ActionYesNo
 from experiments import console
 from experiments.codes import joined, load_inverter, write_codes
 from experiments.options import Parser, parse
-from experiments.photographs import INPUT, Photographs, add_reading_options, check_new, check_reading, save
+from experiments.photographs import INPUT, Photographs, Writing, add_reading_options, check_new, check_reading
 from lightning_modules.base import Code
 
 CODES = "codes.safetensors"
@@ -48,11 +48,11 @@ def invert(checkpoint: str, source: Path, output: Path, overwrite: bool, batch_s
 
     inverted: list[str] = []
     codes: list[Code] = []
-    with torch.inference_mode():
-        for names, images in photographs.batches(method.hparams["size"], batch_size, workers, "invert"):
+    with torch.inference_mode(), Writing() as writing:
+        for names, images in photographs.batches(method.image_shape, batch_size, workers, "invert"):
             code = method.invert(images.to(method.device))
             for name, image in zip(names, method.synthesize(code), strict=True):
-                save(output / name, image)
+                writing.save(output / name, method.crop(image))
             inverted += names
             codes.append({name: tensor.cpu() for name, tensor in code.items()})
     if codes:

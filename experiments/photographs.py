@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from _runtime import UserError, write_bytes
-from datamodules.decode import ImageFiles, UnreadableImage, central_square, decode
+from datamodules.decode import ImageFiles, UnreadableImage, central_part, decode
 from experiments.options import Parser
 from lightning_modules.metrics.image import to_uint8
 
@@ -60,9 +63,9 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def batches(self, size: int, batch_size: int, workers: int, task: str) -> Iterator[tuple[list[str], Tensor]]:
-        """Names and images (B, 3, size, size) in [-1, 1], under a progress bar named `task`; the unreadable are told and left out."""
-        loader = DataLoader(Squares(self.sources, size), batch_size, num_workers=min(workers, len(self) - 1), collate_fn=list)
+    def batches(self, shape: tuple[int, int], batch_size: int, workers: int, task: str) -> Iterator[tuple[list[str], Tensor]]:
+        """Names and images (B, 3, *shape) in [-1, 1], under a progress bar named `task`; the unreadable are told and left out."""
+        loader = DataLoader(Parts(self.sources, shape), batch_size, num_workers=min(workers, len(self) - 1), collate_fn=list)
         with tqdm(total=len(self), desc=task, unit="image", dynamic_ncols=True, disable=None) as bar:
             for batch in loader:
                 good = [(name, image) for name, image in batch if not isinstance(image, str)]
@@ -86,11 +89,11 @@ class Photographs:
             raise UserError(f"{len(self.skipped)} of {len(self)} images could not be read, the first: {self.skipped[0]}")
 
 
-class Squares(Dataset):
-    """Files as uint8 squares of one size; an unreadable file is its error's message instead."""
+class Parts(Dataset):
+    """The middle of files as uint8 arrays of one shape; an unreadable file is its error's message instead."""
 
-    def __init__(self, sources: list[tuple[str, ImageFiles | Path, int]], size: int) -> None:
-        self.sources, self.size = sources, size
+    def __init__(self, sources: list[tuple[str, ImageFiles | Path, int]], shape: tuple[int, int]) -> None:
+        self.sources, self.shape = sources, shape
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -101,14 +104,14 @@ class Squares(Dataset):
             image = source.image(index) if isinstance(source, ImageFiles) else decode(source)
         except UnreadableImage as error:
             return name, str(error)
-        return name, torch.from_numpy(square(image, self.size))  # tensors cross in shared memory: no pipe is full when a reader is killed
+        return name, torch.from_numpy(middle(image, self.shape))  # tensors cross in shared memory: no pipe is full when a reader is killed
 
 
-def square(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, 3) -> (size, size, 3): central square, reduced by area averages or enlarged bilinearly (GPEN's own pipeline)."""
-    image = central_square(image)
-    way = cv2.INTER_AREA if len(image) > size else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=way)
+def middle(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) -> (*shape, 3): central part, reduced by area averages or enlarged bilinearly (GPEN's own pipeline)."""
+    image = central_part(image, shape)
+    way = cv2.INTER_AREA if len(image) > shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(image, shape[::-1], interpolation=way)
 
 
 def check_new(output: Path, files: Sequence[str], overwrite: bool) -> None:
@@ -128,8 +131,38 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder} cannot be created: {error.strerror}") from error
 
 
-def save(path: Path, image: Tensor) -> None:
-    """Write (3, H, W) in [-1, 1] in the format of the name: JPEG at quality 95 without chroma subsampling, everything else lossless."""
+class Writing:
+    """Files are compressed and written by threads while the next images are computed; leaving the context waits for the last."""
+
+    AHEAD = 32  # files that wait at most
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "writing")
+        self.pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Writing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while self.pending and kind is None:
+                self.pending.popleft().result()
+        finally:
+            self.pool.shutdown(cancel_futures=True)
+
+    def save(self, path: Path, image: Tensor) -> None:
+        """An image (3, H, W) in [-1, 1], as `write_image`."""
+        self.do(write_image, path, to_uint8(image).permute(1, 2, 0).cpu().numpy())
+
+    def do(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Anything else. Raises what earlier work raised."""
+        self.pending.append(self.pool.submit(work, *arguments))
+        while len(self.pending) > self.AHEAD or (self.pending and self.pending[0].done()):
+            self.pending.popleft().result()
+
+
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) in the format of the name: JPEG at quality 95 without chroma subsampling, everything else lossless."""
     suffix = path.suffix.lower()
     options: dict[str, Any] = {}
     if suffix in (".jpg", ".jpeg"):
@@ -137,7 +170,6 @@ def save(path: Path, image: Tensor) -> None:
     elif suffix == ".webp":
         options = {"lossless": True}
     data = io.BytesIO()
-    pixels = to_uint8(image).permute(1, 2, 0).cpu().numpy()
     Image.fromarray(pixels).save(data, Image.registered_extensions()[suffix], **options)
     make_folder(path.parent)
     write_bytes(path, data.getvalue())

@@ -16,7 +16,7 @@ from jsonargparse import ActionYesNo
 from _runtime import UserError
 from experiments import console
 from experiments.options import Parser, parse
-from experiments.photographs import INPUT, Photographs, add_reading_options, check_new, check_reading, save
+from experiments.photographs import INPUT, Photographs, Writing, add_reading_options, check_new, check_reading
 from lightning_modules.base import Restorer
 from lightning_modules.methods import load_method
 
@@ -45,10 +45,10 @@ def restore(checkpoint: str, source: Path, output: Path, overwrite: bool, batch_
     if not isinstance(method, Restorer):
         raise UserError(f"{checkpoint}: {type(method).__name__} does not restore images")
 
-    with torch.inference_mode():
-        for names, images in photographs.batches(method.hparams["size"], batch_size, workers, "restore"):
+    with torch.inference_mode(), Writing() as writing:
+        for names, images in photographs.batches(method.image_shape, batch_size, workers, "restore"):
             for name, image in zip(names, method.restore(images.to(method.device)), strict=True):
-                save(output / name, image)
+                writing.save(output / name, image)
     photographs.report(f"restored to {output}")
     return 0
 
