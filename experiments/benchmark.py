@@ -1,10 +1,11 @@
-"""Speed of what everything else waits for: python -m experiments.benchmark [networks|loading|restoration] [--sizes ...] [--repeats N].
+"""Speed of what everything else waits for: python -m experiments.benchmark [WHAT] [--sizes ...] [--repeats N].
 
 `networks` times the generators, forward and forward + backward, beside a frozen straightforward construction of the same networks
 (experiments/yardstick.py) and the machine's own convolution peak, measured in the same run; on a GPU also precisions, peak memory and a
 full training step. `loading` times the decoding of images; `restoration` NAFNet, HINet and the fusion restorer, and contextual loss and
-motion blur beside their plain forms: minutes on a CPU at 256 px; half an hour, and 10 GiB of memory, at 512 px. Times are the best of
-several rounds in which all candidates take turns.
+motion blur beside their plain forms: minutes on a CPU at 256 px; half an hour, and 10 GiB of memory, at 512 px. `inversion` times e4e
+and HFGI, for generators of that size, beside their plain construction. Times are the best of several rounds in which all candidates take
+turns.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ COLUMNS = {
     "gradient off": (7, ""),
     "GiB": (2, ""),
 }
-SIZES = {"networks": (256, 512), "loading": (1024, 512, 256), "restoration": (256, 512)}
+SIZES = {"networks": (256, 512), "loading": (1024, 512, 256), "restoration": (256, 512), "inversion": (256, 512, 1024)}
 FOOTNOTE = (
     "peak: the fastest 3x3 F.conv2d in float32 at the network's shapes, in either memory format",
     "GFLOP: what torch's counter finds in our network with shared weights, for every row: work that only one construction does is none",
@@ -77,11 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table. Returns the exit status."""
     parser = Parser(prog="python -m experiments.benchmark", description=__doc__, default_env=False)
     parser.add_argument("what", choices=tuple(SIZES), nargs="?", default="networks", help="what is measured")
-    parser.add_argument("--sizes", type=list[int], default=[], help="pixels; by default all of them, for restoration [256]")
+    parser.add_argument("--sizes", type=list[int], default=[], help="pixels; by default all of them, for restoration and inversion [256]")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the best counts")
     parser.add_argument("--compile", action=ActionYesNo, default=False, help="also time the networks after .compile(), which takes minutes")
     config = parse(parser, list(sys.argv[1:] if argv is None else argv))
-    sizes = config.sizes or (SIZES[config.what] if config.what != "restoration" else (256,))
+    sizes = config.sizes or (SIZES[config.what] if config.what in ("networks", "loading") else (256,))
     if config.repeats < 1:
         raise UserError(f"--repeats {config.repeats}: expected at least 1")
     if wrong := [size for size in sizes if size not in SIZES[config.what]]:
@@ -89,11 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.what == "loading":
         print(Table(loading.COLUMNS, loading.rows(sizes, config.repeats)).text())
         return 0
-    if config.what == "restoration":
-        from experiments import restoration_speed  # which measures with what is defined here
+    if config.what in ("restoration", "inversion"):
+        from experiments import inversion_speed, restoration_speed  # which measure with what is defined here
 
-        rows, notes = restoration_speed.rows(sizes, config.repeats)
-        print(Table(restoration_speed.COLUMNS, rows, footnote=notes).text())
+        speed: Any = {"restoration": restoration_speed, "inversion": inversion_speed}[config.what]
+        rows, notes = speed.rows(sizes, config.repeats)
+        print(Table(speed.COLUMNS, rows, footnote=notes).text())
         return 0
     cases = [partial(build, size) for size in sizes for build in ((stylegan2, gpen) if size == 256 else (gpen,))]
     rows, notes = networks(cases, config.repeats, config.compile)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.ops import ConvLayer, Resample
-from lightning_modules.networks.stylegan2 import StyledConv, Synthesis, ToRGB
+from lightning_modules.networks.stylegan2 import Modulation, StyledConv, Synthesis, ToRGB
 
 
 def upfirdn(x: Tensor, kernel: Tensor, *, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
@@ -72,12 +72,14 @@ def conv_layer(layer: ConvLayer, x: Tensor) -> Tensor:
     return flrelu(F.conv2d(x, weight), layer.bias)
 
 
-def synthesize(synthesis: Synthesis, w: Tensor, noise: list[Tensor]) -> Tensor:
-    """`synthesis(w, noise=noise)`: w (B, D) or (B, L, D) -> (B, 3, size, size)."""
+def synthesize(synthesis: Synthesis, w: Tensor, noise: list[Tensor], modulate: Modulation | None = None) -> Tensor:
+    """`synthesis(w, noise=noise, modulate=modulate)`: w (B, D) or (B, L, D) -> (B, 3, size, size)."""
     styles = synthesis.styles(w)
     x, image = synthesis.constant.repeat(len(w), 1, 1, 1), None
     for i, conv in enumerate(synthesis.convs):
         x = styled_conv(conv, x, styles[i], noise[i])
+        if modulate and i in modulate:
+            x = modulate[i](x)
         if i % 2 == 0:
             image = to_rgb(synthesis.rgbs[i // 2], x, styles[len(synthesis.convs) + i // 2], image)
     assert image is not None
