@@ -34,12 +34,13 @@ from datamodules.faces import FaceData
 from datamodules.sampler import share
 from experiments import console
 from experiments.folder import TRANSIENT, check_run, data_name, default_run, prepare_run, resume_path
+from experiments.laboratory import Edits
 from experiments.options import WEIGHTS_DIR, Parser, parse
 from experiments.plan import print_plan
 from experiments.ranks import end_others, tie
 from experiments.recipes import PRESETS, peek, recipe
 from experiments.restart import checkpoint_of, restart
-from lightning_modules.base import Method, Restorer
+from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.checkpoints import load_weights
 from lightning_modules.methods import METHODS, find_method
 from lightning_modules.metrics.judge import Judge
@@ -81,6 +82,7 @@ class CLI(LightningCLI):
         parser.add_argument("--validate_every", type=int, default=5_000, help="iterations between validations")
         parser.add_argument("--save_every", type=int, default=5_000, help="iterations between saves of last.ckpt")
         parser.add_argument("--log_every", type=int, default=50, help="iterations between rows of metrics.csv")
+        parser.add_argument("--edits", type=int | None, help="inverters: portraits edited at every validation, beside the true picture")
         parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and noise; held-out data follow --data.seed")
         parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
         parser.add_argument("--wandb", type=Literal["off", "offline", "online"], default="off", help="log to Weights & Biases")
@@ -218,6 +220,13 @@ def check_config(config: Namespace) -> None:
     for name in ("iterations", "validate_every", "save_every", "log_every"):
         if config[name] < 1:
             raise UserError(f"--{name} must be at least 1, got {config[name]}")
+    if config.edits is not None:
+        if config.edits < 2:
+            raise UserError(f"--edits {config.edits}: expected at least 2")
+        if not issubclass(find_method(config.method), Inverter):
+            raise UserError(f"--edits: {config.method} inverts nothing that could be edited; leave it out")
+        if config.data.root is not None or config.metrics.scorer is None:
+            raise UserError("--edits needs --metrics.scorer CKPT, and portraits: photographs have no truth to be compared with")
     if config.data.degradation == "none" and issubclass(find_method(config.method), Restorer):
         raise UserError(f"--data.degradation none leaves {config.method} nothing to restore: choose another")
     if config.resume is not None and config.overwrite:
@@ -273,6 +282,7 @@ def build_trainer(
             logs,
             Progress(logs),
             metrics,
+            *([] if config.edits is None else [Edits(config.edits, config.metrics.scorer, judge)]),
             Pictures(run / "pictures"),
             Checkpoints(run / "checkpoints", config.save_every),
         ],

@@ -9,24 +9,32 @@ Shapes      images (B, 3, H, W) RGB in [-1, 1]; attributes as in `datamodules.po
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from _runtime import UserError
 from datamodules import portraits
+from experiments.codes import generator_of
 from lightning_modules.base import Inverter
 from lightning_modules.editing.directions import Direction
 from lightning_modules.editing.interfacegan import find_boundary, project
+from lightning_modules.methods import load_method
 from lightning_modules.metrics.image import MeanOverImages
+from lightning_modules.metrics.judge import Judge
 from lightning_modules.networks.stylegan2 import Generator
 from lightning_modules.scorer import ATTRIBUTES, BINARY, Scorer
 
 EDITED = {"yaw": 15.0, "smile": 0.6, "age": 20.0, "glasses": 1.0}  # attribute -> how far an edit goes, in natural units
 STREAM = 7  # seed of the portraits that are edited: no data module draws from it unless asked to
-BATCH = 50
+BATCH, PICTURED = 50, 8
+SEARCHED = 4_000  # samples on which a run finds its directions
 
 
 @dataclass
@@ -126,18 +134,63 @@ def score_edit(
     """
     asked = case(name, method.hparams["size"], count)
     index = list(ATTRIBUTES).index(name)
-    images: dict[str, list[Tensor]] = {"inverted": [], "edited": []}
-    for image, change in zip(asked.image.split(BATCH), asked.change.split(BATCH), strict=True):
-        code = method.invert(image.to(method.device))
-        moved = method.edit(code, edit.direction.apply, change.to(method.device) / edit.gain)
+    device = method.device
+    images: dict[str, Tensor] = {}  # the first few
+    attributes: dict[str, list[Tensor]] = {"inverted": [], "edited": []}
+    scores: dict[str, list[Tensor]] = {key: [] for key in metrics}
+    for image, change, truth in zip(*(part.split(BATCH) for part in (asked.image, asked.change, asked.truth)), strict=True):
+        code = method.invert(image.to(device))
+        moved = method.edit(code, edit.direction.apply, change.to(device) / edit.gain)
         for key, of in (("inverted", code), ("edited", moved)):
-            images[key].append(method.seen(method.synthesize(of)).cpu())
-    inverted, edited = (torch.cat(parts) for parts in images.values())
-    values = {f"edit_{key}": metric.to("cpu").per_image(edited, asked.truth).mean().item() for key, metric in metrics.items()}
-    before, after = (torch.cat([read(scorer, part.to(method.device)).cpu() for part in whole.split(BATCH)]) for whole in (inverted, edited))
+            shown = method.seen(method.synthesize(of))
+            attributes[key].append(read(scorer, shown).cpu())
+            images.setdefault(key, shown[:PICTURED].cpu())
+        for key, metric in metrics.items():
+            scores[key].append(metric.to(device).per_image(shown, truth.to(device)).cpu())
+    values = {f"edit_{key}": torch.cat(parts).mean().item() for key, parts in scores.items()}
+    before, after = (torch.cat(parts) for parts in attributes.values())
     values["correlation"] = torch.corrcoef(torch.stack([after[:, index], asked.target]))[0, 1].item()
     moved_by = after[:, index] - before[:, index]
     values["reached"] = ((moved_by * asked.change).sum() / asked.change.square().sum()).item()
     ranges = torch.tensor([high - low for low, high in ATTRIBUTES.values()])
     values["drift"] = ((after - before).abs() / ranges)[:, torch.arange(len(ranges)) != index].mean().item()
-    return values, torch.stack([asked.image[:8], inverted[:8], edited[:8], asked.truth[:8]])
+    return values, torch.stack([asked.image[:PICTURED], images["inverted"], images["edited"], asked.truth[:PICTURED]])
+
+
+class Edits(L.Callback):
+    """At every validation of an inverter, the edits of some portraits against the truth.
+
+    Logged: `val/edit_<metric>_<attribute>`, and `val/edit_correlation_...`, `val/edit_reached_...`, `val/edit_drift_...` of `score_edit`;
+    without an attribute, their means. The generator is frozen, so its directions are found once. Every process scores all, and alike.
+
+    Args:
+        count: portraits per attribute.
+        scorer: checkpoint of `--method scorer`.
+        judge: has the metrics per image.
+
+    Raises:
+        UserError: the checkpoint is missing or not a scorer's.
+    """
+
+    def __init__(self, count: int, scorer: str, judge: Judge) -> None:
+        with torch.random.fork_rng([]):  # weights that are drawn only to be replaced leave the run's random state as it is
+            measure, _ = load_method(scorer)
+        if not isinstance(measure, Scorer):
+            raise UserError(f"--metrics.scorer {scorer}: {type(measure).__name__} does not score attributes")
+        self.count, self.measure, self.judge = count, measure, judge
+        self.edits: dict[str, Edit] = {}
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking:
+            return
+        self.measure.to(pl_module.device)
+        if not self.edits:
+            self.edits = find_edits(generator_of(pl_module), self.measure, samples=SEARCHED)
+        values: dict[str, float] = {}
+        for attribute, edit in self.edits.items():
+            scores, _ = score_edit(pl_module, edit, self.measure, attribute, self.judge.images, self.count)
+            values |= {f"val/edit_{name.removeprefix('edit_')}_{attribute}": value for name, value in scores.items()}
+        for name in dict.fromkeys(key.rpartition("_")[0] for key in values):
+            values[name] = statistics.fmean(value for key, value in values.items() if key.rpartition("_")[0] == name)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=pl_module.iteration)

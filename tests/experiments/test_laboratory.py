@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
 import torch
 from torch import Tensor
 
+from _runtime import UserError
 from datamodules import portraits
-from experiments import laboratory
+from experiments import fit, laboratory
 from lightning_modules.base import Code, Inverter
 from lightning_modules.editing.directions import Direction
+from lightning_modules.methods import load_method
 from lightning_modules.metrics.image import PSNR
 from lightning_modules.networks.stylegan2 import Generator
 from lightning_modules.scorer import ATTRIBUTES, Scorer
@@ -110,3 +114,45 @@ def test_directions_follow_what_the_scorer_sees() -> None:
     n = torch.cat([edit.direction.vectors for edit in edits.values()])
     others = n @ columns[:, [list(ATTRIBUTES).index(name) for name in edits]]
     assert (others - torch.diag(others.diag())).abs().max() < 0.2
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory) -> str:
+    run = tmp_path_factory.mktemp("scorer")
+    assert fit.main(["--method", "scorer", "--preset", "smoke", "--run", str(run / "run")]) == 0
+    return str(run / "run/checkpoints/last.ckpt")
+
+
+def test_edits_are_scored_while_an_inverter_trains(scorer, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(laboratory, "SEARCHED", 200)
+    command = ["--method", "e4e", "--preset", "smoke", "--metrics.scorer", scorer]
+    assert fit.main([*command, "--edits", "3", "--run", str(tmp_path / "edited")]) == 0
+    assert fit.main([*command, "--run", str(tmp_path / "plain")]) == 0
+    rows = list(csv.DictReader((tmp_path / "edited/metrics.csv").open()))
+    validated = [row for row in rows if row["val/edit_psnr"]]
+    assert [row["iteration"] for row in validated] == ["2", "4"]
+    for name in ("psnr", "lpips_random", "correlation", "reached", "drift"):
+        values = [float(validated[-1][f"val/edit_{name}_{attribute}"]) for attribute in laboratory.EDITED]
+        assert float(validated[-1][f"val/edit_{name}"]) == pytest.approx(sum(values) / len(values))
+    method, _ = load_method(tmp_path / "edited/checkpoints/last.ckpt")
+    measure, _ = load_method(scorer)
+    edit = laboratory.find_edits(method.G, measure, samples=200)["yaw"]
+    scores, _ = laboratory.score_edit(method, edit, measure, "yaw", {"psnr": PSNR()}, 3)
+    assert float(validated[-1]["val/edit_psnr_yaw"]) == pytest.approx(scores["edit_psnr"], abs=1e-3)
+    plain, _ = load_method(tmp_path / "plain/checkpoints/last.ckpt")  # to look changes nothing
+    for (name, a), (_, b) in zip(method.state_dict().items(), plain.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["e4e", "--edits", "1", "--metrics.scorer", "SCORER"], "--edits 1: expected at least 2"),
+        (["e4e", "--edits", "4"], "--edits needs --metrics.scorer CKPT, and portraits"),
+        (["gpen", "--edits", "4", "--metrics.scorer", "SCORER"], "--edits: gpen inverts nothing"),
+    ],
+)
+def test_edits_that_cannot_be_scored(command, message, scorer, tmp_path) -> None:
+    options = [scorer if word == "SCORER" else word for word in command]
+    with pytest.raises(UserError, match=message):
+        fit.main(["--method", *options, "--preset", "smoke", "--run", str(tmp_path / "run")])
