@@ -26,9 +26,9 @@ from datamodules.faces import FaceData
 from experiments import console
 from experiments.options import WEIGHTS_DIR, Parser, parse
 from experiments.tables import Mean, Table
-from lightning_modules.base import Method, Restorer
+from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.checkpoints import read_checkpoint
-from lightning_modules.methods import load_method
+from lightning_modules.methods import find_method, load_method
 from lightning_modules.metrics.judge import COLUMNS, Judge, Tally
 from lightning_modules.pretrained.weights import FOLDER_VARIABLE
 
@@ -80,8 +80,7 @@ def run(argv: Sequence[str]) -> Evaluation:
     trained_on: dict[str, Any] = {}
     if paths:
         first = read_checkpoint(paths[0])
-        shape = {name: first["hyper_parameters"][name] for name in ("size", "height") if name in first["hyper_parameters"]}
-        trained_on = first.get("datamodule_hyper_parameters", shape)  # an imported one saw no data
+        trained_on = first.get("datamodule_hyper_parameters", fitting(first))  # an imported one saw no data
         measured = first.get("callbacks", {}).get("Metrics", {})
         parser.set_defaults({f"data.{name}": value for name, value in trained_on.items()})
         parser.set_defaults({f"metrics.{name}": value for name, value in measured.items()})
@@ -103,6 +102,13 @@ def run(argv: Sequence[str]) -> Evaluation:
     data = FaceData(**options)
     methods = load_methods(config.checkpoint, data, config.tlc)
     return score(dict(zip(names, config.checkpoint, strict=True)), methods, data, config.metrics.as_dict(), folder)
+
+
+def fitting(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Options of data that a method takes."""
+    own, inverts = checkpoint["hyper_parameters"], issubclass(find_method(checkpoint["suite"]["method"]), Inverter)
+    shape = {name: own[name] for name in ("size", "height") if name in own}
+    return {**shape, "degradation": "none"} if inverts else shape
 
 
 def same_place(a: str | None, b: str | None) -> bool:
