@@ -64,7 +64,6 @@ class Stage:
     def digest(self) -> str:
         decisive = {name: value for name, value in self.resolved.items() if name not in INCIDENTAL}
         decisive["data"] = {name: value for name, value in decisive["data"].items() if name != "workers"}
-        decisive = {name: _given(value) for name, value in decisive.items()}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def folder(self, root: Path) -> Path:
@@ -148,11 +147,6 @@ def estimate(stages: Sequence[Stage], root: Path) -> dict[str, float]:
                 speeds = [float(row["perf/images_per_second"]) for row in csv.DictReader(file) if row["perf/images_per_second"]]
             seconds[stage.name] = statistics.fmean(trial.resolved["data"]["batch_size"] / speed for speed in speeds[1:])
     return seconds
-
-
-def _given(value: Any) -> Any:
-    """Without options that are not given: one that a later version adds does not part stages from what was trained before."""
-    return {name: _given(part) for name, part in value.items() if part is not None} if isinstance(value, dict) else value
 
 
 def duration(seconds: float) -> str:
