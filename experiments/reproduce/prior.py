@@ -63,8 +63,9 @@ def priors(config: Namespace, seed: int, more: Sequence[str] = ()) -> list[Stage
         for size, iterations in sizes.items():
             resized = [*options, "--data.size", str(size), "--model.size", str(size), "--iterations", str(iterations)]
             start: list[str | Stage] = [] if size == min(sizes) else ["--model.start", found[-1]]
-            # a distance that wavers is no reason to grow from less training
-            takes: Literal["best", "last"] = "best" if size == max(sizes) else "last"
+            # a distance that wavers is no reason to grow from less training, and the portraits' scorer does not judge photographs: among
+            # those of small real faces it preferred the ghosts of the first iterations
+            takes: Literal["best", "last"] = "best" if size == max(sizes) and config.data.root is None else "last"
             found.append(Stage(f"{name} at {size} px, seed {seed}", "gan_prior", config.preset, [*resized, *start], takes))
         if not sizes:
             found.append(Stage(f"{name}, seed {seed}", "gan_prior", config.preset, options))
