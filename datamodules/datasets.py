@@ -30,7 +30,11 @@ class Photographs:
 
     def __init__(self, files: ImageFiles, shape: tuple[int, int]) -> None:
         self.files, self.shape = files, shape
-        self.size = shape[1]
+
+    @property
+    def size(self) -> int:
+        """The side of squares, which is what degradations are made for."""
+        return self.shape[1]
 
     def name(self, index: int) -> str:
         return self.files.names[index]

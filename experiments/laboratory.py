@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from _runtime import UserError
 from datamodules import portraits
 from experiments.codes import generator_of
 from lightning_modules.base import Inverter
@@ -166,17 +165,13 @@ class Edits(L.Callback):
     Args:
         count: portraits per attribute.
         scorer: checkpoint of `--method scorer`.
-        judge: has the metrics per image.
-
-    Raises:
-        UserError: the checkpoint is missing or not a scorer's.
+        judge: has the metrics per image, and has found that the checkpoint is one.
     """
 
     def __init__(self, count: int, scorer: str, judge: Judge) -> None:
         with torch.random.fork_rng([]):  # weights that are drawn only to be replaced leave the run's random state as it is
             measure, _ = load_method(scorer)
-        if not isinstance(measure, Scorer):
-            raise UserError(f"--metrics.scorer {scorer}: {type(measure).__name__} does not score attributes")
+        assert isinstance(measure, Scorer)
         self.count, self.measure, self.judge = count, measure, judge
         self.edits: dict[str, Edit] = {}
 
