@@ -146,6 +146,8 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
     data = FaceData(**config.data.as_dict())
     try:
         method = find_method(config.method)(**config.model.as_dict())
+    except UserError:  # a ValueError too, which names the option itself
+        raise
     except ValueError as error:
         raise UserError(f"--model options: {error}") from error
     if method.image_shape != data.shape:

@@ -44,7 +44,7 @@ class GANPriorRestoration(Restorer):
             mapping {method, hyper_parameters} in its place.
         prior: checkpoint of `--method gan_prior` to start stage 1 from, or the word `scratch` for random weights.
         stage: 1 trains encoder, generator and discriminator, 2 the fusion network.
-        stage1: checkpoint of stage 1, from which stage 2 takes R, E and G; none together with prior `scratch`: untrained ones.
+        stage1: checkpoint of stage 1, from which stage 2 takes R, E and G, or the word `scratch` for an untrained E and G.
         size: width and height of the images in pixels, a power of two from 32.
         channel_base: channels of G and D at resolution r are min(channel_base / r, channel_max).
         channel_max: the most channels a layer of G, D or E has.
@@ -159,7 +159,7 @@ class GANPriorRestoration(Restorer):
 
         own = self.hparams
         source, origin = own["regressor"], f"--model.regressor {own['regressor']}"
-        if own["stage"] == 2 and own["stage1"] is not None and not isinstance(source, dict):
+        if own["stage"] == 2 and own["stage1"] not in (None, "scratch") and not isinstance(source, dict):
             if source not in (None, "identity"):
                 raise UserError(f"{origin}: stage 2 has the regressor of --model.stage1, leave it out")
             origin = f"--model.stage1 {own['stage1']}"
@@ -191,14 +191,15 @@ class GANPriorRestoration(Restorer):
         own = self.hparams
         option, method = ("prior", "gan_prior") if own["stage"] == 1 else ("stage1", "gan_prior_restoration")
         path = own[option]
-        if own["prior"] == "scratch" and (own["stage"] == 1 or path is None):
+        if path == "scratch":
             return {}
         if path is None:
             raise UserError(
                 "gan_prior_restoration starts from a trained GAN prior: give --model.prior PATH (python -m experiments.fit --method "
                 "gan_prior --model.noise add trains one), or ask for random weights with --model.prior scratch"
                 if own["stage"] == 1
-                else "stage 2 of gan_prior_restoration starts from stage 1: give --model.stage1 PATH (a run with --model.stage 1 trains it)"
+                else "stage 2 of gan_prior_restoration starts from stage 1: give --model.stage1 PATH (--model.stage 1 trains it), or ask "
+                "for an untrained one with --model.stage1 scratch"
             )
         keys = SHAPE if option == "prior" else (*SHAPE, "encoder_width", "encode", "codes")
         checkpoint = start_checkpoint(f"--model.{option}", path, method, own, keys)

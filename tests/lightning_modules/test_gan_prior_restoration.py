@@ -294,8 +294,9 @@ def test_without_a_regressor_too_the_file_is_enough(tmp_path) -> None:
     [
         ({"regressor": None}, "starts from a trained regression network: give --model.regressor PATH .*--model.regressor identity"),
         ({"prior": None}, "starts from a trained GAN prior: give --model.prior PATH .*--model.noise add .*--model.prior scratch"),
-        ({"stage": 2, "prior": None}, "starts from stage 1: give --model.stage1 PATH"),
-        ({"stage": 2, "prior": None, "regressor": None}, "starts from stage 1: give --model.stage1 PATH"),
+        ({"stage": 2}, "starts from stage 1: give --model.stage1 PATH .*--model.stage1 scratch"),
+        ({"stage": 2, "regressor": None}, "starts from stage 1: give --model.stage1 PATH"),
+        ({"stage": 2, "stage1": "scratch", "regressor": None}, "starts from a trained regression network"),
         ({"regressor": "none.ckpt"}, "none.ckpt does not exist"),
         ({"prior": "none.ckpt"}, "none.ckpt does not exist"),
         ({"regressor": "prior"}, "prior.ckpt is a checkpoint of gan_prior, which is no restorer"),
