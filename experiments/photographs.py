@@ -63,8 +63,11 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def batches(self, shape: tuple[int, int], batch_size: int, workers: int, task: str) -> Iterator[tuple[list[str], Tensor]]:
-        """Names and images (B, 3, *shape) in [-1, 1], under a progress bar named `task`; the unreadable are told and left out."""
+    def batches(self, shape: tuple[int, int] | None, batch_size: int, workers: int, task: str) -> Iterator[tuple[list[str], Tensor]]:
+        """Names and images (B, 3, *shape) in [-1, 1], under a progress bar named `task`; the unreadable are told and left out.
+
+        Without a shape images are as they are, and a batch may hold one only.
+        """
         loader = DataLoader(Parts(self.sources, shape), batch_size, num_workers=min(workers, len(self) - 1), collate_fn=list)
         with tqdm(total=len(self), desc=task, unit="image", dynamic_ncols=True, disable=None) as bar:
             for batch in loader:
@@ -90,9 +93,9 @@ class Photographs:
 
 
 class Parts(Dataset):
-    """The middle of files as uint8 arrays of one shape; an unreadable file is its error's message instead."""
+    """The middle of files as uint8 arrays of one shape, or files as they are; an unreadable one is its error's message instead."""
 
-    def __init__(self, sources: list[tuple[str, ImageFiles | Path, int]], shape: tuple[int, int]) -> None:
+    def __init__(self, sources: list[tuple[str, ImageFiles | Path, int]], shape: tuple[int, int] | None) -> None:
         self.sources, self.shape = sources, shape
 
     def __len__(self) -> int:
@@ -104,7 +107,9 @@ class Parts(Dataset):
             image = source.image(index) if isinstance(source, ImageFiles) else decode(source)
         except UnreadableImage as error:
             return name, str(error)
-        return name, torch.from_numpy(middle(image, self.shape))  # tensors cross in shared memory: no pipe is full when a reader is killed
+        if self.shape is not None:
+            image = middle(image, self.shape)
+        return name, torch.from_numpy(image)  # tensors cross in shared memory: no pipe is full when a reader is killed
 
 
 def middle(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -63,6 +63,35 @@ def test_pixels_are_what_the_network_gives(checkpoint, tmp_path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/a.png")), expected)
 
 
+@pytest.mark.parametrize("method", ["nafnet", "hinet"])
+def test_whole_photographs(method: str, tmp_path) -> None:
+    """In their own size and shape, also one that the network's levels do not divide; with TLC the result differs."""
+    fit.main(["--method", method, "--preset", "smoke", "--run", str(tmp_path / "run"), "--iterations", "2"])
+    path = str(tmp_path / "run/checkpoints/last.ckpt")
+    (tmp_path / "photos").mkdir()
+    photographs = {}
+    for name, shape in (("wide.png", (50, 83, 3)), ("tiny.png", (9, 7, 3))):
+        photographs[name] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        Image.fromarray(photographs[name]).save(tmp_path / "photos" / name)
+
+    def restored(*more: str) -> dict[str, np.ndarray]:
+        assert call(path, tmp_path / "photos", tmp_path / "out", "--whole", "--overwrite", *more) == 0
+        return {name: np.asarray(Image.open(tmp_path / "out" / name)) for name in photographs}
+
+    plain, loaded = restored(), load_method(path)[0]
+    for name, pixels in photographs.items():
+        with torch.no_grad():
+            expected = loaded.restore(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1)[0]
+        assert np.array_equal(plain[name], ((expected + 1) * 127.5).clamp(0, 255).round().byte().permute(1, 2, 0).numpy())
+    if method == "nafnet":
+        local = restored("--tlc")
+        assert not np.array_equal(local["wide.png"], plain["wide.png"])
+        assert np.array_equal(local["tiny.png"], plain["tiny.png"])  # seen whole either way
+    else:
+        with pytest.raises(UserError, match="--tlc: HINet does not have it, nafnet does"):
+            restored("--tlc")
+
+
 def test_zip(checkpoint, tmp_path, draw_faces) -> None:
     draw_faces(tmp_path / "faces", 3)
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
@@ -87,6 +116,8 @@ def test_refusals(checkpoint, tmp_path, draw_faces) -> None:
     with pytest.raises(UserError, match="no such folder or zip"):
         call(checkpoint, tmp_path / "nowhere", out)
     (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="--whole: GPEN restores images of 32 px only"):
+        call(checkpoint, faces, out, "--whole")
     with pytest.raises(UserError, match="no image inside"):
         call(checkpoint, tmp_path / "empty", out)
     with pytest.raises(UserError, match="where the input lies"):
