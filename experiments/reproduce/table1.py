@@ -47,8 +47,8 @@ FACES, SHOWN = 5, 192  # in figures: how many, and the px to which smaller image
 IMAGES = {"smoke": 16, "demo": 64_000, "small": 1_600_000}  # `paper`: every method's own recipe
 TEST_IMAGES = {"smoke": 6, "demo": 500, "small": 1_000, "paper": 3_000}
 TEST_SEED = 1  # of the test set's degradations, and of the portraits in it: those of seed 0 choose the best checkpoints
-# What the comparison changes in the methods' own presets: there GPEN starts from random weights, and R is narrower. On a trained prior
-# GPEN can be more of a GAN; with alpha 1 and all rates of the paper it drew one and the same face for the first thousand iterations
+# What the comparison changes in the methods' own presets: there GPEN and ours start from random weights, and R is narrower. On a trained
+# prior GPEN can be more of a GAN; with alpha 1 and the paper's rates it drew one and the same face for its first thousand iterations
 LONG = ["--data.batch_size", "64", "--iterations", "400000"]  # the width 64's own
 RECIPES: dict[str, dict[str, list[str]]] = {
     "demo": {
@@ -56,6 +56,7 @@ RECIPES: dict[str, dict[str, list[str]]] = {
             *("--model.mapping_layers", "2", "--model.adversarial_from", "0.5"),
             *("--model.lr", "4e-3", "--model.lr_ratio", "[20, 10, 1]", "--model.beta1", "0"),
         ],
+        "gan_prior_restoration": ["--model.lr", "5e-4", "--model.lr_d", "1.25e-4"],
     },
     "paper": {
         "gan_prior": ["--data.size", "512", "--model.size", "512"],
