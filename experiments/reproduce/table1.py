@@ -57,6 +57,7 @@ RECIPES: dict[str, dict[str, list[str]]] = {
             *("--model.lr", "4e-3", "--model.lr_ratio", "[20, 10, 1]", "--model.beta1", "0"),
         ],
         "gan_prior_restoration": ["--model.lr", "5e-4", "--model.lr_d", "1.25e-4"],
+        "fusion": ["--model.lr_f", "2e-3", "--model.lr_drop_at", "0.6"],  # of stage 2 alone
     },
     "paper": {
         "gan_prior": ["--data.size", "512", "--model.size", "512"],
@@ -111,7 +112,7 @@ def trainings(config: Namespace, seed: int) -> dict[str, Stage]:
     add("GPEN", "gpen", 1, "--model.prior", prior["concat"])
     R = next(stage for name, stage in regressors.items() if METHOD[name] == config.regressor)
     first = add("ours, stage 1", METHOD[OURS], 0.5, "--model.regressor", R, "--model.prior", prior["add"])
-    add(OURS, METHOD[OURS], 0.5, "--model.stage", "2", "--model.stage1", first)
+    add(OURS, METHOD[OURS], 0.5, "--model.stage", "2", "--model.stage1", first, *recipes.get("fusion", []))
     return found
 
 
