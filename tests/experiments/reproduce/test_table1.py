@@ -16,6 +16,7 @@ from experiments.reproduce import table1
 from experiments.reproduce.__main__ import main
 from experiments.tables import Table
 from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.gan_prior_restoration import SHAPE
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,21 @@ def test_all_methods_see_as_many_images(portraits: Path) -> None:
     assert seen["gan_prior_restoration"] == [8, 8]  # its two stages share them
     footnote = json.loads((portraits / "runs/table1-smoke/table.json").read_text())["footnote"]
     assert any("GPEN: 16; ours, stage 1: 8; ours, stage 2: 8" in line for line in footnote)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "demo", "small", "paper"])
+def test_parts_fit_together(preset: str) -> None:
+    """In every preset the options are known ones, GPEN and ours have the shape of their priors, and all methods work at one size."""
+    options = {"seeds": [0], "regressor": "nafnet", "images": None, "test_images": None}
+    config = Namespace(preset=preset, data=Namespace(root=None, test_root=None, degradation="motion71"), **options)
+    table1.check(config)
+    models = {name: stage.resolved["model"] for name, stage in table1.trainings(config, 0).items()}
+    assert len({model["size"] for name, model in models.items() if "32 px" not in name}) == 1
+    priors = {model["noise"]: model for name, model in models.items() if "32 px" not in name and "noise" in model and name != "GPEN"}
+    for name, noise in (("GPEN", "concat"), ("ours, stage 1", "add")):
+        for key in SHAPE:
+            assert models[name][key] == priors[noise][key]
+    assert models["ours"]["stage"] == 2
 
 
 def test_other_table_shares_the_priors(portraits: Path, monkeypatch, capsys) -> None:
