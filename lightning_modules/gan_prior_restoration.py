@@ -26,6 +26,7 @@ from lightning_modules.losses.lpips import LPIPS
 from lightning_modules.networks.encoders import InversionEncoder
 from lightning_modules.networks.fusion import Fusion
 from lightning_modules.networks.stylegan2 import Discriminator, Generator, channels, doublings
+from lightning_modules.optimizers import linear_decay
 
 SHAPE = ("size", "channel_base", "channel_max", "style_dim", "mapping_layers")  # in which a prior must agree
 ENTRY = 3  # the first convolution at 16x16, whose output f replaces
@@ -65,6 +66,7 @@ class GANPriorRestoration(Restorer):
         r1: weight gamma of the discriminator's R1 penalty, taken every 16 iterations; 0 turns it off.
         lr: learning rate of E and G in stage 1.
         lr_d: learning rate of D.
+        lr_decay_from: share of stage 1 after which its rates fall linearly to zero; 1 keeps them constant.
         lr_f: learning rate of F in stage 2.
         lr_drop_at: share of stage 2 after which its rate falls to a tenth; 1 keeps it constant.
     """
@@ -97,6 +99,7 @@ class GANPriorRestoration(Restorer):
         r1: float = 10.0,
         lr: float = 1e-4,
         lr_d: float = 2.5e-5,
+        lr_decay_from: float = 1.0,
         lr_f: float = 1e-3,
         lr_drop_at: float = 8_000 / 40_000,
     ) -> None:
@@ -333,7 +336,9 @@ class GANPriorRestoration(Restorer):
         return loss, terms
 
     def lr_factor(self) -> float:
-        return 0.1 if self.F is not None and self.progress >= self.hparams["lr_drop_at"] else 1.0
+        if self.F is not None:
+            return 0.1 if self.progress >= self.hparams["lr_drop_at"] else 1.0
+        return linear_decay(self.progress, self.hparams["lr_decay_from"])
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         own = self.hparams

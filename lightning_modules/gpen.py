@@ -21,6 +21,7 @@ from lightning_modules.checkpoints import load_weights, part_of_state, start_che
 from lightning_modules.losses.gan import R1, FeatureMatching, NonSaturating
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.stylegan2 import Discriminator
+from lightning_modules.optimizers import linear_decay
 
 
 class GPEN(Restorer):
@@ -138,8 +139,7 @@ class GPEN(Restorer):
         self.log_terms(terms)
 
     def lr_factor(self) -> float:
-        start = self.hparams["lr_decay_from"]
-        return 1.0 if self.progress <= start else (1 - self.progress) / (1 - start)
+        return linear_decay(self.progress, self.hparams["lr_decay_from"])
 
     def ema_decay(self) -> float:
         return self.hparams["ema_decay"]

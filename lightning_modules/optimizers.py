@@ -78,3 +78,8 @@ class Ranger(torch.optim.Optimizer):
         p.add_(direction, alpha=-rate)
         if t % group["k"] == 0:
             p.copy_(state["slow"].lerp_(p, group["alpha"]))
+
+
+def linear_decay(progress: float, start: float) -> float:
+    """What a rate is multiplied with: 1 up to the share `start` of a run, from there falling linearly to 0 at its end."""
+    return 1.0 if progress <= start else (1 - progress) / (1 - start)

@@ -56,7 +56,8 @@ RECIPES: dict[str, dict[str, list[str]]] = {
             *("--model.mapping_layers", "2", "--model.adversarial_from", "0.5"),
             *("--model.lr", "4e-3", "--model.lr_ratio", "[20, 10, 1]", "--model.beta1", "0"),
         ],
-        "gan_prior_restoration": ["--model.lr", "5e-4", "--model.lr_d", "1.25e-4"],
+        # constant rates leave the running statistics of E's BatchNorm behind its weights: images came out too dark
+        "gan_prior_restoration": ["--model.lr", "5e-4", "--model.lr_d", "1.25e-4", "--model.lr_decay_from", "0.5"],
         "fusion": ["--model.lr_f", "2e-3", "--model.lr_drop_at", "0.6"],  # of stage 2 alone
     },
     "paper": {

@@ -231,11 +231,11 @@ def test_learning_rates() -> None:
     second = tiny(stage=2)
     (opt_f,) = second.configure_optimizers()
     assert (opt_f.param_groups[0]["lr"], opt_f.param_groups[0]["betas"]) == (1e-3, (0.9, 0.999))
-    for method, factors in ((second, [1, 1, 0.1, 0.1]), (tiny(), [1, 1, 1, 1])):
+    for method, factors in ((second, [1, 1, 0.1, 0.1]), (tiny(), [1, 1, 1, 1]), (tiny(lr_decay_from=0.1), [1, 8 / 9, 8 / 9, 0])):
         method.total_iterations, seen = 40_000, []
         for method.iteration in (1, 8_000, 8_001, 40_000):
             seen.append(method.lr_factor())
-        assert seen == factors
+        assert seen == pytest.approx(factors, abs=1e-4)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
