@@ -179,6 +179,7 @@ def comparison(config: Namespace, evaluation: evaluate.Evaluation, found: Mappin
         *relations(measured, title_of(config.regressor), published),
         *(f"{name}: no such method here yet" for name in METHOD if published and name not in measured and METHOD[name] not in METHODS),
         f"{len(config.seeds)} training{'s' * (len(config.seeds) > 1)} of each method; images seen in training: {seen(found)}",
+        f"checkpoints: {', '.join(f'{name} {found[name].takes}' for name in METHOD if name in found)}; best: by PSNR of held-out images",
         *([CAUTION] if published else []),
         *evaluation.table.footnote,
     ]
