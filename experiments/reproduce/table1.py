@@ -110,7 +110,7 @@ def trainings(config: Namespace, seed: int) -> dict[str, Stage]:
         return found.setdefault(name, stage.seeing(config.images and share * config.images))
 
     regressors = {name: add(name, METHOD[name], 1) for name in ("HINet", "NAFNet")}
-    # the best by PSNR would be one that is hardly a GAN's yet; only stage 2 is chosen so in the paper
+    # the best by PSNR may be from before the adversary joined; only stage 2 is chosen so in the paper
     add("GPEN", "gpen", 1, "--model.prior", prior["concat"], takes="last")
     R = next(stage for name, stage in regressors.items() if METHOD[name] == config.regressor)
     first = add("ours, stage 1", METHOD[OURS], 0.5, "--model.regressor", R, "--model.prior", prior["add"], takes="last")
