@@ -175,11 +175,13 @@ def comparison(config: Namespace, evaluation: evaluate.Evaluation, found: Mappin
     columns = {"family": (0, ""), **evaluation.table.columns}
     if published:
         columns |= {f"{column} (paper)": how for column, how in COLUMNS.items()}
+    own_images = config.data.root is not None and config.data.test_root is None  # those held out are all there is to score
+    chosen_by = f"PSNR of {'the images of this table' if own_images else 'held-out images'}"
     note = [
-        *relations(measured, title_of(config.regressor), published),
+        *relations(evaluation.table, title_of(config.regressor), published),
         *(f"{name}: no such method here yet" for name in METHOD if published and name not in measured and METHOD[name] not in METHODS),
         f"{len(config.seeds)} training{'s' * (len(config.seeds) > 1)} of each method; images seen in training: {seen(found)}",
-        f"checkpoints: {', '.join(f'{name} {found[name].takes}' for name in METHOD if name in found)}; best: by PSNR of held-out images",
+        f"checkpoints: {', '.join(f'{name} {found[name].takes}' for name in METHOD if name in found)}; best: by {chosen_by}",
         *([CAUTION] if published else []),
         *evaluation.table.footnote,
     ]
@@ -206,14 +208,15 @@ def seen(found: Mapping[str, Stage]) -> str:
     return "; ".join(f"{'ours, stage 2' if name == OURS else name}: {images(name):,}" for name in found)
 
 
-def relations(measured: Mapping[str, Mapping[str, float | str]], regressor: str, published: bool) -> list[str]:
+def relations(table: Table, regressor: str, published: bool) -> list[str]:
     """What the paper claims, in differences: ours against its regression network, and against the best generative row by PSNR."""
+    measured = dict(table.rows)
 
     def against(name: str) -> str:
         differences = [
-            f"{title} {float(value) - float(measured[name][title]):+.{digits}f}"
-            for title, value in measured[OURS].items()
-            if (digits := 2 if title.startswith(("PSNR", "FID")) else 4) and title in measured[name] and "%" not in title
+            f"{title} {float(measured[OURS][title]) - float(measured[name][title]):+.{digits}f}"
+            for title, (digits, _) in table.columns.items()
+            if title in measured[OURS] and title in measured[name] and "%" not in title
         ]
         if not published:
             return ", ".join(differences)

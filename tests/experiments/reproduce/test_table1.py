@@ -57,6 +57,7 @@ def test_all_methods_see_as_many_images(portraits: Path) -> None:
     assert seen["gan_prior_restoration"] == [8, 8]  # its two stages share them
     footnote = json.loads((portraits / "runs/table1-smoke/table.json").read_text())["footnote"]
     assert any("GPEN: 16; ours, stage 1: 8; ours, stage 2: 8" in line for line in footnote)
+    assert any(line.endswith("best: by PSNR of held-out images") for line in footnote)
 
 
 @pytest.mark.parametrize("preset", ["smoke", "demo", "small", "paper"])
@@ -127,14 +128,15 @@ def test_refusals(options: list[str], message: str, tmp_path: Path, monkeypatch)
 
 
 def test_relations_are_differences() -> None:
-    rows = {
-        "NAFNet": {"PSNR": 30.0, "FID": 40.0},
-        "GPEN": {"PSNR": 20.0, "FID": 12.0},
-        "ours": {"PSNR": 29.0, "FID": 10.0, "improved %": 3.0},
-    }
-    against_r, against_g = table1.relations(rows, "NAFNet", published=True)
-    assert against_r == "ours against NAFNet: PSNR -1.00, FID -30.00 (paper: PSNR -1.01, SSIM -0.05, LPIPS -0.01, FID -32.59)"
-    assert against_g.startswith("ours against GPEN: PSNR +9.00, FID -2.00 (paper: PSNR +7.92")
+    rows: list[tuple[str, dict[str, float | str]]] = [
+        ("NAFNet", {"family": "regression", "PSNR": 30.0, "FID": 40.0}),
+        ("GPEN", {"family": "generative", "PSNR": 20.0, "FID": 12.0}),
+        ("ours", {"family": "fusion", "PSNR": 29.0, "FID": 10.0, "improved %": 3.0}),
+    ]
+    table = Table({"PSNR": (2, "max"), "FID": (3, "min"), "improved %": (1, "max")}, rows)
+    against_r, against_g = table1.relations(table, "NAFNet", published=True)
+    assert against_r == "ours against NAFNet: PSNR -1.00, FID -30.000 (paper: PSNR -1.01, SSIM -0.05, LPIPS -0.01, FID -32.59)"
+    assert against_g.startswith("ours against GPEN: PSNR +9.00, FID -2.000 (paper: PSNR +7.92")
 
 
 def test_inset_lies_in_the_corner() -> None:
