@@ -11,7 +11,6 @@ Raises  ValueError: wf, depth or hin make no network, or images of another shape
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from lightning_modules.base import Restorer, clip_norm
 from lightning_modules.losses.psnr import PSNRLoss
 from lightning_modules.networks.hinet import HINetwork
+from lightning_modules.optimizers import cosine_decay
 
 
 class HINet(Restorer):
@@ -76,8 +76,7 @@ class HINet(Restorer):
         self.log_terms(terms)
 
     def lr_factor(self) -> float:
-        end = self.hparams["lr_end"] / self.hparams["lr"]
-        cosine = end + (1 - end) * (1 + math.cos(math.pi * self.progress)) / 2
+        cosine = cosine_decay(self.progress, self.hparams["lr_end"] / self.hparams["lr"])
         return cosine * min(1.0, self.iteration / max(1, self.hparams["warm_up"]))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:

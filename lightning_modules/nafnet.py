@@ -10,7 +10,6 @@ Raises  ValueError: block counts of unequal length, or images of another shape.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from lightning_modules.base import Restorer, clip_norm
 from lightning_modules.losses.psnr import PSNRLoss
 from lightning_modules.networks.nafnet import NAFNetwork
+from lightning_modules.optimizers import cosine_decay
 
 
 class NAFNet(Restorer):
@@ -72,8 +72,7 @@ class NAFNet(Restorer):
         self.log_terms({"psnr_loss": loss})
 
     def lr_factor(self) -> float:
-        end = self.LR_END / self.hparams["lr"]
-        return end + (1 - end) * (1 + math.cos(math.pi * self.progress)) / 2
+        return cosine_decay(self.progress, self.LR_END / self.hparams["lr"])
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         options: dict[str, Any] = {"lr": self.hparams["lr"], "betas": self.BETAS, "weight_decay": self.hparams["weight_decay"]}

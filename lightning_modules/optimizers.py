@@ -1,4 +1,4 @@
-"""Ranger, the optimizer of pSp and e4e.
+"""Ranger, the optimizer of pSp and e4e, and the schedules that several methods share.
 
 Source  Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265, algorithm 2 (RAdam); Zhang et al.,
         "Lookahead Optimizer", arXiv:1907.08610, algorithm 1; Yong et al., "Gradient Centralization", arXiv:2004.01461; put together as in
@@ -83,3 +83,8 @@ class Ranger(torch.optim.Optimizer):
 def linear_decay(progress: float, start: float) -> float:
     """What a rate is multiplied with: 1 up to the share `start` of a run, from there falling linearly to 0 at its end."""
     return 1.0 if progress <= start else (1 - progress) / (1 - start)
+
+
+def cosine_decay(progress: float, end: float = 0.0) -> float:
+    """What a rate is multiplied with: from 1 along half a cosine down to `end` at the end of a run."""
+    return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2

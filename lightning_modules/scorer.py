@@ -10,7 +10,6 @@ Raises  ValueError: a size that is no power of two from 16 on, a width below 4, 
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from _runtime import UserError
 from lightning_modules.base import Method
 from lightning_modules.collectives import mean_over_processes
+from lightning_modules.optimizers import cosine_decay
 
 ATTRIBUTES: dict[str, tuple[float, float]] = {  # in the order and units of a batch's "attributes": what counts as -1 and as 1
     "yaw": (-40, 40),
@@ -89,7 +89,7 @@ class Scorer(Method):
         return {"scores": errors(self.predict(batch["target"]), attributes_of(batch))}
 
     def lr_factor(self) -> float:
-        return min(1.0, self.iteration / WARM_UP) * 0.5 * (1 + math.cos(math.pi * self.progress))
+        return min(1.0, self.iteration / WARM_UP) * cosine_decay(self.progress)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return [torch.optim.AdamW(self.net.parameters(), lr=self.hparams["lr"], weight_decay=0.05)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,8 +180,8 @@ def comparison(config: Namespace, evaluation: evaluate.Evaluation, found: Mappin
     note = [
         *relations(evaluation.table, title_of(config.regressor), published),
         *(f"{name}: no such method here yet" for name in METHOD if published and name not in measured and METHOD[name] not in METHODS),
-        f"{len(config.seeds)} training{'s' * (len(config.seeds) > 1)} of each method; images seen in training: {seen(found)}",
-        f"checkpoints: {', '.join(f'{name} {found[name].takes}' for name in METHOD if name in found)}; best: by {chosen_by}",
+        f"{len(config.seeds)} training{'s' * (len(config.seeds) > 1)} of each method; images seen: {by_stage(found, images_seen)}",
+        f"checkpoints: {by_stage(found, lambda stage: stage.takes)}; priors' best: by FID; others' best: by {chosen_by}",
         *([CAUTION] if published else []),
         *evaluation.table.footnote,
     ]
@@ -199,13 +199,12 @@ def title_of(method: str) -> str:
     return next(name for name, own in METHOD.items() if own == method)
 
 
-def seen(found: Mapping[str, Stage]) -> str:
-    """Images each stage is trained on."""
+def by_stage(found: Mapping[str, Stage], value: Callable[[Stage], str]) -> str:
+    return "; ".join(f"{'ours, stage 2' if name == OURS else name}: {value(stage)}" for name, stage in found.items())
 
-    def images(name: str) -> int:
-        return found[name].iterations * found[name].resolved["data"]["batch_size"]
 
-    return "; ".join(f"{'ours, stage 2' if name == OURS else name}: {images(name):,}" for name in found)
+def images_seen(stage: Stage) -> str:
+    return f"{stage.iterations * stage.resolved['data']['batch_size']:,}"
 
 
 def relations(table: Table, regressor: str, published: bool) -> list[str]:
