@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from _runtime import UserError
 from datamodules import portraits
-from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, decode, fit
+from datamodules.decode import Filter, ImageFiles, SmallImage, UnreadableImage, decode, fit
 from datamodules.degradations import Degradation
 from datamodules.sampler import Item, order
 from datamodules.transforms import Flip
@@ -26,10 +26,10 @@ Batch = dict[str, Any]
 
 
 class Photographs:
-    """The images of a folder or zip as uint8 arrays of one shape (height, width)."""
+    """The images of a folder or zip as uint8 arrays of one shape (height, width), reduced by ``filter``."""
 
-    def __init__(self, files: ImageFiles, shape: tuple[int, int]) -> None:
-        self.files, self.shape = files, shape
+    def __init__(self, files: ImageFiles, shape: tuple[int, int], filter: Filter = "area") -> None:
+        self.files, self.shape, self.filter = files, shape, filter
 
     @property
     def size(self) -> int:
@@ -41,7 +41,7 @@ class Photographs:
 
     def load(self, index: int) -> np.ndarray:
         """uint8 (*shape, 3). Raises UnreadableImage, SmallImage."""
-        return fit(self.files.image(index), self.shape, self.files.path(index))
+        return fit(self.files.image(index), self.shape, self.files.path(index), self.filter)
 
     def fetch(self, indices: Sequence[int]) -> Batch:
         return {"target": to_batch([self.load(index) for index in indices])}
@@ -182,7 +182,8 @@ class Training(Dataset):
             return error
         keys = [(self.seed, epoch, self.indices[position]) for epoch, position in items]
         if self.degradation.steps:
-            batch["draws"] = [self.degradation.sample(key, self.source.size) for key in keys]
+            draws = [self.degradation.sample(key, self.source.size) for key in keys]
+            batch["draws"] = self.degradation.pack(draws)
         return {**batch, **labels(self.source, [index for _, _, index in keys]), "skipped": skipped}
 
     def _usable(self, source: Photographs, item: Item, skipped: list[str]) -> tuple[Item, np.ndarray]:

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import cv2
 import kornia_rs
@@ -22,6 +23,8 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from _runtime import UserError
+
+Filter = Literal["area", "bilinear"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -172,9 +175,21 @@ def central_part(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return image[top : top + rows, left : left + columns]
 
 
-def fit(image: np.ndarray, shape: tuple[int, int], name: str = "image") -> np.ndarray:
-    """Centre-crop uint8 (H, W, 3) to the proportions of ``shape`` (height, width) and reduce it to that, each pixel the exact average of
-    what it covers.
+def resize(image: np.ndarray, shape: tuple[int, int], filter: Filter) -> np.ndarray:
+    """Bring uint8 (H, W, 3) to ``shape`` (height, width).
+
+    Args:
+        filter: how images are reduced: ``area`` makes each pixel the exact average of what it covers, ``bilinear`` is Pillow's, weighted
+            means over twice that, which the releases of pSp, e4e and HFGI trained with. Either enlarges bilinearly.
+    """
+    if filter == "bilinear":
+        return np.array(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR))
+    enlarged = image.shape[0] < shape[0] or image.shape[1] < shape[1]
+    return cv2.resize(image, shape[::-1], interpolation=cv2.INTER_LINEAR if enlarged else cv2.INTER_AREA)
+
+
+def fit(image: np.ndarray, shape: tuple[int, int], name: str = "image", filter: Filter = "area") -> np.ndarray:
+    """Centre-crop uint8 (H, W, 3) to the proportions of ``shape`` (height, width) and reduce it to that by ``filter``, see `resize`.
 
     Raises:
         SmallImage: the image is smaller than ``shape``; nothing is ever enlarged. The message starts with ``name``.
@@ -185,7 +200,7 @@ def fit(image: np.ndarray, shape: tuple[int, int], name: str = "image") -> np.nd
     part = central_part(image, shape)
     if part.shape[:2] == shape:
         return np.ascontiguousarray(part)
-    return cv2.resize(part, shape[::-1], interpolation=cv2.INTER_AREA)
+    return resize(part, shape, filter)
 
 
 def too_small(name: str, width: int, height: int, shape: tuple[int, int]) -> SmallImage:

@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
-import torch
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from _runtime import UserError, nearest
 from datamodules.datasets import Batch, FrozenSet, HeldOut, Photographs, Portraits, Training, allowed, too_many
-from datamodules.decode import ImageFiles, UnreadableImage, too_small
+from datamodules.decode import Filter, ImageFiles, UnreadableImage, too_small
 from datamodules.degradations import DEGRADATIONS
 from datamodules.sampler import Stream
 
@@ -38,13 +37,14 @@ class FaceData(LightningDataModule):
 
     Batches are dicts: ``target`` and, unless the degradation is "none", ``input`` as float32 (B, 3, height, size) in [-1, 1];
     ``index`` (B,) long; ``name`` list of B file names; for portraits also ``mask`` (B, size, size), ``landmarks`` (B, 5, 2) and
-    ``attributes`` (B, A). The fit command sets ``train_seed`` (order, flips and degradations of training) and ``start_iteration``
-    (batches already trained on) before training starts.
+    ``attributes`` (B, A). Under 64-true all that is float32 comes as float64. The fit command sets ``train_seed`` (order, flips and
+    degradations of training) and ``start_iteration`` (batches already trained on) before training starts.
 
     Args:
         root: folder (searched recursively) or zip of aligned faces; none renders portraits
         size: side of the square images in pixels, a power of two from 16; larger images are cropped and reduced, smaller ones refused
         height: of the images where they are lower than `size` is wide, a multiple of 8: 192 for cars of 256; clean photographs only
+        filter: how larger photographs are reduced: area, by means over areas, or bilinear, as Pillow does (releases of pSp, e4e and HFGI)
         batch_size: training images per iteration, total over all processes
         degradation: how inputs are made from targets: a name from the table of degradations, or none
         kernels: .npz file of motion kernels that take the place of the degradation's own
@@ -68,6 +68,7 @@ class FaceData(LightningDataModule):
         *,
         size: int = 512,
         height: int | None = None,
+        filter: Filter = "area",
         batch_size: int = 4,
         degradation: str = "gpen-paper",
         kernels: str | None = None,
@@ -151,7 +152,7 @@ class FaceData(LightningDataModule):
         if files is not None:
             self._train_without(files, val_files.root, [val_files.names[i] for i in held_out])
         self._glance(val_files, held_out)
-        self.val_source = Photographs(val_files, self.shape)
+        self.val_source = Photographs(val_files, self.shape, self.options.filter)
         self.val_indices = self._readable(self.val_source, held_out)
 
     def _setup_frozen(self, files: ImageFiles | None, test_set: FrozenSet) -> None:
@@ -166,7 +167,7 @@ class FaceData(LightningDataModule):
         train = [i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths]  # also where one root is inside the other
         if not train:
             raise UserError(f"--data.root {self.options.root}: all {len(files)} images are held out, none is left to train on")
-        self.train_source, self.train_indices = Photographs(files, self.shape), train
+        self.train_source, self.train_indices = Photographs(files, self.shape, self.options.filter), train
         self._glance(files, train)
 
     def _choose(self, files: ImageFiles, everything: bool) -> list[int]:
@@ -240,6 +241,7 @@ class FaceData(LightningDataModule):
             "seed": self.options.seed,
             "degradation": self.options.degradation,
             "protocol": self.degradation.protocol,
+            **({"filter": self.options.filter} if isinstance(self.val_source, Photographs) else {}),
             **frozen,
         }
 
@@ -282,13 +284,17 @@ class FaceData(LightningDataModule):
             collate_fn=_as_it_is,
             worker_init_fn=_single_threaded,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._on_cuda(),
             **how,
         )
 
     def _processes(self) -> tuple[int, int]:
         """This process's rank and the number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _on_cuda(self) -> bool:
+        """Whether batches go to a CUDA device; one that is not trained on (--trainer.accelerator cpu) does not count."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     # -- batches ---------------------------------------------------------------------------------------------------------------
 
@@ -305,13 +311,16 @@ class FaceData(LightningDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """To float32 in [-1, 1] on the device; degrade the training images there."""
+        """To float32 in [-1, 1] on the device; degrade the training images there. Then to the trainer's precision."""
         for key in batch.keys() & {"target", "input"}:
             batch[key] = batch[key].float().div_(127.5).sub_(1)
-        draws = batch.pop("draws", ())
-        if draws:
+        draws = batch.pop("draws", None)
+        if draws is not None:
             batch["input"], batch["target"] = self.degradation.degrade_batch(batch["target"], draws)
-        return batch
+        if self.trainer is None:
+            return batch
+        # Lightning did so before this hook already, when the images still were bytes
+        return self.trainer.precision_plugin.convert_input(batch)
 
 
 def listed(path: Path, files: ImageFiles) -> list[int]:

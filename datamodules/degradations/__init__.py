@@ -1,5 +1,5 @@
 """Degradations of faces: `DEGRADATIONS` maps the name on the command line to its recipe."""
 
-from datamodules.degradations.recipes import DEGRADATIONS, Degradation, Parameters
+from datamodules.degradations.recipes import DEGRADATIONS, Degradation, Packed, Parameters
 
-__all__ = ["DEGRADATIONS", "Degradation", "Parameters"]
+__all__ = ["DEGRADATIONS", "Degradation", "Packed", "Parameters"]

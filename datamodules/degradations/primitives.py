@@ -3,6 +3,7 @@
 Two forms. The exact one works on one image, float32 (H, W, 3) RGB in [0, 1], with NumPy and OpenCV (libjpeg): it makes validation and
 test images, the same bits for every batch, worker and device. The batched one works on (B, 3, H, W) tensors in [0, 1] on any device and
 makes training images. Blur, resize and gray agree between the two; JPEG is a different function (see `jpeg_batch`).
+Where its numbers per image come as a tensor on the images' device, nothing is copied there and nothing waits.
 
 Source  kernels and noise: XPixelGroup/BasicSR@8d56e3a basicsr/data/degradations.py; libjpeg's 4:2:0; kornia for the batched blur and JPEG.
 """
@@ -23,6 +24,7 @@ from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # RGB weights of gray
 LARGEST_DIRECT = 15  # kernels above this go through the FFT; the two cross at 13 to 17 taps (64 to 512 pixels, one CPU thread)
+Sizes = Sequence[int] | Tensor  # of square images, in pixels; a tensor is (B,), on the images' device
 RESIZE_MODES = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "cubic": cv2.INTER_CUBIC}
 
 
@@ -152,7 +154,7 @@ def correlate_fft(images: Tensor, kernels: Tensor) -> Tensor:
     return torch.fft.irfft2(spectrum, shape)[..., :height, :width]
 
 
-def resize_batch(images: Tensor, sizes: Sequence[int], new_sizes: Sequence[int], canvas: int) -> Tensor:
+def resize_batch(images: Tensor, sizes: Sizes, new_sizes: Sizes, canvas: int) -> Tensor:
     """`resize` (linear) of square images of different sizes, each in the top left corner of its canvas.
 
     Args:
@@ -163,7 +165,8 @@ def resize_batch(images: Tensor, sizes: Sequence[int], new_sizes: Sequence[int],
     Returns:
         (B, 3, canvas, canvas) float32.
     """
-    old, new = (torch.tensor(n, dtype=torch.float32, device=images.device)[:, None] for n in (sizes, new_sizes))
+    old = torch.as_tensor(sizes, dtype=torch.float32, device=images.device)[:, None]
+    new = torch.as_tensor(new_sizes, dtype=torch.float32, device=images.device)[:, None]
     i = torch.arange(canvas, dtype=torch.float32, device=images.device)
     centre = (torch.minimum(i, new - 1) + 0.5) * (old / new) - 0.5
     centre = torch.minimum(centre.clamp(min=0), old - 1)
@@ -173,9 +176,9 @@ def resize_batch(images: Tensor, sizes: Sequence[int], new_sizes: Sequence[int],
         return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def repeat_edges(images: Tensor, sizes: Sequence[int]) -> Tensor:
+def repeat_edges(images: Tensor, sizes: Sizes) -> Tensor:
     """Each image's last row and column repeated over the rest of its canvas, as JPEG fills its blocks; (B, 3, H, H)."""
-    last = torch.tensor(sizes, device=images.device)[:, None] - 1
+    last = torch.as_tensor(sizes, dtype=torch.long, device=images.device)[:, None] - 1
     index = torch.minimum(torch.arange(images.shape[-1], device=images.device), last)
     images = images.gather(2, index[:, None, :, None].expand_as(images))
     return images.gather(3, index[:, None, None, :].expand_as(images))
@@ -193,14 +196,42 @@ def normal_batch(seeds: Sequence[int], sizes: Sequence[int], canvas: int, device
     return noise
 
 
-def jpeg_batch(images: Tensor, qualities: Sequence[int]) -> Tensor:
+class Qualities(Tensor):
+    """JPEG qualities (B,) on the device whose extremes the host knows: kornia reads them for a check, and would wait."""
+
+    # what is computed from them is a plain tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    lowest: Tensor
+    highest: Tensor
+
+    @classmethod
+    def of(cls, numbers: Tensor, qualities: Sequence[int]) -> Qualities:
+        """The same numbers, once where the images are and once as plain ones."""
+        made = numbers.as_subclass(cls)
+        made.lowest, made.highest = torch.tensor(min(qualities)), torch.tensor(max(qualities))
+        return made
+
+    def amin(self) -> Tensor:
+        return self.lowest
+
+    def amax(self) -> Tensor:
+        return self.highest
+
+
+def jpeg_batch(images: Tensor, qualities: Sequence[int], on_device: Tensor | None = None) -> Tensor:
     """JPEG 4:2:0 with a quality per image, from 8 bits to 8 bits: kornia's differentiable codec.
 
     Its quantisation rounds by a polynomial that lets up to an eighth of a step through, so the same quality is milder than libjpeg's, by
     0.5 to 1 dB up to quality 80 and less above. On faces of 16 to 512 pixels the two results agree to 34 dB (quality 5) to 48 dB (95).
+    The first call on a device waits for it: kornia makes and keeps its tables.
+
+    Args:
+        images: (B, 3, H, W).
+        on_device: the qualities again, float32 (B,) on the images' device.
     """
-    # the quality stays on the CPU: kornia checks its range there, which would otherwise wait for the device
-    coded = kornia.enhance.jpeg_codec_differentiable(round_8bit(images), torch.tensor(qualities, dtype=torch.float32))
+    if on_device is None:
+        on_device = torch.tensor(qualities, dtype=torch.float32, device=images.device)
+    coded = kornia.enhance.jpeg_codec_differentiable(round_8bit(images), Qualities.of(on_device, qualities))
     return round_8bit(coded)
 
 
@@ -210,5 +241,5 @@ def round_8bit(images: Tensor) -> Tensor:
 
 
 def gray_batch(images: Tensor) -> Tensor:
-    weights = images.new_tensor(LUMA)[:, None, None]
-    return (images * weights).sum(dim=1, keepdim=True).expand_as(images)
+    r, g, b = images.unbind(dim=1)
+    return (LUMA[0] * r + LUMA[1] * g + LUMA[2] * b)[:, None].expand_as(images)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +49,14 @@ from datamodules.degradations.steps import (
 Parameters = dict[str, Draw]  # step name -> its draw, for one image
 
 
+class Packed(NamedTuple):
+    """The parameters of a batch: in one block what the device needs of all steps, beside it what the host needs."""
+
+    draws: list[Parameters]  # without their arrays
+    numbers: Tensor  # float32 (B, K), step after step
+    widths: list[int]  # each step's share of K
+
+
 @dataclass(frozen=True)
 class Degradation:
     """An ordered list of steps, applied exactly to one image (validation, test) or to a batch on the device (training).
@@ -59,6 +68,7 @@ class Degradation:
         >>> degraded, target = d.degrade(image, seed=0, index=7)  # uint8 (H, H, 3), always the same
         >>> parameters = [d.sample((seed, epoch, i), size=64) for i in indices]  # in a worker or in the main process
         >>> degraded, target = d.degrade_batch(images, parameters)  # float (B, 3, 64, 64) in [-1, 1]
+        >>> degraded, target = d.degrade_batch(images, d.pack(parameters))  # the same
     """
 
     name: str
@@ -119,8 +129,15 @@ class Degradation:
                 target = step.one(target, parameters[step.name])
         return primitives.to_uint8(x), primitives.to_uint8(target)
 
+    def pack(self, parameters: Sequence[Parameters]) -> Packed:
+        """One `sample` per image, as a loader pins it and moves it to the images' device."""
+        parts = [np.stack([step.numbers(p[step.name]) for p in parameters]) for step in self.steps]
+        numbers = np.concatenate([np.empty((len(parameters), 0), np.float32), *parts], axis=1)
+        draws = [{name: plain(draw) for name, draw in p.items()} for p in parameters]
+        return Packed(draws, torch.from_numpy(numbers), [part.shape[1] for part in parts])
+
     @torch.no_grad()
-    def degrade_batch(self, images: Tensor, parameters: Sequence[Parameters]) -> tuple[Tensor, Tensor]:
+    def degrade_batch(self, images: Tensor, parameters: Sequence[Parameters] | Packed) -> tuple[Tensor, Tensor]:
         """A training batch, degraded on its device in float32.
 
         The parameters alone decide an image's result, whatever the batch, up to float32 rounding (which JPEG can turn into a grey level
@@ -129,7 +146,8 @@ class Degradation:
 
         Args:
             images: (B, 3, H, H) in [-1, 1].
-            parameters: one `sample` per image, at this size.
+            parameters: one `sample` per image, at this size. If they come packed, with the block on the images' device,
+                nothing is copied there and nothing waits.
 
         Returns:
             Input and target, float32 (B, 3, H, H) in [-1, 1].
@@ -139,14 +157,16 @@ class Degradation:
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(f"expected images in [-1, 1] as (B, 3, H, H), got {tuple(images.shape)}")
-        if len(parameters) != len(images):
-            raise ValueError(f"expected parameters for each of {len(images)} images, got {len(parameters)}")
-        x = target = Canvas((images.float() + 1) / 2, [images.shape[-1]] * len(images))
-        for step in self.steps:
-            draws = [p[step.name] for p in parameters]
-            x = step.many(x, draws)
+        packed = parameters if isinstance(parameters, Packed) else self.pack(parameters)
+        if len(packed.draws) != len(images):
+            raise ValueError(f"expected parameters for each of {len(images)} images, got {len(packed.draws)}")
+        shares = packed.numbers.to(images.device, torch.float32).split(packed.widths, dim=1)
+        x = target = Canvas.full((images.float() + 1) / 2)
+        for step, numbers in zip(self.steps, shares, strict=True):
+            draws = [p[step.name] for p in packed.draws]
+            x = step.many(x, draws, numbers)
             if step.both:
-                target = step.many(target, draws)
+                target = step.many(target, draws, numbers)
         return x.images * 2 - 1, target.images * 2 - 1
 
     @property
@@ -159,6 +179,11 @@ class Degradation:
             f"scaled with size/{REFERENCE} (kernels odd, at least 3); down leaves at least {SMALLEST} pixels; noise and quality unscaled; "
             "bilinear resizes without antialias, mirrored border, libjpeg 4:2:0, result on 8 bits"
         )
+
+
+def plain(draw: Draw) -> Draw:
+    """A draw without its arrays."""
+    return {key: value for key, value in draw.items() if not isinstance(value, np.ndarray)}
 
 
 def check_image(image: np.ndarray) -> None:

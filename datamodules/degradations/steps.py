@@ -33,6 +33,13 @@ class Canvas(NamedTuple):
 
     images: Tensor
     sizes: list[int]
+    on_device: Tensor  # the sizes again, float32 (B,) where the images are
+
+    @classmethod
+    def full(cls, images: Tensor) -> Canvas:
+        count, side = len(images), images.shape[-1]
+        on_device = torch.full((count,), side, dtype=torch.float32, device=images.device)
+        return cls(images, [side] * count, on_device)
 
 
 class Step:
@@ -47,8 +54,15 @@ class Step:
         """Exact: float32 (H, W, 3) RGB in [0, 1] -> the same."""
         raise NotImplementedError
 
-    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
-        """Batched, on the canvas's device."""
+    def numbers(self, draw: Draw) -> np.ndarray:
+        """What `many` needs of a draw on the device, float32 (k,); k belongs to the step and the image size."""
+        return np.empty(0, np.float32)
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
+        """Batched, on the canvas's device, without a copy to it: `numbers` (B, k) lie there already.
+
+        Of the draws only the plain numbers are used; arrays may be missing.
+        """
         raise NotImplementedError
 
 
@@ -140,8 +154,12 @@ class Blur(Step):
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return primitives.blur(image, draw["kernel"])
 
-    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
-        kernels = torch.from_numpy(np.stack([draw["kernel"] for draw in draws]))
+    def numbers(self, draw: Draw) -> np.ndarray:
+        return draw["kernel"].ravel()
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
+        side = math.isqrt(numbers.shape[1])
+        kernels = numbers.unflatten(1, (side, side))
         return canvas._replace(images=primitives.blur_batch(canvas.images, kernels))
 
     def __str__(self) -> str:
@@ -154,9 +172,13 @@ class Resize(Step):
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return primitives.resize(image, draw["size"], draw["size"])
 
-    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
-        sizes = [draw["size"] for draw in draws]
-        return Canvas(primitives.resize_batch(canvas.images, canvas.sizes, sizes, draws[0]["canvas"]), sizes)
+    def numbers(self, draw: Draw) -> np.ndarray:
+        return np.array([draw["size"]], np.float32)
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
+        new_sizes = numbers[:, 0]
+        images = primitives.resize_batch(canvas.images, canvas.on_device, new_sizes, draws[0]["canvas"])
+        return Canvas(images, [draw["size"] for draw in draws], new_sizes)
 
 
 @dataclass(frozen=True)
@@ -206,11 +228,15 @@ class Noise(Step):
         noise = np.random.default_rng(draw["seed"]).standard_normal(image.shape, dtype=np.float32)
         return primitives.add_noise(image, noise, draw["sigma"])
 
-    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
-        images, sizes = canvas
-        noise = primitives.normal_batch([draw["seed"] for draw in draws], sizes, images.shape[-1], images.device)
-        sigma = torch.from_numpy(np.stack([draw["sigma"] for draw in draws])).to(images.device)
-        return canvas._replace(images=(images + noise * (sigma / 255)[..., None, None]).clamp(0, 1))
+    def numbers(self, draw: Draw) -> np.ndarray:
+        return draw["sigma"]
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
+        images = canvas.images
+        seeds = [draw["seed"] for draw in draws]
+        noise = primitives.normal_batch(seeds, canvas.sizes, images.shape[-1], images.device)
+        sigma = numbers[..., None, None]
+        return canvas._replace(images=(images + noise * (sigma / 255)).clamp(0, 1))
 
     def __str__(self) -> str:
         return f"noise {uniform(self.sigma)}" + (" per channel" if self.per_channel else "")
@@ -229,9 +255,13 @@ class JPEG(Step):
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return primitives.jpeg(image, draw["quality"])
 
-    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
-        whole = primitives.repeat_edges(canvas.images, canvas.sizes)
-        return canvas._replace(images=primitives.jpeg_batch(whole, [draw["quality"] for draw in draws]))
+    def numbers(self, draw: Draw) -> np.ndarray:
+        return np.array([draw["quality"]], np.float32)
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
+        whole = primitives.repeat_edges(canvas.images, canvas.on_device)
+        qualities = [draw["quality"] for draw in draws]
+        return canvas._replace(images=primitives.jpeg_batch(whole, qualities, numbers[:, 0]))
 
     def __str__(self) -> str:
         return f"JPEG quality U{{{self.quality[0]}..{self.quality[1]}}}"
@@ -246,7 +276,7 @@ class Round(Step):
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return primitives.to_float(primitives.to_uint8(image))
 
-    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
+    def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
         return canvas._replace(images=primitives.round_8bit(canvas.images))
 
     def __str__(self) -> str:
@@ -268,8 +298,11 @@ class Gray(Step):
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return primitives.gray(image) if draw["on"] else image
 
-    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
-        on = torch.tensor([draw["on"] for draw in draws], device=canvas.images.device)[:, None, None, None]
+    def numbers(self, draw: Draw) -> np.ndarray:
+        return np.array([draw["on"]], np.float32)
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
+        on = numbers[..., None, None] > 0
         return canvas._replace(images=torch.where(on, primitives.gray_batch(canvas.images), canvas.images))
 
     def __str__(self) -> str:
@@ -291,9 +324,11 @@ class ColorShift(Step):
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return np.clip(image + draw["shift"], 0, 1)
 
-    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
-        shift = torch.from_numpy(np.stack([draw["shift"] for draw in draws])).to(canvas.images.device)
-        return canvas._replace(images=(canvas.images + shift[..., None, None]).clamp(0, 1))
+    def numbers(self, draw: Draw) -> np.ndarray:
+        return draw["shift"]
+
+    def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
+        return canvas._replace(images=(canvas.images + numbers[..., None, None]).clamp(0, 1))
 
     def __str__(self) -> str:
         return f"colour shift {self.probability:g} of +-{self.shift:g}"
@@ -320,8 +355,10 @@ class ColorJitter(Step):
         changed = self.jitter(torch.from_numpy(image).double().permute(2, 0, 1), draw)
         return np.ascontiguousarray(changed.permute(1, 2, 0).numpy(), dtype=np.float32)
 
-    def many(self, canvas: Canvas, draws: Sequence[Draw]) -> Canvas:
-        return canvas._replace(images=torch.stack([self.jitter(image, draw) for image, draw in zip(canvas.images, draws, strict=True)]))
+    def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
+        # the factors are plain numbers, which kernels take as arguments
+        jittered = [self.jitter(image, draw) for image, draw in zip(canvas.images, draws, strict=True)]
+        return canvas._replace(images=torch.stack(jittered))
 
     def jitter(self, image: Tensor, draw: Draw) -> Tensor:
         for name, factor in draw["changes"]:

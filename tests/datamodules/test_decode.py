@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from torchvision.transforms import Resize
 
 from _runtime import UserError
 from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, central_part, decode, fit
@@ -270,6 +271,17 @@ def test_lower_shapes_are_cut_out_of_the_middle(given: tuple[int, int], part: tu
     assert np.array_equal(fit(image, (24, 32)), cv2.resize(image[part], (32, 24), interpolation=cv2.INTER_AREA))
     with pytest.raises(SmallImage, match="are too few for --data.size 128 --data.height 96"):
         fit(image, (96, 128))
+
+
+@pytest.mark.parametrize(("side", "shape"), [(64, (16, 16)), (63, (16, 16)), (40, (24, 32)), (32, (32, 32))])
+def test_the_released_filter_is_pillows(side: int, shape: tuple[int, int]) -> None:
+    """To the last bit what the releases of pSp, e4e and HFGI do, who resize with torchvision's default for Pillow images."""
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    part = Image.fromarray(central_part(image, shape))
+    fitted = fit(image, shape, filter="bilinear")
+    assert np.array_equal(fitted, part.resize(shape[::-1], Image.Resampling.BILINEAR))
+    assert np.array_equal(fitted, Resize(shape)(part))
+    assert np.array_equal(fitted, fit(image, shape)) is (side == 32)
 
 
 # -- ImageFiles ---------------------------------------------------------------------------------------------------------------------

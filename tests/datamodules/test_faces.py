@@ -6,13 +6,17 @@ import pickle
 import zipfile
 from itertools import chain, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.plugins.precision import Precision
 from PIL import Image
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from _runtime import UserError
 from datamodules.datasets import Batch, Portraits
@@ -21,6 +25,9 @@ from datamodules.degradations import DEGRADATIONS
 from datamodules.faces import FaceData
 from datamodules.portraits import LABELS, render, sample_parameters
 from datamodules.transforms import LABEL_SWAP, Flip
+from experiments import fit as command
+from lightning_modules.nafnet import NAFNet
+from tests.lightning_modules import processes
 
 
 def picture(number: int, side: int = 40) -> bytes:
@@ -118,6 +125,18 @@ def test_held_out_photographs_are_what_the_files_hold(folder: Path) -> None:
                 ((degraded + 1) * 127.5).round().byte().permute(1, 2, 0), DEGRADATIONS["x4"].degrade(expected, 0, int(index))[0]
             )
             assert name == f"{int(index)}.jpg"
+
+
+def test_photographs_are_reduced_by_the_filter_that_is_asked_for(folder: Path) -> None:
+    """Those to train on as well as the held-out ones; which filter it was is told of photographs alone."""
+    data = faces(folder, degradation="none", flip=False, filter="bilinear")
+    for batch in train(data)[:1] + val(data):
+        for image, name in zip(batch["target"], batch["name"], strict=True):
+            expected = Image.fromarray(decode(folder / name)).resize((32, 32), Image.Resampling.BILINEAR)
+            assert np.array_equal(((image + 1) * 127.5).round().byte().permute(1, 2, 0), expected)
+    assert data.describe()["filter"] == "bilinear"
+    assert faces(folder).describe()["filter"] == "area"
+    assert "filter" not in faces(None).describe()
 
 
 def test_lower_images_are_the_middle_of_the_files(folder: Path) -> None:
@@ -260,8 +279,10 @@ def same(a: list[Batch], b: list[Batch]) -> bool:
 class Ranked:
     """What the data module asks of a trainer."""
 
-    def __init__(self, rank: int, world: int) -> None:
+    def __init__(self, rank: int, world: int, device: str = "cpu") -> None:
         self.global_rank, self.world_size = rank, world
+        self.strategy = SimpleNamespace(root_device=torch.device(device))
+        self.precision_plugin = Precision()
 
 
 def ranked(data: FaceData, rank: int, world: int) -> FaceData:
@@ -552,10 +573,79 @@ def test_a_trainer_stops_with_the_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("degradation", sorted(DEGRADATIONS))
+def test_a_batch_survives_the_way_to_a_device(degradation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned by the loader, moved by Lightning; a copy stands for pinned memory, which needs a GPU."""
+    data = faces(None, degradation=degradation)
+    pinned: list[torch.Tensor] = []
+
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", copied)
+    loaded = list(islice(data.train_dataloader(), 8))
+    moved = [move_data_to_device(pin_memory(batch), torch.device("cpu")) for batch in loaded]
+    assert same_images(received(data, iter(moved)), train(data))
+    tensors = ["target", "index", "mask", "landmarks", "attributes"]
+    blocks = [] if degradation == "none" else ["numbers"]  # one for all steps
+    assert len(pinned) == 8 * len(tensors + blocks)
+
+
+def same_images(a: list[Batch], b: list[Batch]) -> bool:
+    sides = a[0].keys() & {"input", "target"}
+    return names(a) == names(b) and all(torch.equal(joined(a, side), joined(b, side)) for side in sides)
+
+
+def test_memory_is_pinned_for_a_gpu_that_is_trained_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for device, pinned in (("cpu", False), ("cuda:1", True)):
+        data = faces(folder)
+        data.trainer = Ranked(0, 1, device)  # type: ignore[assignment]
+        assert data.train_dataloader().pin_memory is pinned
+        assert data.val_dataloader().pin_memory is pinned
+    assert not faces(folder).val_dataloader().pin_memory
+
+
+PRECISIONS = {"64-true": torch.float64, "bf16-mixed": torch.float32, "32-true": torch.float32}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_batches_have_the_trainers_precision(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = PRECISIONS[precision]
+    seen: dict[str, list[Batch]] = {"training_step": [], "validation_step": []}
+
+    def note(step: str) -> None:
+        real = getattr(NAFNet, step)
+
+        def noted(method: NAFNet, batch: Batch, batch_idx: int):
+            seen[step].append(dict(batch))
+            return real(method, batch, batch_idx)
+
+        monkeypatch.setattr(NAFNet, step, noted)
+
+    for step in seen:
+        note(step)
+    small = ["--method", "nafnet", "--preset", "smoke", "--iterations", "1"]
+    data = ["--data.size", "32", "--data.degradation", "gfpgan", "--data.workers", "0"]
+    command.main([*small, *data, "--trainer.precision", precision, "--run", str(tmp_path / "run")])
+    for batches in seen.values():
+        assert batches
+        for batch in batches:
+            for key in ("input", "target", "landmarks", "attributes"):
+                assert batch[key].dtype == expected
+            for side in ("input", "target"):  # made in float32 all the same
+                assert torch.equal(batch[side].float().to(expected), batch[side])
+
+
+def fit_share(rank: int, world: int, root: str, folder: str) -> None:
+    data = FaceData(root, size=32, batch_size=4, degradation="x4", val_images=5, val_batch_size=2, workers=0)
+    run(data, Path(folder), devices=world, strategy="ddp")
+
+
 @pytest.mark.processes
 def test_two_processes_share_the_work_of_one(folder: Path, tmp_path: Path) -> None:
-    data = FaceData(str(folder), size=32, batch_size=4, degradation="x4", val_images=5, val_batch_size=2, workers=0)
-    run(data, tmp_path, devices=2, strategy="ddp_fork")
+    processes.run(2, fit_share, str(folder), str(tmp_path))
     first, second = noted(tmp_path / "train-0"), noted(tmp_path / "train-1")
     assert [a + b for a, b in zip(first, second, strict=True)] == [batch["name"] for batch in train(faces(folder))[:4]]
     validated = chain(*noted(tmp_path / "val-0"), *noted(tmp_path / "val-1"))

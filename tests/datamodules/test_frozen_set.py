@@ -90,6 +90,11 @@ def test_it_is_described_as_its_source(source: dict, frozen: Path) -> None:
     assert data.val_names == [name for batch in batches(FaceData(**source)) for name in batch["name"]]
 
 
+def test_its_filter_is_the_one_it_was_made_with(source: dict, tmp_path: Path) -> None:
+    degrade.main(["--output", str(tmp_path / "frozen"), *flags({**source, "filter": "bilinear"})])
+    assert FaceData(val_root=str(tmp_path / "frozen"), **SMALL).describe()["filter"] == "bilinear"
+
+
 def test_a_frozen_set_of_a_frozen_set_is_the_same(frozen: Path, tmp_path: Path) -> None:
     degrade.main(["--output", str(tmp_path / "again"), *flags({"val_root": frozen, **SMALL})])
     for path in frozen.rglob("*.*"):

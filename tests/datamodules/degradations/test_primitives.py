@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 
+import kornia
 import numpy as np
 import pytest
 import scipy
@@ -169,6 +170,13 @@ class TestResize:
             expected = np.pad(p.resize(image, n, n), ((0, 40 - n), (0, 40 - n), (0, 0)), mode="edge")
             np.testing.assert_allclose(ours, expected, atol=5e-6)
 
+    def test_sizes_may_lie_on_the_device(self):
+        images = torch.rand(3, 3, 32, 32)
+        old, new = [20, 7, 32], [11, 30, 32]
+        on_device = p.resize_batch(images, torch.tensor(old).float(), torch.tensor(new).float(), 40)
+        assert torch.equal(on_device, p.resize_batch(images, old, new, 40))
+        assert torch.equal(p.repeat_edges(images, torch.tensor(old).float()), p.repeat_edges(images, old))
+
     def test_repeat_edges(self):
         images = torch.rand(2, 3, 6, 6)
         expected = np.pad(images[0, :, :4, :4].numpy(), ((0, 0), (0, 2), (0, 2)), mode="edge")
@@ -229,6 +237,20 @@ class TestJPEG:
             exact = p.jpeg(image, quality)
             assert psnr(ours, exact) > 31 + quality / 30
             assert psnr(ours, image) - psnr(exact, image) == pytest.approx(0.4, abs=1.0)  # kornia's soft rounding is milder
+
+    def test_qualities_may_lie_on_the_device(self, photo):
+        images = chw([p.to_float(photo(48))] * 3)
+        coded = p.jpeg_batch(images, [10, 50, 90], torch.tensor([10.0, 50.0, 90.0]))
+        assert type(coded) is torch.Tensor
+        assert torch.equal(coded, p.jpeg_batch(images, [10, 50, 90]))
+        qualities = torch.tensor([10.0, 50.0, 90.0])
+        plain = kornia.enhance.jpeg_codec_differentiable(p.round_8bit(images), qualities)
+        assert torch.equal(coded, p.round_8bit(plain))
+
+    @pytest.mark.parametrize("qualities", [[10, 101], [-1, 10]])
+    def test_qualities_out_of_range_are_refused(self, qualities):
+        with pytest.raises(Exception, match="quality is out of range"):
+            p.jpeg_batch(torch.rand(2, 3, 16, 16), qualities, torch.tensor(qualities))
 
     def test_quality_belongs_to_its_image(self, photo):
         images = chw([p.to_float(photo(48))] * 2)

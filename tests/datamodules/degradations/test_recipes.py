@@ -13,6 +13,7 @@ from _runtime import UserError
 from datamodules.degradations import DEGRADATIONS, Degradation
 from datamodules.degradations.motion import motion_bank, save_kernels
 from datamodules.degradations.steps import JPEG, Blur, Gaussian, Gray, Noise, Round, Up
+from tests.device import NAME, SecondDevice
 
 NAMES = sorted(DEGRADATIONS)
 every = pytest.mark.parametrize("name", NAMES)
@@ -167,6 +168,77 @@ class TestBatch:
             d.degrade_batch(torch.zeros(3, 8, 8), choices)
         with pytest.raises(ValueError, match="each of 2 images, got 1"):
             d.degrade_batch(torch.zeros(2, 3, 8, 8), choices)
+
+
+class TestPacked:
+    @every
+    @pytest.mark.parametrize("size", [32, 64])
+    def test_degrades_as_the_parameters_it_was_made_of(self, photo, name, size):
+        d, images = DEGRADATIONS[name], tensor(photo(size)).expand(6, -1, -1, -1)
+        choices = [d.sample((0, 2, index), size) for index in range(6)]
+        packed = d.pack(choices)
+        double = packed._replace(numbers=packed.numbers.double())  # as a trainer in float64 hands it over
+        expected = d.degrade_batch(images, choices)
+        for same in (packed, double, pickle.loads(pickle.dumps(packed))):
+            for ours, theirs in zip(d.degrade_batch(images, same), expected, strict=True):
+                assert ours.dtype == torch.float32
+                assert torch.equal(ours, theirs)
+
+    @every
+    def test_parts_the_numbers_by_who_needs_them(self, name):
+        d = DEGRADATIONS[name]
+        choices = [d.sample((0, 2, index), 64) for index in range(5)]
+        packed = d.pack(choices)
+        assert packed.numbers.dtype == torch.float32
+        assert packed.numbers.shape == (5, sum(packed.widths))
+        used = {"blur": "kernel", "noise": "sigma", "color_shift": "shift", "jpeg": "quality", "gray": "on"}
+        used |= {"down": "size", "up": "size"}
+        for step, share in zip(d.steps, packed.numbers.split(packed.widths, dim=1), strict=True):
+            if step.name not in used:
+                assert share.shape == (5, 0)
+                continue
+            values = [np.ravel(choice[step.name][used[step.name]]) for choice in choices]
+            np.testing.assert_array_equal(share, np.stack(values))
+        for choice, left in zip(choices, packed.draws, strict=True):
+            for array in ("blur", "noise", "color_shift"):
+                if array in choice:
+                    choice[array].pop(used[array])
+            assert left == choice
+
+    @every
+    def test_nothing_waits_for_the_device_or_is_copied_there(self, photo, name):
+        d, images = DEGRADATIONS[name], tensor(photo(64)).expand(6, -1, -1, -1)
+        packed = d.pack([d.sample((0, 2, index), 64) for index in range(6)])
+        with SecondDevice() as device:
+            images_there = images.to(NAME)
+            there = packed._replace(numbers=packed.numbers.to(NAME))
+            d.degrade_batch(images_there, there)  # the first time kornia makes its tables
+            device.waits.clear()
+            degraded = d.degrade_batch(images_there, there)
+            assert device.waits == []
+            found = [side.cpu() for side in degraded]
+        for ours, expected in zip(found, d.degrade_batch(images, packed), strict=True):
+            assert torch.equal(ours, expected)
+
+    def test_of_another_number_of_images_is_refused(self):
+        d = DEGRADATIONS["x4"]
+        packed = d.pack([d.sample((0, index), 64) for index in range(3)])
+        with pytest.raises(ValueError, match="each of 2 images, got 3"):
+            d.degrade_batch(torch.zeros(2, 3, 64, 64), packed)
+
+    @pytest.mark.gpu
+    @real
+    def test_nothing_waits_for_a_gpu(self, photo, name):
+        d, images = DEGRADATIONS[name], tensor(photo(64)).expand(4, -1, -1, -1).cuda()
+        packed = d.pack([d.sample((0, 0, index), 64) for index in range(4)])
+        there = packed._replace(numbers=packed.numbers.pin_memory().to("cuda", non_blocking=True))
+        d.degrade_batch(images, there)  # kornia makes its tables
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            d.degrade_batch(images, there)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
 
 
 class TestStreams:

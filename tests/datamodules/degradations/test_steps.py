@@ -1,11 +1,28 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
 from datamodules.degradations import primitives
-from datamodules.degradations.steps import JPEG, Blur, Canvas, ColorJitter, ColorShift, Down, Gaussian, Gray, Motion, Noise, Round, Up
+from datamodules.degradations.steps import (
+    JPEG,
+    Blur,
+    Canvas,
+    ColorJitter,
+    ColorShift,
+    Down,
+    Draw,
+    Gaussian,
+    Gray,
+    Motion,
+    Noise,
+    Round,
+    Step,
+    Up,
+)
 
 KERNELS = {Gaussian(size=(41, 41), sigma=(0.1, 10), anisotropic=0.5): 0.5, Motion(extent=(5, 41)): 0.5}
 JITTER = ColorJitter(1, brightness=(0.5, 1.5), contrast=(0.5, 1.5), saturation=(0, 1.5), hue=(-0.1, 0.1))
@@ -15,14 +32,19 @@ def draws(step, size, count, held_out=False):
     return [step.draw(np.random.default_rng(seed), size, held_out) for seed in range(count)]
 
 
+def applied(step: Step, canvas: Canvas, choices: Sequence[Draw]) -> Canvas:
+    numbers = np.stack([step.numbers(choice) for choice in choices])
+    return step.many(canvas, choices, torch.from_numpy(numbers))
+
+
 @pytest.mark.parametrize("size", [64, 256])
 @pytest.mark.parametrize("step", [Blur(KERNELS), Up(), Round(), Gray(0.5), ColorShift(0.5, 20), JITTER], ids=lambda step: step.name)
 def test_one_and_many_agree(photo, step, size):
     image = primitives.to_float(photo(size))
     choices = draws(step, size, 6)
     batch = torch.from_numpy(image).permute(2, 0, 1).expand(6, -1, -1, -1)
-    many = step.many(Canvas(batch, [size] * 6), choices)
-    assert many.sizes == [size] * 6
+    many = applied(step, Canvas.full(batch), choices)
+    assert many.sizes == many.on_device.tolist() == [size] * 6
     for ours, choice in zip(many.images, choices, strict=True):
         np.testing.assert_allclose(ours.permute(1, 2, 0).numpy(), step.one(image, choice), atol=1e-5)
 
@@ -30,16 +52,18 @@ def test_one_and_many_agree(photo, step, size):
 def test_down_then_up_agree(photo):
     image = primitives.to_float(photo(64))
     down, up = draws(Down((0.8, 8)), 64, 12), draws(Up(), 64, 12)
-    canvas = Down((0.8, 8)).many(Canvas(torch.from_numpy(image).permute(2, 0, 1).expand(12, -1, -1, -1), [64] * 12), down)
+    batch = torch.from_numpy(image).permute(2, 0, 1).expand(12, -1, -1, -1)
+    canvas = applied(Down((0.8, 8)), Canvas.full(batch), down)
     assert canvas.images.shape == (12, 3, 80, 80)
-    for ours, a, b in zip(Up().many(canvas, up).images, down, up, strict=True):
+    assert canvas.sizes == canvas.on_device.tolist() == [draw["size"] for draw in down]
+    for ours, a, b in zip(applied(Up(), canvas, up).images, down, up, strict=True):
         np.testing.assert_allclose(ours.permute(1, 2, 0).numpy(), Up().one(Down((0.8, 8)).one(image, a), b), atol=1e-5)
 
 
 def test_noise_is_the_same_distribution():
     step, size = Noise((0, 25), per_channel=True), 64
     choices = draws(step, size, 8)
-    many = step.many(Canvas(torch.full((8, 3, 64, 64), 0.5), [size] * 8), choices).images
+    many = applied(step, Canvas.full(torch.full((8, 3, 64, 64), 0.5)), choices).images
     for ours, choice in zip(many, choices, strict=True):
         exact = step.one(np.full((64, 64, 3), 0.5, np.float32), choice)
         for std in (ours.std(dim=(1, 2)).numpy(), exact.std(axis=(0, 1))):
