@@ -6,7 +6,8 @@ Source  Mechrez et al., "The Contextual Loss for Image Transformation with Non-A
 Differs Patch-wise, as the fusion restorer's paper asks ("regression network + GAN prior", 2022, section 2.4): inside tiles of 128 pixels,
         whose features are computed on the whole image. Centred per image, so that no image's loss depends on its batch.
 Shapes  generated, reference (B, 3, H, W) RGB, nominally in [-1, 1] -> scalar mean over B. Not symmetric in the two.
-Raises  UserError: VGG-19's weights are not found (pretrained/weights.py).  ValueError: shapes differ, or images are too small.
+Raises  UserError: at the first use, VGG-19's weights are not found (pretrained/weights.py).
+        ValueError: shapes differ, or images are too small.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_modules.losses.lpips import Frozen, RandomTrunk, check_pair
+from lightning_modules.losses.frozen import Frozen
+from lightning_modules.losses.lpips import RandomTrunk, check_pair
+from lightning_modules.networks.ops import at_least_float32, full_precision
 from lightning_modules.pretrained import weights
 
 EPSILON = 1e-5
@@ -49,7 +52,7 @@ class ContextualLoss(nn.Module):
     def __init__(self, features: Literal["pretrained", "random"] = "pretrained") -> None:
         super().__init__()
         self.name = "contextual" if features == "pretrained" else "contextual_random"
-        self.trunk = Frozen(VGG19() if features == "pretrained" else RandomLayers())
+        self.trunk = Frozen(VGG19 if features == "pretrained" else RandomLayers)
 
     def forward(self, generated: Tensor, reference: Tensor) -> Tensor:
         """Two (B, 3, H, W) in [-1, 1] -> the mean over B."""
@@ -60,7 +63,7 @@ class ContextualLoss(nn.Module):
         """Features of (B, 3, H, W), cut into tiles: computed once where an image is compared with several others."""
         height, width = image.shape[-2:]
         patch = [min(PATCH, multiple(side, STRIDES[-1])) for side in (height, width)]
-        image = F.pad(image, (0, multiple(width, patch[1]) - width, 0, multiple(height, patch[0]) - height), mode="reflect")
+        image = mirrored(image, multiple(height, patch[0]) - height, multiple(width, patch[1]) - width)
         layers = []
         for features, stride in zip(self.trunk(image), STRIDES, strict=True):
             tile_height, tile_width = (side // stride for side in patch)
@@ -93,13 +96,13 @@ def negative_log(cx: Tensor) -> Tensor:
 
 
 def similarity(x: Tensor, y: Tensor, h: float) -> Tensor:
-    """CX of centred features (T, C, N) and (T, C, M), float32 also under autocast: (T,).
+    """CX of centred features (T, C, N) and (T, C, M), in float32 or better also under autocast: (T,).
 
     A few rows i of all T matrices are there at a time, and again in the backward pass; only the largest of each column is kept. So
     memory grows with the number of features, and not with its square.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        x, y = F.normalize(x.float(), dim=1).transpose(1, 2), F.normalize(y.float(), dim=1)
+    with full_precision(x):
+        x, y = F.normalize(at_least_float32(x), dim=1).transpose(1, 2), F.normalize(at_least_float32(y), dim=1)
         rows = max(1, LARGEST_MATRIX // (y.shape[0] * y.shape[2]))
         best = [checkpoint(best_match, part, y, h, use_reentrant=False, preserve_rng_state=False) for part in x.split(rows, dim=1)]
         return torch.stack(best).amax(dim=0).mean(dim=1)
@@ -145,6 +148,12 @@ class RandomLayers(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [-1, 1] -> (B, 32, H / 4, W / 4) and (B, 64, H / 8, W / 8)."""
         return self.layers(x)[1:]
+
+
+def mirrored(image: Tensor, down: int, right: int) -> Tensor:
+    """(..., H, W) -> (..., H + down, W + right), as `F.pad` reflects, whose gradient a GPU adds up in any order."""
+    image = torch.cat([image, image[..., -1 - down : -1, :].flip(-2)], dim=-2)
+    return torch.cat([image, image[..., -1 - right : -1].flip(-1)], dim=-1)
 
 
 def multiple(side: int, of: int) -> int:

@@ -3,7 +3,8 @@
 Source  Goodfellow et al., arXiv:1406.2661 (non-saturating loss); Mescheder et al., arXiv:1801.04406 (R1);
         Karras et al., arXiv:1912.04958, section 3.2 and appendix B (path length, lazy regularisation);
         Yang et al., arXiv:2105.06070 (feature matching of GPEN).
-The weight stands outside, except R1's gamma / 2, which is part of its definition. R1 and path length run in float32 also under autocast.
+The weight stands outside, except R1's gamma / 2, which is part of its definition. R1 and path length run in float32 or better also under
+autocast, and need the networks as they are: compiled ones cannot be differentiated twice.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.collectives import mean_over_processes
+from lightning_modules.networks.ops import at_least_float32, full_precision
 
 
 class NonSaturating(nn.Module):
@@ -36,8 +38,8 @@ class R1(nn.Module):
         self.gamma = gamma
 
     def forward(self, D: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.detach().requires_grad_()
+        with full_precision(x):
+            x = at_least_float32(x).detach().requires_grad_()
             (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
         return self.gamma / 2 * gradient.square().flatten(1).sum(dim=1).mean()
 
@@ -58,8 +60,9 @@ class PathLength(nn.Module):
 
     def forward(self, synthesize: Callable[[Tensor], Tensor], w: Tensor, noise: Tensor | None = None) -> Tensor:
         """The penalty for w (B, L, D) and `synthesize`: w -> image (B, 3, H, W); `noise` like the image, drawn if not given."""
-        with torch.autocast(w.device.type, enabled=False):
-            w = w.float() if w.requires_grad else w.float().detach().requires_grad_()
+        with full_precision(w):
+            w = at_least_float32(w)
+            w = w if w.requires_grad else w.detach().requires_grad_()
             image = synthesize(w)
             y = (torch.randn_like(image) if noise is None else noise) / math.sqrt(image.shape[2] * image.shape[3])
             (gradient,) = torch.autograd.grad((image * y).sum(), w, create_graph=True)

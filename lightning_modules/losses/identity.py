@@ -3,20 +3,22 @@
 Source  Richardson et al., "Encoding in Style", arXiv:2008.00951 (ArcFace, for faces); Tov et al., arXiv:2102.02766 (MoCo-v2,
         arXiv:2003.04297, for everything else); omertov/encoder4editing@99ea505 (criteria/id_loss.py, moco_loss.py).
 Shapes  y_hat, y (B, 3, H, W) RGB, nominally in [-1, 1] -> scalar mean over B, or (B,), in [0, 2].
-Raises  UserError: the network's weights are not found, or are another network's.  ValueError: shapes differ, or images are too small.
+Raises  UserError: at the first use, the network's weights are not found, or are another network's.
+        ValueError: shapes differ, or images are too small.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from lightning_modules.losses.lpips import Frozen, RandomTrunk, check_pair
+from lightning_modules.losses.frozen import Frozen
+from lightning_modules.losses.lpips import RandomTrunk, check_pair
 from lightning_modules.networks.arcface import ArcFace
+from lightning_modules.networks.ops import area_means
 from lightning_modules.pretrained import names, weights
 
 SMALLEST = 8  # pixels
@@ -39,7 +41,7 @@ class Identity(nn.Module):
     def __init__(self, features: Literal["arcface", "moco", "random"] = "arcface") -> None:
         super().__init__()
         self.name = "id" if features == "arcface" else f"id_{features}"
-        self.embed = Frozen({"arcface": arcface, "moco": moco, "random": RandomEmbedding}[features]())
+        self.embed = Frozen({"arcface": arcface, "moco": moco, "random": RandomEmbedding}[features])
 
     def forward(self, y_hat: Tensor, y: Tensor, per_image: bool = False) -> Tensor:
         """Two (B, 3, H, W) in [-1, 1] -> the mean over B, or (B,) if `per_image`."""
@@ -70,7 +72,7 @@ class RandomEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, 1024) of length 1."""
-        features = self.trunk(F.adaptive_avg_pool2d(x, 32))[-1]
+        features = self.trunk(area_means(x, 32))[-1]
         # behind a ReLU all features are positive and any two images are close: only the differences from the mean place count
         return F.normalize((features - features.mean(dim=(2, 3), keepdim=True)).flatten(1))
 
@@ -78,8 +80,7 @@ class RandomEmbedding(nn.Module):
 def arcface() -> ArcFace:
     """ArcFace with the published weights."""
     published = weights.read("identity/arcface")
-    with torch.random.fork_rng(devices=[]):  # a run draws the same numbers with and without this loss
-        network = ArcFace()
+    network = ArcFace()
     names.load(network, published, "weights 'identity/arcface'", optional=("num_batches_tracked",))
     return network
 
@@ -92,7 +93,6 @@ def moco() -> MoCo:
         for name, value in published.get("state_dict", {}).items()
         if name.startswith(MOCO_PREFIX) and not name.startswith(f"{MOCO_PREFIX}fc.")
     }
-    with torch.random.fork_rng(devices=[]):
-        network = MoCo()
+    network = MoCo()
     names.load(network.trunk, trunk, "weights 'identity/moco'", optional=("num_batches_tracked",))
     return network

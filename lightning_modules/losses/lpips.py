@@ -3,44 +3,27 @@
 Source  Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", arXiv:1801.03924, eq. 1; version 0.1 of
         richzhang/PerceptualSimilarity, which scales its input. Per image the criterion of e4e and HFGI (omertov/encoder4editing@99ea505).
 Shapes  x, y (B, 3, H, W) RGB, nominally in [-1, 1] -> scalar mean over B, or (B,).
-Raises  UserError: the trunk's weights are not found (pretrained/weights.py).  ValueError: shapes differ, or images are too small.
+Raises  UserError: at the first use, the trunk's weights are not found (pretrained/weights.py).
+        ValueError: shapes differ, or images are too small.
 """
 
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lpips
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.losses.frozen import Frozen
 from lightning_modules.pretrained import weights
 
 Net = Literal["alex", "vgg"]
 SMALLEST = {"alex": 31, "vgg": 16, "random": 8}  # pixels: below, a pooling layer has nothing left to pool
-
-
-class Frozen(nn.Module):
-    """A network that only measures: without gradients of its own, always in evaluation mode, where its input is and as precise, or float32.
-
-    It is no submodule of its holder, so it enters no checkpoint, no optimizer, no running average, and DDP does not send it around.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self._unregistered = [network.requires_grad_(False).eval()]  # in a list, which nn.Module does not look into
-
-    @property
-    def network(self) -> nn.Module:
-        return self._unregistered[0]
-
-    def forward(self, x: Tensor, *more: Tensor) -> Any:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        network = self.network.to(x.device, dtype)
-        return network(*(images.to(dtype) if images.is_floating_point() else images for images in (x, *more)))  # whole grey levels stay
 
 
 class LPIPS(nn.Module):
@@ -58,7 +41,7 @@ class LPIPS(nn.Module):
         super().__init__()
         self.name = "lpips" if features == "pretrained" else "lpips_random"
         self.smallest = SMALLEST[net if features == "pretrained" else "random"]
-        self.distance = Frozen(pretrained(net) if features == "pretrained" else RandomDistance())
+        self.distance = Frozen(partial(pretrained, net) if features == "pretrained" else RandomDistance)
 
     def forward(self, x: Tensor, y: Tensor, per_image: bool = False) -> Tensor:
         """Two (B, 3, H, W) in [-1, 1] -> the mean over B, or (B,) if `per_image`."""
@@ -93,7 +76,7 @@ class RandomTrunk(nn.Module):
         self.weights = nn.ParameterList()
         for fan_in, width in zip((3, *self.widths), self.widths, strict=False):
             std = (2 / (9 * fan_in)) ** 0.5  # keeps the variance through a ReLU
-            self.weights.append(std * torch.randn(width, fan_in, 3, 3, generator=generator))
+            self.weights.append(std * torch.randn(width, fan_in, 3, 3, generator=generator, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [-1, 1] -> features (B, C_l, H / 2^l, W / 2^l) after each ReLU."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_modules.networks.ops import at_least_float32
+
 
 class PSNRLoss(nn.Module):
     """L = mean over B of 10 log10( mean_{C,H,W} (x_hat - y)^2 + 1e-8 ): the negated PSNR for a peak of 1, in dB, never below -80.
@@ -16,5 +18,5 @@ class PSNRLoss(nn.Module):
     """
 
     def forward(self, x_hat: Tensor, y: Tensor) -> Tensor:
-        mse = (x_hat.float() - y.float()).square().flatten(1).mean(dim=1)
+        mse = (at_least_float32(x_hat) - at_least_float32(y)).square().flatten(1).mean(dim=1)
         return 10 * (mse + 1e-8).log10().mean()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.e4e import IRSE
 from lightning_modules.networks.encoders import BatchNorm
+from lightning_modules.networks.ops import area_means
 
 FACE = 112  # pixels
 ROWS, COLUMNS = (35, 223), (32, 220)  # of a 256-pixel image
@@ -44,4 +45,4 @@ def crop_face(x: Tensor) -> Tensor:
     if x.ndim != 4 or x.shape[2] != size:
         raise ValueError(f"expected aligned faces (B, 3, S, S), got {tuple(x.shape)}")
     (top, bottom), (left, right) = ((round(edge * size / 256) for edge in edges) for edges in (ROWS, COLUMNS))
-    return F.adaptive_avg_pool2d(x[:, :, top:bottom, left:right], FACE)
+    return area_means(x[:, :, top:bottom, left:right], FACE)

@@ -8,6 +8,7 @@ Differs One bicubic lookup per image instead of a bilinear one between 2x wavele
         shrinks. The image continues by reflection without end; the original reflects once and is black beyond.
 R1      is taken with respect to the images *before* augmentation, as in the original: everything here can be differentiated
         twice, also on releases of torch whose `grid_sample` cannot.
+Device  p lives there and the host does not know it: no call waits for the device, and none uploads anything.
 Shapes  images (B, 3, H, W) RGB in [-1, 1] -> the same shape; strong colour changes leave the range, as in the original.
 Raises  ValueError: images are not (B, 3, H, W).
 """
@@ -23,12 +24,14 @@ from kornia.geometry.transform import remap
 from torch import Tensor, nn
 
 from lightning_modules.collectives import mean_over_processes
+from lightning_modules.networks.ops import at_least_float32
 
 SHIFT_MAX = 0.125  # of the side; uniform, whole pixels
 SHIFT_STD = 0.125  # of the side; normal, fractions of a pixel
 SCALE_STD, STRETCH_STD = 0.2, 0.2  # of log2
 BRIGHTNESS_STD = 0.2  # where white is 1 and black is -1
 CONTRAST_STD, SATURATION_STD = 0.5, 1.0  # of log2
+CUBIC = -0.75  # the slope at distance 1 of `grid_sample`'s bicubic weights
 
 
 class AdaptiveAugment(nn.Module):
@@ -50,21 +53,23 @@ class AdaptiveAugment(nn.Module):
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("signs", torch.tensor(0.0))  # sum of the mean signs since p last changed
         self.register_buffer("calls", torch.tensor(0))  # how many those are
-        self._mirror()
+        self._calls = 0  # what the host knows of them
 
     def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) in [-1, 1] -> augmented, float32; the very same tensor while p is 0."""
+        """images (B, 3, H, W) in [-1, 1] -> augmented, at least float32; unchanged while p is 0."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images in [-1, 1] as (B, 3, H, W), got {tuple(images.shape)}")
-        if not self._active:
+        if self.p.device.type == "cpu" and self.p == 0:  # any other device would have to be waited for
             return images
-        images = warp(images.float(), self.draw_geometry(images))
-        return recolour(images, self.draw_colours(images))
+        images = at_least_float32(images)
+        warped = warp(images, self.draw_geometry(images))
+        return torch.where(self.p > 0, recolour(warped, self.draw_colours(images)), images)
 
     def draw_geometry(self, images: Tensor) -> Tensor:
         """-> (B, 3, 3), one transform per image as `warp` takes it: each factor undoes one step, the first step leftmost."""
         B, _, H, W = images.shape
-        rand, randn = partial(torch.rand, device=images.device), partial(torch.randn, device=images.device)
+        like = {"device": images.device, "dtype": images.dtype}
+        rand, randn = partial(torch.rand, **like), partial(torch.randn, **like)
         rare = 1 - (1 - self.p).sqrt()  # of either rotation, so that p is the probability of at least one
 
         flip = self._maybe(rand(B).round(), 0)
@@ -84,7 +89,8 @@ class AdaptiveAugment(nn.Module):
     def draw_colours(self, images: Tensor) -> Tensor:
         """-> (B, 4, 4), one transform per image as `recolour` takes it: the last step leftmost."""
         B = len(images)
-        rand, randn = partial(torch.rand, device=images.device), partial(torch.randn, device=images.device)
+        like = {"device": images.device, "dtype": images.dtype}
+        rand, randn = partial(torch.rand, **like), partial(torch.randn, **like)
 
         C = brightness(self._maybe(BRIGHTNESS_STD * randn(B), 0))
         C = compose(contrast(self._maybe((CONTRAST_STD * randn(B)).exp2(), 1)), C)
@@ -97,7 +103,7 @@ class AdaptiveAugment(nn.Module):
         """Once per iteration: sign_mean = mean of sign(D(real)) of this process, batch = images of all processes.
 
         Every `interval` calls  p <- clip(p + sign(mean sign - target) * batch * interval / (1000 kimg), 0, 1).
-        Processes share their means, so all keep the same p; the host waits for the device at a change of p only.
+        Processes share their means, so all keep the same p.
         """
         self.signs += mean_over_processes(sign_mean)
         self.calls += 1
@@ -107,20 +113,17 @@ class AdaptiveAugment(nn.Module):
             self.p.add_(step * (self.signs / self.interval - self.target).sign()).clamp_(0, 1)
             self.signs.zero_()
             self.calls.zero_()
-            self._mirror()
+            self._calls = 0
 
     def _maybe(self, drawn: Tensor, neutral: float, p: Tensor | None = None) -> Tensor:
         """drawn (B,) or (B, n), with probability p (self.p) per image, otherwise `neutral`."""
-        chosen = torch.rand(len(drawn), *[1] * (drawn.ndim - 1), device=drawn.device) < (self.p if p is None else p)
+        one_each = (len(drawn), *[1] * (drawn.ndim - 1))
+        chosen = torch.rand(one_each, device=drawn.device, dtype=drawn.dtype) < (self.p if p is None else p)
         return torch.where(chosen, drawn, neutral)
-
-    def _mirror(self) -> None:
-        """What the host branches on, so that it asks the device only when that can have changed."""
-        self._active, self._calls = bool(self.p > 0), int(self.calls)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._mirror()
+        self._calls = int(self.calls)
 
 
 def compose(a: Tensor, b: Tensor) -> Tensor:
@@ -160,7 +163,59 @@ def warp(images: Tensor, G: Tensor) -> Tensor:
 
 
 def _lookup(images: Tensor, map_x: Tensor, map_y: Tensor) -> Tensor:
-    return remap(images, map_x, map_y, mode="bicubic", padding_mode="reflection", align_corners=True)
+    """images (B, C, H, W) at the places (map_x, map_y) in pixels, (B, H, W) each -> (B, C, H, W); bicubic."""
+    H, W = images.shape[-2:]
+    # remap can do this too, with constants that it uploads at every call
+    map_x = map_x * (2 / max(W - 1, 1)) - 1
+    map_y = map_y * (2 / max(H - 1, 1)) - 1
+    kernel, beyond = "bicubic", "reflection"
+    return remap(images, map_x, map_y, kernel, beyond, align_corners=True, normalized_coordinates=True)
+
+
+def _transposed_lookup(grad: Tensor, map_x: Tensor, map_y: Tensor) -> Tensor:
+    """What `_lookup` takes from each pixel is added to it again: (B, C, H, W) -> (B, C, H, W)."""
+    if torch.are_deterministic_algorithms_enabled():
+        return _transposed_by_taps(grad, map_x, map_y)
+    with torch.enable_grad():
+        images = torch.zeros_like(grad, requires_grad=True)
+        return torch.autograd.grad(_lookup(images, map_x, map_y), images, grad)[0]
+
+
+def _transposed_by_taps(grad: Tensor, map_x: Tensor, map_y: Tensor) -> Tensor:
+    """The same, one of 4 x 4 pixels after the other: CUDA can add them in a fixed order."""
+    B, C, H, W = grad.shape
+    image = torch.arange(B, device=grad.device)[:, None, None]
+    values = grad.movedim(1, -1)
+    total = grad.new_zeros(B * H * W, C)
+    for row, weight_y in _taps(map_y, H):
+        for column, weight_x in _taps(map_x, W):
+            pixels = (image * H + row) * W + column
+            weighted = values * (weight_y * weight_x)[..., None]
+            total.index_add_(0, pixels.flatten(), weighted.flatten(0, 2))
+    return total.view(B, H, W, C).movedim(-1, 1)
+
+
+def _taps(places: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
+    """The four pixels that a lookup takes along a side, reflected at its ends, and their weights."""
+    before = places.floor()
+    t = places - before
+    weights = _cubic_outside(1 + t), _cubic_inside(t), _cubic_inside(1 - t), _cubic_outside(2 - t)
+    period = max(2 * (side - 1), 1)
+    taps = []
+    for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
+        pixel = (before.long() + offset) % period
+        taps.append((torch.minimum(pixel, period - pixel), weight))
+    return taps
+
+
+def _cubic_inside(d: Tensor) -> Tensor:
+    """The weight of a pixel at a distance d <= 1 (Keys' cubic convolution)."""
+    return ((CUBIC + 2) * d - (CUBIC + 3)) * d * d + 1
+
+
+def _cubic_outside(d: Tensor) -> Tensor:
+    """The weight of a pixel at a distance 1 <= d <= 2."""
+    return CUBIC * (((d - 5) * d + 8) * d - 4)
 
 
 class _Lookup(torch.autograd.Function):
@@ -180,9 +235,7 @@ class _Transpose(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grad: Tensor, map_x: Tensor, map_y: Tensor) -> Tensor:
         ctx.save_for_backward(map_x, map_y)
-        with torch.enable_grad():
-            images = torch.zeros_like(grad, requires_grad=True)
-            return torch.autograd.grad(_lookup(images, map_x, map_y), images, grad)[0]
+        return _transposed_lookup(grad, map_x, map_y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -191,9 +244,8 @@ class _Transpose(torch.autograd.Function):
 
 def brightness(shift: Tensor) -> Tensor:
     """Added to every channel, (B,) -> (B, 4, 4)."""
-    C = torch.eye(4, device=shift.device).repeat(len(shift), 1, 1)
-    C[:, :3, 3] = shift[:, None]
-    return C
+    one, zero = torch.ones_like(shift), torch.zeros_like(shift)
+    return _four_by_four(one, zero, zero, shift)
 
 
 def contrast(factor: Tensor) -> Tensor:
@@ -218,13 +270,16 @@ def saturation(factor: Tensor) -> Tensor:
 
 def _about_luma(along: Tensor, across: Tensor, turned: Tensor) -> Tensor:
     """(B, 4, 4) that scales colours `along` the grey axis v and `across` it, plus `turned` times the cross product with v."""
-    v = torch.full((3,), 1 / math.sqrt(3), device=along.device)
-    axis = torch.outer(v, v)
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=along.device) / math.sqrt(3)
-    C = torch.eye(4, device=along.device).repeat(len(along), 1, 1)
-    terms = ((along, axis), (across, torch.eye(3, device=along.device) - axis), (turned, cross))
-    C[:, :3, :3] = sum(weight[:, None, None] * basis for weight, basis in terms)
-    return C
+    common = (along - across) / 3  # all elements of v v^T are 1/3
+    side = turned / math.sqrt(3)
+    return _four_by_four(common + across, common - side, common + side, torch.zeros_like(along))
+
+
+def _four_by_four(same: Tensor, next: Tensor, last: Tensor, shift: Tensor) -> Tensor:
+    """(B,) each -> (B, 4, 4): a channel takes of itself, of the next and of the last one, in turn, and `shift`."""
+    one, zero = torch.ones_like(same), torch.zeros_like(same)
+    red, green, blue = [same, next, last, shift], [last, same, next, shift], [next, last, same, shift]
+    return torch.stack([*red, *green, *blue, zero, zero, zero, one], dim=-1).unflatten(-1, (4, 4))
 
 
 def recolour(images: Tensor, C: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ R1 and the path-length term differentiate twice through all of this: everything 
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -155,6 +156,39 @@ def downsample(x: Tensor, kernel: Tensor) -> Tensor:
     """x (B, C, H, W) -> (B, C, H/2, W/2), FIR filtered."""
     k = len(kernel)
     return upfirdn(x, kernel, down=2, pad=((k - 1) // 2, (k - 2) // 2))
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Where x is computed with in its own precision, also under autocast; a tensor of shapes alone has none."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32, float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def area_means(x: Tensor, size: int) -> Tensor:
+    """x (B, C, H, W) -> (B, C, size, size): the means of the pixels that each one touches.
+
+    They are those of `F.adaptive_avg_pool2d`, whose gradient a GPU adds up in any order; here it is fixed.
+    """
+    H, W = x.shape[2:]
+    if H % size == 0 and W % size == 0:
+        return F.avg_pool2d(x, (H // size, W // size))
+    with full_precision(x):
+        wide = at_least_float32(x)
+        rows, columns = (_shares(side, size, wide) for side in (H, W))
+        return (rows @ wide @ columns.T).to(x.dtype)
+
+
+def _shares(pixels: int, size: int, like: Tensor) -> Tensor:
+    """What each of so many pixels on a line counts in each of `size` means, (size, pixels), beside `like`."""
+    step = torch.arange(size, device=like.device)[:, None]
+    first, end = step * pixels // size, ((step + 1) * pixels + size - 1) // size
+    pixel = torch.arange(pixels, device=like.device)
+    touched = (first <= pixel) & (pixel < end)
+    return touched.to(like.dtype) / (end - first)
 
 
 def convolve(x: Tensor, weight: Tensor, kernel: Tensor, resample: Resample = None) -> Tensor:

@@ -23,7 +23,9 @@ from lightning_modules.networks.ops import (
     ConvLayer,
     EqualLinear,
     ResidualBlock,
+    at_least_float32,
     fir,
+    full_precision,
     minibatch_stddev,
     modulated_convolve,
     pixel_norm,
@@ -60,7 +62,10 @@ def doublings(size: int) -> int:
 
 
 class Mapping(nn.Module):
-    """z (B, Z) -> w (B, D): normalise z, then equalised linear layers with a hundredth of the learning rate."""
+    """z (B, Z) -> w (B, D): normalise z, then equalised linear layers with a hundredth of the learning rate.
+
+    In float32 or better also under autocast, as NVlabs has it: path length and the mean w are taken with respect to w.
+    """
 
     def __init__(self, z_dim: int, style_dim: int, layers: int) -> None:
         super().__init__()
@@ -69,9 +74,10 @@ class Mapping(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        w = pixel_norm(z)
-        for layer in self.layers:
-            w = layer(w)
+        with full_precision(z):
+            w = pixel_norm(at_least_float32(z))
+            for layer in self.layers:
+                w = layer(w)
         return w
 
 
@@ -168,7 +174,9 @@ class Synthesis(nn.Module):
     def draw_noise(self, batch: int, generator: torch.Generator | None = None) -> list[Tensor]:
         """Standard normal maps for all convolutions, to be passed as `noise` where the same noise is needed again."""
         like = self.constant
-        return [torch.randn(conv.noise_shape(batch), generator=generator, device=like.device, dtype=like.dtype) for conv in self.convs]
+        place = like.device if generator is None else generator.device
+        maps = [torch.randn(conv.noise_shape(batch), generator=generator, device=place, dtype=like.dtype) for conv in self.convs]
+        return [noise.to(like.device) for noise in maps]
 
     def forward(
         self,

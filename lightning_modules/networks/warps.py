@@ -7,8 +7,10 @@ Source  the random perspective is that of Wang et al., "High-Fidelity GAN Invers
 from __future__ import annotations
 
 import torch
-from kornia.geometry.transform import get_perspective_transform, warp_perspective
+from kornia.geometry.transform import get_perspective_transform, remap
 from torch import Tensor
+
+from lightning_modules.networks.ops import at_least_float32, full_precision
 
 
 def random_perspective(
@@ -34,15 +36,37 @@ def random_perspective(
 
 
 def perspective(map: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Take the points `start` of the map to `end`, both (4, 2) as (x, y) in pixels; bilinear, zeros outside; map (B, C, H, W).
+    """Take the points `start` of the map to `end`, both (4, 2) as (x, y) in pixels; bilinear, zeros outside.
 
-    The outline, where pixels are a share a < 1 of the map, fades with a^2: the release blends it with a fill of zero once more.
+    The points are the CPU's. map (B, C, H, W), of any floating type -> the same, computed in at least float32.
+    The outline, where pixels are a share a < 1 of the map, fades with a^2: the release blends it with a fill of
+    zero once more.
     """
-    start, end = (points[None].float() - 0.5 for points in (start, end))  # the centre of the first pixel is at 1/2 in torchvision
-    M = get_perspective_transform(start, end).to(map.device)
-    channels = torch.cat([map.flatten(0, 1), torch.ones_like(map[0, :1])])[None]  # these share a grid; images would have one each
-    warped = warp_perspective(channels, M, (map.shape[2], map.shape[3]))[0]
-    return (warped[:-1] * warped[-1]).view(map.shape)
+    with full_precision(map):
+        share = torch.ones_like(map[0, :1])
+        # as channels they share a grid; images would have one each
+        channels = at_least_float32(torch.cat([map.flatten(0, 1), share])[None])
+        grid_x, grid_y = _looked_up(start, end, channels)
+        warped = remap(channels, grid_x, grid_y, align_corners=False, normalized_coordinates=True)[0]
+        return (warped[:-1] * warped[-1]).view(map.shape).to(map.dtype)
+
+
+def _looked_up(start: Tensor, end: Tensor, map: Tensor) -> tuple[Tensor, Tensor]:
+    """Where in the map (1, C, H, W) the pixels of the result lie: x and y, (1, H, W) each, -1 to 1 across it.
+
+    The transform is nine numbers of the host, solved in float64: nothing is uploaded.
+    """
+    # the centre of the first pixel is at 1/2 in torchvision
+    start, end = (points[None].double() - 0.5 for points in (start, end))
+    # what is seen at `end` lies at `start`
+    a, b, c, d, e, f, g, h, i = get_perspective_transform(end, start).flatten().tolist()
+    H, W = map.shape[2:]
+    x = torch.arange(W, device=map.device, dtype=map.dtype)
+    y = torch.arange(H, device=map.device, dtype=map.dtype)[:, None]
+    depth = g * x + h * y + i
+    grid_x = (2 * (a * x + b * y + c) / depth + 1) / W - 1
+    grid_y = (2 * (d * x + e * y + f) / depth + 1) / H - 1
+    return grid_x[None], grid_y[None]
 
 
 def corners(H: int, W: int) -> Tensor:

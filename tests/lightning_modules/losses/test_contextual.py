@@ -15,6 +15,7 @@ from lightning_modules.losses import contextual
 from lightning_modules.losses.contextual import ContextualLoss, contextual_loss
 from lightning_modules.pretrained import weights
 from tests.golden.check import Fixture
+from tests.lightning_modules.operators import IN_ANY_ORDER, Operators
 from tests.lightning_modules.pretrained.random_weights import publish, trunk
 
 
@@ -201,8 +202,9 @@ def test_stand_in_needs_no_file_and_has_another_name(monkeypatch) -> None:
 def test_missing_weights_are_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    loss = ContextualLoss()  # a file with this loss loads without them
     with pytest.raises(UserError, match=f"put vgg19-dcbb9e9d.pth from .* into {tmp_path}"):
-        ContextualLoss()
+        loss(images(32), images(32))
 
 
 def test_wrong_input_is_refused(loss: ContextualLoss) -> None:
@@ -214,3 +216,16 @@ def test_wrong_input_is_refused(loss: ContextualLoss) -> None:
         loss(images(15), images(15))
     for size in ((16, 17), (17, 100), (130, 17)):
         assert loss(images(*size), images(*size, seed=1)) > 0
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (3, 0), (0, 5), (6, 7)])
+def test_mirroring_is_reflection_with_a_gradient_of_fixed_order(down: int, right: int) -> None:
+    x = images(7, 8).requires_grad_()
+    expected = F.pad(x, (0, right, 0, down), mode="reflect")
+    (expected_gradient,) = torch.autograd.grad(expected.pow(3).sum(), x)
+    with Operators() as called:
+        y = contextual.mirrored(x, down, right)
+        (gradient,) = torch.autograd.grad(y.pow(3).sum(), x)
+    assert torch.equal(y, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+    assert not called.names & IN_ANY_ORDER

@@ -107,10 +107,15 @@ def test_it_measures_and_is_no_part_of_its_holder(loss: LPIPS) -> None:
     assert torch.equal(copy.deepcopy(holder)["lpips"](x, y), before)
 
 
-def test_the_network_follows_its_input_to_the_device(loss: LPIPS) -> None:
-    x = images(32).to("meta")
-    assert loss(x, x).device.type == "meta"
-    assert {parameter.device.type for parameter in loss.distance.network.parameters()} == {"meta"}
+def test_the_network_is_as_precise_as_its_input_and_float32_at_least(loss: LPIPS) -> None:
+    x, y = images(32), images(32, seed=1)
+    wanted = loss(x, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss(x, y), wanted)
+        assert loss(x.bfloat16(), y.bfloat16()).dtype == torch.float32
+    assert loss(x.double(), y.double()).dtype == torch.float64
+    assert {parameter.dtype for parameter in loss.distance.network.parameters()} == {torch.float64}
+    assert torch.equal(loss(x, y), wanted)
 
 
 def test_the_gradient_leads_to_the_target(loss: LPIPS) -> None:
@@ -141,12 +146,13 @@ def test_distance_of_an_image_does_not_depend_on_its_batch(loss: LPIPS) -> None:
     assert loss(x, x).item() == 0
 
 
-def test_missing_weights_are_named_before_anything_else(monkeypatch, tmp_path) -> None:
+def test_missing_weights_are_named_at_the_first_use(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     for net, file in (("alex", "alexnet-owt-7be5be79.pth"), ("vgg", "vgg16-397923af.pth")):
+        loss = LPIPS(net)  # a file with this loss loads without them
         with pytest.raises(UserError, match=f"put {file} from .* into {tmp_path}"):
-            LPIPS(net)
+            loss(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64))
 
 
 def test_stand_in_is_the_same_everywhere_under_another_name(monkeypatch, tmp_path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from lightning_modules.networks.augment import (
     translation,
     warp,
 )
+from tests.device import SecondDevice
 
 
 def pictures(batch: int, size: int = 32, seed: int = 0) -> Tensor:
@@ -159,11 +161,37 @@ def test_either_rotation_together_comes_with_probability_p():
 # --- derivatives ---
 
 
+@pytest.fixture(params=[False, True], ids=["in any order", "deterministic"])
+def _order(request: pytest.FixtureRequest) -> Iterator[None]:
+    torch.use_deterministic_algorithms(request.param)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_order")
 def test_first_and_second_derivatives_of_the_lookup():
     G = compose(rotation(each(0.4, -2.0)), translation(each(1.3, 9.0), each(-0.6, 4.0))).double()
     x = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: warp(x, G), x)
     assert torch.autograd.gradgradcheck(lambda x: warp(x, G), x)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance", "away"), [(torch.float32, 1e-5, 0), (torch.float64, 1e-12, 5)])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (9, 16), (1, 8)])
+def test_the_gradient_of_the_lookup_is_the_same_in_a_fixed_order(height, width, dtype, tolerance, away):
+    gradient = torch.randn(8, 3, height, width, dtype=dtype)
+    G = AdaptiveAugment(p=1.0).draw_geometry(gradient)
+    G[0, :2, 2] += away * width  # reflected as often
+    results = []
+    for deterministic in (False, True):
+        x = torch.zeros_like(gradient, requires_grad=True)
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            results.append(torch.autograd.grad(warp(x, G), x, gradient)[0])
+        finally:
+            torch.use_deterministic_algorithms(False)
+    assert not torch.equal(*results)  # two ways there
+    torch.testing.assert_close(*results, rtol=0, atol=tolerance * results[0].abs().max().item())
 
 
 def test_r1_differentiates_through_the_augmentation():
@@ -189,6 +217,44 @@ def test_half_precision_regions_do_not_move_pixels():
     torch.manual_seed(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(augment(x), expected)
+
+
+def test_double_precision_is_kept():
+    x, augment = pictures(4).double(), AdaptiveAugment(p=1.0)
+    torch.manual_seed(3)
+    y = augment(x)
+    assert y.dtype == torch.float64
+    assert not torch.equal(y, y.float().double())
+
+
+# --- on a device that the host should not wait for ---
+
+
+def test_the_host_neither_waits_nor_uploads_while_p_leaves_0():
+    augment, x = AdaptiveAugment(kimg=0.5), pictures(2)
+    with SecondDevice() as device:
+        augment.to(device.name)
+        x, sure = x.to(device.name), torch.tensor(1.0).to(device.name)
+        device.waits.clear()
+        for _ in range(2 * augment.interval):
+            augment.update(sure, batch=32)
+            y = augment(x.requires_grad_())
+            torch.autograd.grad(y.square().sum(), x)
+        assert device.waits == []
+        assert augment.p.cpu() > 0.5
+        assert not torch.equal(y.cpu(), x.cpu())
+
+
+def test_images_and_gradients_are_unchanged_at_p_0_on_a_device():
+    augment, x = AdaptiveAugment(), pictures(2)
+    x[1, :, :4] = -0.0
+    with SecondDevice() as device:
+        augment.to(device.name)
+        on_device = x.to(device.name).requires_grad_()
+        y = augment(on_device)
+        (gradient,) = torch.autograd.grad(y.square().sum(), on_device)
+        assert torch.equal(y.cpu(), x)
+        assert torch.equal(gradient.cpu(), 2 * x)
 
 
 # --- how p moves ---

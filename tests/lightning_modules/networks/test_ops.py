@@ -10,6 +10,7 @@ from torch import Tensor
 from experiments import yardstick
 from lightning_modules.networks import ops
 from lightning_modules.networks.stylegan2 import StyledConv, ToRGB
+from tests.lightning_modules.operators import IN_ANY_ORDER, Operators
 
 
 def rand(*shape: int, seed: int = 0, last: bool = False) -> Tensor:
@@ -143,3 +144,37 @@ def test_bfloat16_autocast() -> None:
     for a, b in zip(rounded, exact, strict=True):
         assert (a - b).norm() < 0.03 * b.norm()
     assert all(gradient.dtype == torch.float32 for gradient in rounded[1:])
+
+
+# --- means over areas ---
+
+AREAS = [((24, 24), 8), ((32, 16), 8), ((8, 8), 8), ((47, 47), 28), ((17, 33), 5), ((8, 10), 32)]
+
+
+@pytest.mark.parametrize(("sides", "size"), AREAS)
+def test_means_over_areas_are_those_of_torch(sides: tuple[int, int], size: int) -> None:
+    x = rand(2, 3, *sides)
+    ours, theirs = ops.area_means(x.square(), size), F.adaptive_avg_pool2d(x.square(), size)
+    assert_same(derivatives(ours, (x,)), derivatives(theirs, (x,)))
+    assert ours.is_contiguous()
+
+
+@pytest.mark.parametrize("sides", [(24, 24), (47, 47)])
+def test_means_over_areas_keep_their_type_and_are_float32_inside(sides: tuple[int, int]) -> None:
+    x = rand(2, 3, *sides).detach().float()
+    expected = ops.area_means(x, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(ops.area_means(x, 8), expected)
+    half = x.bfloat16()
+    means = ops.area_means(half, 8)
+    assert means.dtype == torch.bfloat16
+    torch.testing.assert_close(means.float(), ops.area_means(half.float(), 8), rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize(("sides", "size"), AREAS)
+def test_the_gradient_of_means_over_areas_has_a_fixed_order(sides: tuple[int, int], size: int) -> None:
+    x = rand(2, 3, *sides)
+    with Operators() as called:
+        ops.area_means(x, size).square().sum().backward()
+    assert called.names
+    assert not called.names & IN_ANY_ORDER

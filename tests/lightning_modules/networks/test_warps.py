@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.networks.warps import corners, perspective, random_perspective
+from tests.device import SecondDevice
 from tests.golden.check import Fixture
 
 
@@ -45,6 +46,62 @@ def test_opencv_warps_alike() -> None:
     for got, image in zip(warped, map, strict=True):
         torch.testing.assert_close(got[:, share[0] == 1], opencv(image, start, end)[:, share[0] == 1], rtol=0, atol=0.01)
         assert (got[:, share[0] == 0].abs() < 0.02).all()
+
+
+def solved(map: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """One map (H, W) warped in float64: eight coefficients from eight equations, then each pixel from four."""
+    H, W = map.shape
+    rows = []
+    for (u, v), (x, y) in zip(start, end, strict=True):  # u (g x + h y + 1) = a x + b y + c, v alike
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+    a, b, c, d, e, f, g, h = np.linalg.solve(np.array(rows), start.reshape(-1))
+    padded = np.pad(np.stack([map, np.ones_like(map)]), ((0, 0), (1, 1), (1, 1)))
+    result = np.zeros_like(map)
+    for row in range(H):
+        for column in range(W):
+            x, y = column + 0.5, row + 0.5
+            depth = g * x + h * y + 1
+            u, v = (a * x + b * y + c) / depth - 0.5, (d * x + e * y + f) / depth - 0.5
+            if not (-1 <= u <= W and -1 <= v <= H):
+                continue
+            left, top = int(np.floor(u)), int(np.floor(v))
+            s, t = u - left, v - top
+            corner = padded[:, top + 1 : top + 3, left + 1 : left + 3]
+            if corner.shape == (2, 2, 2):
+                value, share = np.array([1 - t, t]) @ corner @ np.array([1 - s, s])
+                result[row, column] = value * share
+    return result
+
+
+def test_double_precision_solves_the_equations() -> None:
+    map = torch.randn(2, 3, 24, 40, dtype=torch.float64, generator=seeded(0))
+    start = corners(24, 40)
+    end = start + torch.tensor([[3, 1], [-2, 3], [0, -3], [3, 0]])
+    warped = perspective(map, start, end)
+    assert warped.dtype == torch.float64
+    for got, plane in zip(warped.flatten(0, 1), map.flatten(0, 1), strict=True):
+        expected = solved(plane.numpy(), start.double().numpy(), end.double().numpy())
+        np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_regions_do_not_move_pixels(half: torch.dtype) -> None:
+    map = torch.randn(2, 3, 64, 64, generator=seeded(0))
+    expected = random_perspective(map, 1.0, generator=seeded(1))
+    with torch.autocast("cpu", dtype=half):
+        assert torch.equal(random_perspective(map, 1.0, generator=seeded(1)), expected)
+        warped = random_perspective(map.to(half), 1.0, generator=seeded(1))
+    assert torch.equal(warped, random_perspective(map.to(half).float(), 1.0, generator=seeded(1)).to(half))
+
+
+def test_a_warp_on_a_device_waits_for_nothing() -> None:
+    map = torch.randn(2, 3, 32, 32, generator=seeded(0))
+    with SecondDevice() as device:
+        there = map.to(device.name)
+        device.waits.clear()
+        warped = random_perspective(there, 1.0, generator=seeded(1))
+        assert device.waits == []
+        assert torch.equal(warped.cpu(), random_perspective(map, 1.0, generator=seeded(1)))
 
 
 def test_the_four_points_go_where_they_should() -> None:

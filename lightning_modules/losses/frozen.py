@@ -1,0 +1,42 @@
+"""Networks that only measure, of losses and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.networks.ops import full_precision
+
+
+class Frozen(nn.Module):
+    """A network without gradients of its own, always in evaluation mode, where its input is and as precise, at least float32.
+
+    It is built at its first use: what a loss was measured with is not needed to load, restore, invert or export. It is no submodule of
+    its holder, so it enters no checkpoint, no optimizer, no running average, and DDP does not send it around.
+
+    Args:
+        build: makes the network. Raises `UserError` where a file is missing or damaged.
+    """
+
+    def __init__(self, build: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.build = build
+        self._unregistered: list[nn.Module] = []  # a list, which nn.Module does not look into
+
+    @property
+    def network(self) -> nn.Module:
+        if not self._unregistered:
+            # the first use may be in a validation, and must leave the run's random numbers as they are
+            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+                self._unregistered.append(self.build().requires_grad_(False).eval())
+        return self._unregistered[0]
+
+    def forward(self, x: Tensor, *more: Tensor) -> Any:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        network = self.network.to(x.device, dtype)
+        images = (image.to(dtype) if image.is_floating_point() else image for image in (x, *more))  # whole grey levels stay
+        with full_precision(x):
+            return network(*images)
