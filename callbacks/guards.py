@@ -1,4 +1,4 @@
-"""What ends a run: its length, a signal, a loss that is no longer a number."""
+"""What ends a run: its length, a signal, a loss that is no longer a number or has exploded."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import torch
 from _runtime import UserError
 from lightning_modules.base import Method
 
-EVERY = 20  # iterations between looks at what would cost a synchronisation
-
 
 class Guards(L.Callback):
-    """Stop after `iterations`, on Ctrl-C or SIGTERM (after the running iteration), and at a non-finite loss.
+    """Stop after `iterations`, on Ctrl-C or SIGTERM (after the running iteration), and at a loss that has gone wrong.
 
     Args:
         iterations: length of the whole run, an earlier part that was resumed from included.
+        every: iterations between looks at what costs a wait: the losses, and with several processes the signals of the others.
     """
 
-    def __init__(self, iterations: int) -> None:
-        self.iterations = iterations
+    def __init__(self, iterations: int, every: int) -> None:
+        self.iterations, self.every = iterations, every
         self.signal: int | None = None  # that ended the run
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: Method) -> None:
@@ -44,8 +43,9 @@ class Guards(L.Callback):
         self._end(trainer, pl_module, look=True)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
-        self._end(trainer, pl_module, look=trainer.world_size == 1 or pl_module.iteration % EVERY == 0)
-        if trainer.should_stop or pl_module.iteration % EVERY == 0:
+        look = pl_module.iteration % self.every == 0
+        self._end(trainer, pl_module, look=look or trainer.world_size == 1)
+        if look or trainer.should_stop:
             check_loss(trainer, pl_module)
 
     def _end(self, trainer: L.Trainer, pl_module: Method, look: bool) -> None:
@@ -61,13 +61,12 @@ class Guards(L.Callback):
 
 
 def check_loss(trainer: L.Trainer, pl_module: Method) -> None:
-    """Raise `UserError` on every process once any of them has met a non-finite loss; nothing is scored or saved after one."""
-    bad = pl_module.first_bad_iteration()
-    if trainer.strategy.reduce_boolean_decision(bad > 0, all=False):
-        where = f"at iteration {bad}" if bad else "on another process"
+    """Raise `UserError` on every process once a loss of any of them has gone wrong; nothing is scored or saved after one."""
+    complaint = pl_module.watch.complaint()
+    if trainer.strategy.reduce_boolean_decision(complaint is not None, all=False):
         raise UserError(
-            f"the loss became infinite or NaN {where}; checkpoints before it are kept. A lower --model.lr, a larger batch "
-            "or --trainer.precision 32-true are the usual remedies"
+            f"{complaint or 'a loss went wrong on another process'}; checkpoints before it are kept. Go on from the last one with "
+            "--resume auto and a lower --model.lr; a larger batch or --trainer.precision 32-true are the other usual remedies"
         )
 
 

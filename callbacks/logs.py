@@ -76,10 +76,10 @@ class CSVLog(Logger):
             raise UserError(f"{self.path} could not be written: {error.strerror}") from error
 
 
-def peak_memory() -> float:
-    """Peak memory of this process so far in GiB: of the CUDA device where one is used, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
+def peak_memory(device: torch.device) -> float:
+    """Peak memory of this process so far in GiB: that of its tensors on a GPU, resident memory where it computes on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
@@ -111,7 +111,7 @@ class Logs(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         if pl_module.iteration % self.every and pl_module.iteration != pl_module.total_iterations:
             return
-        values = {name: float(value) for name, value in pl_module.terms.items()}
+        values: dict[str, float] = pl_module.read_terms()
         pl_module.terms.clear()  # a lazy term stands in the row that follows it, and in no other
         values["train/images_seen"] = pl_module.images_seen
         values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
@@ -119,7 +119,7 @@ class Logs(L.Callback):
         if self._mark is not None and now > self._mark[0]:
             values["perf/images_per_second"] = (pl_module.images_seen - self._mark[1]) / (now - self._mark[0])
         self._mark = (now, pl_module.images_seen)
-        values["perf/peak_memory_gib"] = peak_memory()
+        values["perf/peak_memory_gib"] = peak_memory(pl_module.device)
         self.latest = values
         for logger in trainer.loggers:
             logger.log_metrics(values, step=pl_module.iteration)

@@ -64,7 +64,9 @@ class Metrics(L.Callback):
         if "input" in batch and self.input is None:
             sets["_input"] = batch["input"]
         for suffix, images in sets.items():
-            self.tallies.setdefault(suffix, self.judge.tally()).update(batch["index"], images, batch["target"])
+            if suffix not in self.tallies:
+                self.tallies[suffix] = self.judge.tally()
+            self.tallies[suffix].update(batch["index"], images, batch["target"])
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         if trainer.sanity_checking or (not self.tallies and self.own is None):

@@ -60,7 +60,7 @@ class Progress(ProgressBar):
         shown = {name.removeprefix("train/"): f"{value:.3g}" for name, value in self.logs.latest.items() if name.startswith("train/")}
         shown = {name: value for name, value in shown.items() if name not in ("images_seen", "lr")}
         shown["img/s"] = f"{self.logs.latest.get('perf/images_per_second', 0):.1f}"
-        shown["peak"] = f"{peak_memory():.2f} GiB"
+        shown["peak"] = f"{peak_memory(pl_module.device):.2f} GiB"
         name = pl_module.monitor[0] if pl_module.monitor else ""
         if name in trainer.callback_metrics:
             shown[name] = f"{float(trainer.callback_metrics[name]):.4g}"

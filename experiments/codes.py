@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from _runtime import UserError
+from datamodules.decode import Filter
+from experiments.devices import compute_device
+from experiments.photographs import filter_of
 from lightning_modules.base import Code, Inverter, Method, method_name
 from lightning_modules.methods import load_method
 from lightning_modules.networks.stylegan2 import Generator
@@ -20,12 +23,12 @@ from lightning_modules.networks.stylegan2 import Generator
 FORMAT = "face-gan-suite codes 1"
 
 
-def load_inverter(checkpoint: str) -> Inverter:
-    """`load_method` of an inverter. Raises `UserError`."""
-    method, _ = load_method(checkpoint)
+def load_inverter(path: str) -> tuple[Inverter, Filter]:
+    """An inverter from its checkpoint, where the command computes, and how photographs are reduced for it. Raises `UserError`."""
+    method, checkpoint = load_method(path)
     if not isinstance(method, Inverter):
-        raise UserError(f"{checkpoint}: {type(method).__name__} does not invert images; give a checkpoint of psp, e4e or hfgi")
-    return method
+        raise UserError(f"{path}: {type(method).__name__} does not invert images; give a checkpoint of psp, e4e or hfgi")
+    return method.to(compute_device()), filter_of(checkpoint)
 
 
 def generator_of(method: Method) -> Generator:

@@ -28,6 +28,7 @@ from _runtime import UserError, nearest
 from callbacks.grid import save_png, tile
 from experiments import console
 from experiments.codes import Codes, generator_of
+from experiments.devices import load_to_device
 from experiments.edit import strength_names
 from experiments.options import Parser, parse
 from experiments.photographs import check_new, make_folder
@@ -36,7 +37,6 @@ from lightning_modules.editing.directions import Direction, Layers
 from lightning_modules.editing.ganspace import find_components
 from lightning_modules.editing.interfacegan import find_boundary, project
 from lightning_modules.editing.sefa import find_directions
-from lightning_modules.methods import load_method
 from lightning_modules.networks.stylegan2 import Generator
 from lightning_modules.scorer import ATTRIBUTES, Scorer
 
@@ -101,7 +101,7 @@ def complete(config: Namespace) -> Namespace:
 def find(config: Namespace) -> int:
     """Find and write directions as the options say."""
     output, columns = Path(config.output), strength_names(config.strength)
-    method, _ = load_method(config.checkpoint)
+    method = load_to_device(config.checkpoint)
     G = generator_of(method)
     layers: Layers | None = None if config.layers is None else (config.layers[0], config.layers[1])
     if layers is not None and not 0 <= layers[0] < layers[1] <= G.layers:
@@ -218,8 +218,8 @@ def rarer(scores: Tensor) -> int | None:
 
 
 def load_scorer(checkpoint: str) -> Scorer:
-    """`load_method` of a scorer. Raises `UserError`."""
-    scorer, _ = load_method(checkpoint)
+    """`load_to_device` of a scorer. Raises `UserError`."""
+    scorer = load_to_device(checkpoint)
     if not isinstance(scorer, Scorer):
         raise UserError(f"--scorer {checkpoint}: {type(scorer).__name__} does not score attributes; give a checkpoint of scorer")
     return scorer

@@ -21,11 +21,21 @@ from torch import Tensor
 
 from _runtime import UserError
 from callbacks.grid import save_png, tile
+from datamodules.decode import Filter
 from experiments import console
 from experiments.codes import Codes, generator_of, load_inverter
 from experiments.options import Parser, parse
 from experiments.outputs import renamed
-from experiments.photographs import INPUT, Photographs, Writing, add_reading_options, check_new, check_reading, make_folder
+from experiments.photographs import (
+    INPUT,
+    Photographs,
+    Writing,
+    add_filter_option,
+    add_reading_options,
+    check_new,
+    check_reading,
+    make_folder,
+)
 from lightning_modules.base import Code, Inverter
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction
@@ -49,11 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=str, required=True, help=f"folder for strips/, {GRID} and images/; names and subfolders are kept")
     parser.add_argument("--images", action=ActionYesNo, default=False, help="also write each edit as images/NAME/STRENGTH.png")
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder")
+    add_filter_option(parser)
     add_reading_options(parser)
     config = parse(parser, argv)
     check_reading(config)
     if (config.input is None) == (config.codes is None):
         raise UserError("give either --input (images) or --codes (of python -m experiments.invert)")
+    if config.codes is not None and config.filter is not None:
+        raise UserError(f"--filter {config.filter} is of images: the codes of --codes are made already; leave it out")
     return edit(config)
 
 
@@ -88,7 +101,7 @@ def edit(config: Namespace) -> int:
     images = [f"images/{stem}/{name}.png" for stem in stems.values() for name in columns] if config.images else []
     check_new(output, [GRID, *(f"strips/{stem}.png" for stem in stems.values()), *images], overwrite)
 
-    method = load_inverter(config.checkpoint)
+    method, trained = load_inverter(config.checkpoint)
     G = generator_of(method)
     if isinstance(source, Codes):
         source.check_method(method, config.checkpoint)
@@ -97,7 +110,7 @@ def edit(config: Namespace) -> int:
     rows: dict[str, Tensor] = {}
     titles = [*(["input"] if isinstance(source, Photographs) else []), "inversion", *columns]
     with torch.inference_mode(), Writing() as writing:
-        for names, inputs, code in inverted(method, source, config.batch_size, config.workers):
+        for names, inputs, code in inverted(method, source, config.batch_size, config.workers, config.filter or trained):
             edits = [method.synthesize(method.edit(code, direction.apply, strength)) for strength in config.strength]
             shown = [method.seen(image).cpu() for image in (method.synthesize(code), *edits)]
             strips = torch.stack(shown if inputs is None else [inputs, *shown], dim=1)  # (B, columns, 3, H, W)
@@ -124,11 +137,11 @@ def draw_strip(path: Path, images: Tensor, titles: Sequence[str]) -> None:
 
 
 def inverted(
-    method: Inverter, source: Photographs | Codes, batch_size: int, workers: int
+    method: Inverter, source: Photographs | Codes, batch_size: int, workers: int, filter: Filter
 ) -> Iterator[tuple[list[str], Tensor | None, Code]]:
     """Names, inputs (B, 3, H, W) in [-1, 1] where there are any, and codes of all images, in batches."""
     if isinstance(source, Photographs):
-        for names, images in source.batches(method.image_shape, batch_size, workers, "edit"):
+        for names, images in source.batches(method.image_shape, batch_size, workers, "edit", filter):
             yield names, images, method.invert(images.to(method.device))
     else:
         for start in range(0, len(source), batch_size):

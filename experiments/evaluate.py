@@ -24,11 +24,13 @@ from callbacks.grid import save_png, tile
 from callbacks.metrics import write_rows
 from datamodules.faces import FaceData
 from experiments import console
+from experiments.devices import load_to_device
 from experiments.options import WEIGHTS_DIR, Parser, parse
+from experiments.photographs import filter_of
 from experiments.tables import Mean, Table
 from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.checkpoints import read_checkpoint
-from lightning_modules.methods import find_method, load_method
+from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import COLUMNS, Judge, Tally
 from lightning_modules.pretrained.weights import FOLDER_VARIABLE
 
@@ -108,7 +110,7 @@ def fitting(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Options of data that a method takes."""
     own, inverts = checkpoint["hyper_parameters"], issubclass(find_method(checkpoint["suite"]["method"]), Inverter)
     shape = {name: own[name] for name in ("size", "height") if name in own}
-    return {**shape, "degradation": "none"} if inverts else shape
+    return {**shape, "degradation": "none", "filter": filter_of(checkpoint)} if inverts else shape
 
 
 def same_place(a: str | None, b: str | None) -> bool:
@@ -146,7 +148,7 @@ def load_methods(checkpoints: Sequence[str], data: FaceData, tlc: bool) -> list[
     """The methods, all scored alike and at the size of the data."""
     methods: list[Method] = []
     for path in checkpoints:
-        method, _ = load_method(path, **({"tlc": True} if tlc else {}))
+        method = load_to_device(path, **({"tlc": True} if tlc else {}))
         if not method.scored or (methods and method.scored != methods[0].scored):
             beside = f" beside {type(methods[0]).__name__}" if methods else ""
             raise UserError(f"{path}: the images of {type(method).__name__} cannot be scored{beside}; evaluate restorers or priors")
@@ -190,7 +192,9 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
                 sets |= {f"{base}{seed}" if i == 0 else f"{base} {part}{seed}": images for i, (part, images) in enumerate(outputs.items())}
             judge.see(batch["target"])
             for name, images in sets.items():
-                tallies.setdefault(name, judge.tally()).update(batch["index"], images, batch["target"])
+                if name not in tallies:
+                    tallies[name] = judge.tally()
+                tallies[name].update(batch["index"], images, batch["target"])
             for name, images in {**sets, "target": batch["target"]}.items():
                 kept = pictures.setdefault(name, [])
                 kept += list(images[: PICTURED - len(kept)].cpu())
@@ -216,7 +220,8 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
     local = [f"{name}: TLC, means over {1.5 * m.hparams['size']:g} px" for name, m in zip(checkpoints, methods, strict=True) if has_tlc(m)]
     protocol |= {"test_time": local} if local else {}
     side = f"{data.shape[1]}" if data.shape[0] == data.shape[1] else f"{data.shape[1]}x{data.shape[0]}"
-    held_out = f"{protocol['val']} images of {protocol['val_source']} at {side} px (list {protocol['val_list']})"
+    reduced = f", filter {protocol['filter']}" if "filter" in protocol else ""
+    held_out = f"{protocol['val']} images of {protocol['val_source']} at {side} px (list {protocol['val_list']}{reduced})"
     footnote = [
         f"{held_out}, degraded with seed {protocol['seed']} by {protocol['protocol']}"
         if restoring

@@ -18,7 +18,7 @@ from jsonargparse import ActionYesNo, Namespace
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch._dynamo.exc import TorchDynamoException
 
 from _runtime import UserError
 from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -34,6 +34,7 @@ from datamodules.faces import FaceData
 from datamodules.sampler import share
 from experiments import console
 from experiments.folder import TRANSIENT, check_run, data_name, default_run, prepare_run, resume_path
+from experiments.hardware import check_precision, check_strategy, memory_advice, out_of_memory, processes
 from experiments.laboratory import Edits
 from experiments.options import WEIGHTS_DIR, Parser, parse
 from experiments.plan import print_plan
@@ -84,6 +85,10 @@ class CLI(LightningCLI):
         parser.add_argument("--log_every", type=int, default=50, help="iterations between rows of metrics.csv")
         parser.add_argument("--edits", type=int | None, help="inverters: portraits edited at every validation, beside the true picture")
         parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and noise; held-out data follow --data.seed")
+        parser.add_argument("--compile", action=ActionYesNo, default=False, help="compile the networks' main passes, minutes at the start")
+        parser.add_argument(
+            "--loss_limit", type=float, default=1000.0, help="a loss so many times as large as of late ends the run; 0 lets it pass"
+        )
         parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
         parser.add_argument("--wandb", type=Literal["off", "offline", "online"], default="off", help="log to Weights & Biases")
 
@@ -143,6 +148,11 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
     check_config(config)
     if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
         config.trainer.accelerator = "cpu"  # the metrics need float64, which Apple's GPUs do not have
+    run = Path(config.run or default_run(config))
+    resume, saved = resume_path(config, run), None
+    if resume is not None or config.init_from is not None:
+        saved = checkpoint_of(resume or config.init_from, config.method)
+        take_from_checkpoint(config, saved, resumed=resume is not None)
     data = FaceData(**config.data.as_dict())
     try:
         method = find_method(config.method)(**config.model.as_dict())
@@ -150,24 +160,27 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         raise
     except ValueError as error:
         raise UserError(f"--model options: {error}") from error
+    if config.trainer.precision == "64-true":
+        method.double()  # before weights are loaded, which would else lose digits
     if method.image_shape != data.shape:
         rows = data.shape[0], method.image_shape[0]
         raise UserError(f"--data.height gives images of {rows[0]} rows, {config.method} takes {rows[1]}: set both alike")
     method.run_seed = data.train_seed = config.seed
-    method.total_iterations = config.iterations
+    method.total_iterations, method.watch.factor = config.iterations, config.loss_limit
     method.check_batch(share(config.data.batch_size, processes(config)))
 
-    run = Path(config.run or default_run(config))
     first = _get_rank() in (None, 0) and os.environ.get("NODE_RANK", "0") == "0"
     if first and not config.dry_run:
         check_run(run, config)
-    resume, validated = resume_path(config, run), 0
-    if resume is not None:
-        validated = restart(method, data, resume, config)
-    elif config.init_from is not None:
-        load_weights(method, checkpoint_of(config.init_from, config.method)["state_dict"], f"checkpoint {config.init_from}")
-    else:
+    validated = 0
+    if saved is None:
         method.check_start()
+    elif resume is not None:
+        validated = restart(method, data, saved, resume, config)
+    else:
+        load_weights(method, saved["state_dict"], f"checkpoint {config.init_from}")
+    del saved  # it may be large
+    method.build_losses()
     judge = Judge(**config.metrics.as_dict(), scored=method.scored)
     method.choose_monitor(judge.names)
     data.setup("fit")
@@ -183,6 +196,8 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         return 0
     if resume is None and config.init_from is None:
         method.initialise()
+    if config.compile:
+        compile_parts(method)
 
     if first:
         prepare_run(run, resolved, config)
@@ -198,6 +213,10 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way
             raise error.__context__ from None
         where = f"the run stopped at iteration {method.iteration}"
+        if out_of_memory(error):
+            raise UserError(f"{where}: {memory_advice(method, config.data.batch_size, trainer.world_size)}") from error
+        if isinstance(error, TorchDynamoException):
+            raise UserError(f"{where}: --compile failed ({str(error).strip().splitlines()[0]}); leave it out") from error
         if isinstance(error, RuntimeError) and ended is not None:
             raise UserError(f"{where}: {ended}; go on with --resume auto") from error
         if isinstance(error, OSError):
@@ -210,6 +229,22 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
     return 0 if guards.signal is None else 128 + guards.signal
 
 
+def take_from_checkpoint(config: Namespace, saved: dict[str, Any], resumed: bool) -> None:
+    """A checkpoint holds what the run that wrote it started from; only an option that starts a new run counts beside it."""
+    for name in find_method(config.method).starts_from:
+        if resumed or config.model[name] is None:
+            config.model[name] = saved["hyper_parameters"].get(name)
+
+
+def compile_parts(method: Method) -> None:
+    """Let `torch.compile` take the parts that a method names; their parameters keep their names."""
+    parts = [part for name in method.compiled if (part := getattr(method, name)) is not None]
+    if not parts:
+        raise UserError(f"--compile: {type(method).__name__} names nothing to compile; leave it out")
+    for part in parts:
+        part.compile()
+
+
 def draw_curves(run: Path) -> None:
     if (run / "metrics.csv").exists():  # not where a run ended before its first row
         plot_curves(run / "metrics.csv", run / "curves.png")
@@ -219,6 +254,10 @@ def check_config(config: Namespace) -> None:
     """What types cannot say: options that must agree with each other."""
     if config.data.size != config.model.size:
         raise UserError(f"--data.size {config.data.size} and --model.size {config.model.size} differ: set both")
+    check_precision(config)
+    check_strategy(config, find_method(config.method))
+    if config.loss_limit != 0 and config.loss_limit <= 1:
+        raise UserError(f"--loss_limit {config.loss_limit:g}: expected more than 1, or 0 for none")
     for name in ("iterations", "validate_every", "save_every", "log_every"):
         if config[name] < 1:
             raise UserError(f"--{name} must be at least 1, got {config[name]}")
@@ -243,19 +282,10 @@ def check_config(config: Namespace) -> None:
         )
 
 
-def processes(config: Namespace) -> int:
-    """How many processes Lightning will start; `UserError` where the machine does not have what the options name."""
-    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    try:
-        return L.Trainer(**{name: config.trainer[name] for name in ("devices", "num_nodes", "accelerator")}, **quiet).world_size
-    except (MisconfigurationException, ModuleNotFoundError) as error:
-        raise UserError(f"--trainer options: {' '.join(str(error).split())}") from error
-
-
 def build_trainer(
     config: Namespace, resolved: dict[str, Any], run: Path, method: Method, judge: Judge
 ) -> tuple[L.Trainer, Guards, Metrics]:
-    guards, logs, metrics = Guards(config.iterations), Logs(config.log_every), Metrics(judge, run)
+    guards, logs, metrics = Guards(config.iterations, config.log_every), Logs(config.log_every), Metrics(judge, run)
     loggers: list[Any] = [CSVLog(run / "metrics.csv", resume_from=method.iteration)]
     if config.wandb != "off":
         loggers.append(

@@ -67,7 +67,10 @@ def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
     method.on_save_checkpoint(checkpoint)
     with open(source, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    checkpoint["suite"]["imported"] = {"file": source.name, "sha256": digest, "layout": imported.layout, "notes": imported.notes}
+    entry = {"file": source.name, "sha256": digest, "layout": imported.layout, "notes": imported.notes}
+    if imported.filter is not None:
+        entry["filter"] = imported.filter  # `experiments.photographs.filter_of` reads it
+    checkpoint["suite"]["imported"] = entry
     return checkpoint
 
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, Namespace
 
 from experiments import console
 from experiments.codes import joined, load_inverter, write_codes
 from experiments.options import Parser, parse
-from experiments.photographs import INPUT, Photographs, Writing, add_reading_options, check_new, check_reading
+from experiments.photographs import INPUT, Photographs, Writing, add_filter_option, add_reading_options, check_new, check_reading
 from lightning_modules.base import Code
 
 CODES = "codes.safetensors"
@@ -33,23 +33,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output", type=str, required=True, help=f"folder for {CODES} and the inverted images; names and subfolders are kept"
     )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder")
+    add_filter_option(parser)
     add_reading_options(parser)
     config = parse(parser, argv)
     check_reading(config)
-    return invert(config.checkpoint, Path(config.input), Path(config.output), config.overwrite, config.batch_size, config.workers)
+    return invert(config)
 
 
-def invert(checkpoint: str, source: Path, output: Path, overwrite: bool, batch_size: int, workers: int) -> int:
-    """Invert the image or all images of `source` into the folder `output`."""
-    photographs = Photographs(source)
+def invert(config: Namespace) -> int:
+    """Invert as the options say."""
+    output = Path(config.output)
+    photographs = Photographs(Path(config.input))
     photographs.check_apart(output)
-    check_new(output, [CODES, *photographs.names], overwrite)
-    method = load_inverter(checkpoint)
+    check_new(output, [CODES, *photographs.names], config.overwrite)
+    method, trained = load_inverter(config.checkpoint)
+    filter = config.filter or trained
 
     inverted: list[str] = []
     codes: list[Code] = []
     with torch.inference_mode(), Writing() as writing:
-        for names, images in photographs.batches(method.image_shape, batch_size, workers, "invert"):
+        for names, images in photographs.batches(method.image_shape, config.batch_size, config.workers, "invert", filter):
             code = method.invert(images.to(method.device))
             for name, image in zip(names, method.synthesize(code), strict=True):
                 writing.save(output / name, method.crop(image))

@@ -6,12 +6,11 @@ import io
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jsonargparse import Namespace
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from _runtime import UserError, write_bytes
-from datamodules.decode import ImageFiles, UnreadableImage, central_part, decode
+from datamodules.decode import Filter, ImageFiles, UnreadableImage, central_part, decode, resize
 from experiments.options import Parser
 from lightning_modules.metrics.image import to_uint8
 
@@ -33,6 +32,22 @@ def add_reading_options(parser: Parser) -> None:
     """The options of how images are read; `check_reading` checks them."""
     parser.add_argument("--batch_size", type=int, default=8, help="images at once")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images")
+
+
+def add_filter_option(parser: Parser) -> None:
+    """How photographs are reduced for an inverter; `filter_of` its checkpoint where nothing is given."""
+    parser.add_argument(
+        "--filter",
+        type=Filter | None,
+        help="how images are reduced: by means over areas, or by Pillow's bilinear filter; as the checkpoint was trained if not given",
+    )
+
+
+def filter_of(checkpoint: Mapping[str, Any]) -> Filter:
+    """How the photographs were reduced that a method was trained on: by its run, or by the release it was imported from."""
+    trained = checkpoint.get("datamodule_hyper_parameters", {})
+    imported = checkpoint["suite"].get("imported", {})
+    return trained.get("filter") or imported.get("filter") or "area"
 
 
 def check_reading(config: Namespace) -> None:
@@ -63,12 +78,14 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def batches(self, shape: tuple[int, int] | None, batch_size: int, workers: int, task: str) -> Iterator[tuple[list[str], Tensor]]:
+    def batches(
+        self, shape: tuple[int, int] | None, batch_size: int, workers: int, task: str, filter: Filter = "area"
+    ) -> Iterator[tuple[list[str], Tensor]]:
         """Names and images (B, 3, *shape) in [-1, 1], under a progress bar named `task`; the unreadable are told and left out.
 
         Without a shape images are as they are, and a batch may hold one only.
         """
-        loader = DataLoader(Parts(self.sources, shape), batch_size, num_workers=min(workers, len(self) - 1), collate_fn=list)
+        loader = DataLoader(Parts(self.sources, shape, filter), batch_size, num_workers=min(workers, len(self) - 1), collate_fn=list)
         with tqdm(total=len(self), desc=task, unit="image", dynamic_ncols=True, disable=None) as bar:
             for batch in loader:
                 good = [(name, image) for name, image in batch if not isinstance(image, str)]
@@ -95,8 +112,8 @@ class Photographs:
 class Parts(Dataset):
     """The middle of files as uint8 arrays of one shape, or files as they are; an unreadable one is its error's message instead."""
 
-    def __init__(self, sources: list[tuple[str, ImageFiles | Path, int]], shape: tuple[int, int] | None) -> None:
-        self.sources, self.shape = sources, shape
+    def __init__(self, sources: list[tuple[str, ImageFiles | Path, int]], shape: tuple[int, int] | None, filter: Filter) -> None:
+        self.sources, self.shape, self.filter = sources, shape, filter
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -108,15 +125,13 @@ class Parts(Dataset):
         except UnreadableImage as error:
             return name, str(error)
         if self.shape is not None:
-            image = middle(image, self.shape)
+            image = middle(image, self.shape, self.filter)
         return name, torch.from_numpy(image)  # tensors cross in shared memory: no pipe is full when a reader is killed
 
 
-def middle(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) -> (*shape, 3): central part, reduced by area averages or enlarged bilinearly (GPEN's own pipeline)."""
-    image = central_part(image, shape)
-    way = cv2.INTER_AREA if len(image) > shape[0] else cv2.INTER_LINEAR
-    return cv2.resize(image, shape[::-1], interpolation=way)
+def middle(image: np.ndarray, shape: tuple[int, int], filter: Filter) -> np.ndarray:
+    """uint8 (H, W, 3) -> (*shape, 3): central part, reduced by `filter` or enlarged bilinearly (GPEN's own pipeline)."""
+    return resize(central_part(image, shape), shape, filter)
 
 
 def check_new(output: Path, files: Sequence[str], overwrite: bool) -> None:

@@ -32,6 +32,13 @@ def activation_bytes(method: Method, batch: int) -> int:
     return sum(size for storage, size in saved.items() if storage not in weights)
 
 
+def training_bytes(method: Method, batch: int) -> tuple[int, int, int]:
+    """Bytes in float32 of the weights, of their gradients and Adam's moments, and of the activations of a training step."""
+    everything = count(method) * 4
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad) * 4
+    return everything, 3 * trained, activation_bytes(method, batch)  # Adam holds two moments beside the gradient
+
+
 def print_plan(name: str, method: Method, data: FaceData, iterations: int, run: Path) -> None:
     """Data counts, parameters per part and an estimate of the memory of a training step in float32."""
     batch = data.hparams["batch_size"]
@@ -43,12 +50,9 @@ def print_plan(name: str, method: Method, data: FaceData, iterations: int, run: 
             trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
             note = "" if trained else " (not trained)"
             print(f"  parameters {part:14} {count(module) / 1e6:10.3f} M{note}")
-    everything = count(method) * 4
-    trained = sum(p.numel() for p in method.parameters() if p.requires_grad) * 4
-    activations = activation_bytes(method, batch)
-    total = everything + 3 * trained + activations  # Adam holds two moments beside the gradient
-    gib = 2**30
+    needed = training_bytes(method, batch)
+    weights, moments, activations = (part / 2**30 for part in needed)
     print(
-        f"  memory, estimated       {total / gib:.2f} GiB: weights {everything / gib:.2f}, gradients and Adam {3 * trained / gib:.2f}, "
-        f"activations {activations / gib:.2f} (float32, all {batch} images in one process, without workspace)"
+        f"  memory, estimated       {sum(needed) / 2**30:.2f} GiB: weights {weights:.2f}, gradients and Adam {moments:.2f}, "
+        f"activations {activations:.2f} (float32, all {batch} images in one process, without workspace)"
     )

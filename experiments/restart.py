@@ -13,12 +13,12 @@ from lightning_modules.base import Method
 from lightning_modules.checkpoints import check_entries, check_optimizers, load_weights, read_checkpoint
 
 
-def restart(method: Method, data: FaceData, path: Path, config: Namespace) -> int:
-    """Put method and data where the checkpoint's run stood; the trainer restores optimizers and callbacks.
+def restart(method: Method, data: FaceData, checkpoint: dict[str, Any], path: Path, config: Namespace) -> int:
+    """Put method and data where the run of a checkpoint, read from `path`, stood; the trainer restores optimizers and callbacks.
 
     Returns the newest iteration that was validated.
     """
-    checkpoint, what = checkpoint_of(path, config.method), f"checkpoint {path}"
+    what = f"checkpoint {path}"
     if "optimizer_states" not in checkpoint:
         raise UserError(f"{path} was imported, not trained here: start a run from it with --init_from {path}")
     load_weights(method, checkpoint["state_dict"], what)

@@ -16,10 +16,10 @@ from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError
 from experiments import console
+from experiments.devices import load_to_device
 from experiments.options import Parser, parse
 from experiments.photographs import INPUT, Photographs, Writing, add_reading_options, check_new, check_reading
 from lightning_modules.base import Restorer
-from lightning_modules.methods import load_method
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def restore(config: Namespace) -> int:
     photographs.check_apart(output)
     check_new(output, photographs.names, config.overwrite)
 
-    method, _ = load_method(config.checkpoint, **({"tlc": True} if config.tlc else {}))
+    method = load_to_device(config.checkpoint, **({"tlc": True} if config.tlc else {}))
     if not isinstance(method, Restorer):
         raise UserError(f"{config.checkpoint}: {type(method).__name__} does not restore images")
     if config.whole and not method.any_size:

@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from lightning_modules.checkpoints import FORMAT_VERSION
+from lightning_modules.losses.frozen import Frozen
+from lightning_modules.networks.ops import area_means, full_precision
+from lightning_modules.watch import LossWatch
 
 
 class Method(L.LightningModule):
@@ -28,6 +30,8 @@ class Method(L.LightningModule):
         monitor: metric name and "max" or "min" by which the best checkpoint is chosen; None keeps the last one only.
         strategy: Lightning's strategy when a run has several processes.
         ema: names of the modules that have a running average beside them, `G` -> `G_ema`.
+        starts_from: options naming files that the constructor reads; a checkpoint holds what takes their place.
+        compiled: names of the modules whose passes `--compile` compiles.
 
     Attributes the fit command sets before training:
         run_seed: every random number of a training step is a function of (run_seed, iteration, rank).
@@ -37,6 +41,8 @@ class Method(L.LightningModule):
     scored: ClassVar[tuple[str, ...]] = ()
     monitor: tuple[str, str] | None = None
     ema: ClassVar[tuple[str, ...]] = ()
+    starts_from: ClassVar[tuple[str, ...]] = ()
+    compiled: ClassVar[tuple[str, ...]] = ()
     # two players: every backward pass touches the parameters of one of them only, which plain DDP refuses
     strategy: ClassVar[str] = "ddp_find_unused_parameters_true"
 
@@ -48,7 +54,7 @@ class Method(L.LightningModule):
         self.total_iterations: int | None = None
         self.run_seed = 0
         self.terms: dict[str, Tensor] = {}  # of the newest iteration, detached; callbacks/logs.py writes them
-        self._bad_loss: Tensor | None = None  # 1-based iteration of the first non-finite loss, 0 for none; read rarely
+        self.watch = LossWatch()
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -62,6 +68,12 @@ class Method(L.LightningModule):
 
     def check_start(self) -> None:
         """Raise `UserError` where `initialise` could not succeed, before any long work."""
+
+    def build_losses(self) -> None:
+        """Build the networks that losses measure with, where they will be needed; `UserError` where a file of theirs is missing."""
+        for module in self.modules():
+            if isinstance(module, Frozen):
+                module.network.to(self.device)
 
     def choose_monitor(self, measured: Sequence[str]) -> None:
         """Set `monitor` where it depends on what the run measures (names of `metrics/judge.py`)."""
@@ -104,22 +116,42 @@ class Method(L.LightningModule):
         return self.iteration % every == 0
 
     def descend(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
-        """One step of `optimizer` along `loss`. A non-finite loss is noted on the device and reported later, without a sync."""
-        if self._bad_loss is None:
-            self._bad_loss = torch.zeros((), dtype=torch.int64, device=loss.device)
-        finite = torch.isfinite(loss.detach())
-        self._bad_loss = torch.where(finite | (self._bad_loss > 0), self._bad_loss, self.iteration)
-        optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss)
-        optimizer.step()
+        """One step of `optimizer` along `loss`. What is wrong with a loss is noted on the device and reported later, without a wait.
 
-    def first_bad_iteration(self) -> int:
-        """Iteration of the first non-finite loss on this process, 0 if there was none. Waits for the device."""
-        return 0 if self._bad_loss is None else int(self._bad_loss)
+        A parameter that has moved before and that this loss does not reach (the last bias of D under R1) takes part with a gradient of
+        zero, as in the official trainers: Adam's moments and counter move on, and so does the weight.
+        """
+        self.watch.see_loss(loss, self.iteration)
+        optimizer.zero_grad(set_to_none=True)
+        with full_precision(loss):  # or the second derivatives of R1 and path length would leave float32
+            self.manual_backward(loss)
+        moved = getattr(optimizer, "optimizer", optimizer).state  # of the plain one: Lightning's may hold an earlier state
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None and parameter in moved:
+                    parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
 
     def log_terms(self, terms: Mapping[str, Tensor]) -> None:
         """Keep the loss terms of this iteration as `train/<term>`; they are read from the device only when they are written."""
-        self.terms.update({f"train/{name}": value.detach() for name, value in terms.items()})
+        named = {f"train/{name}": value.detach() for name, value in terms.items()}
+        self.watch.see_terms(named, self.iteration)
+        self.terms.update(named)
+
+    def read_terms(self) -> dict[str, float]:
+        """The newest loss terms as numbers. Waits for the device, once."""
+        if not self.terms:
+            return {}
+        values = torch.stack([value.to(self.device, torch.float64) for value in self.terms.values()])
+        return dict(zip(self.terms, values.tolist(), strict=True))
+
+    def shared_generator(self) -> torch.Generator:
+        """Random numbers on the host that all processes draw alike, a function of (run_seed, iteration)."""
+        seed = np.random.SeedSequence((self.run_seed, self.iteration)).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(seed >> 1))
+
+    def on_fit_start(self) -> None:
+        self.build_losses()  # on the device that the method has by now
 
     def on_train_start(self) -> None:
         # a resumed optimizer brings back the rates it was saved with; those of this run's options count
@@ -162,7 +194,7 @@ class Method(L.LightningModule):
             "iteration": self.iteration,
             "images_seen": self.images_seen,
         }
-        checkpoint["terms"] = {name: float(value) for name, value in self.terms.items()}  # not yet written to metrics.csv
+        checkpoint["terms"] = self.read_terms()  # not yet written to metrics.csv
         # Lightning's counters count optimizer steps and start again at a resume: fit sets them from `iteration`
         checkpoint.pop("loops", None)
         checkpoint.update(epoch=0, global_step=self.iteration)
@@ -213,7 +245,7 @@ class Inverter(Method):
 
     def seen(self, image: Tensor) -> Tensor:
         """A synthesised image in the shape of those that `invert` takes, by means over areas: what losses and metrics compare."""
-        return self.crop(F.adaptive_avg_pool2d(image, self.image_shape[1]))
+        return self.crop(area_means(image, self.image_shape[1]))
 
     def crop(self, image: Tensor) -> Tensor:
         """Of a generator's square image (..., S, S) the middle rows that have the proportions of `image_shape`: (..., H, S)."""
@@ -231,19 +263,6 @@ class Inverter(Method):
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return {"target": batch["target"], "inverted": self.seen(self.synthesize(self.invert(batch["target"])))}
-
-
-def clip_norm(optimizer: torch.optim.Optimizer, limit: float) -> torch.optim.Optimizer:
-    """The optimizer itself, which from now on scales its gradients to a common norm of at most `limit` before every step.
-
-    A hook, since with float16 autocast the gradients are unscaled no earlier.
-    """
-
-    def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        torch.nn.utils.clip_grad_norm_([parameter for group in optimizer.param_groups for parameter in group["params"]], limit)
-
-    optimizer.register_step_pre_hook(clip)
-    return optimizer
 
 
 def method_name(cls: type[Method]) -> str:

@@ -14,9 +14,25 @@ def mean_over_processes(value: Tensor) -> Tensor:
     A process may use the mean in its own loss. Its value reaches the losses of all others then, so the gradient is the mean over
     processes too: once DDP has averaged the parameters' gradients, they are those of one process with the whole batch.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    return _Mean.apply(value) if _several() else value
+
+
+def from_all_processes(value: Tensor) -> Tensor:
+    """The tensors (B, ...) of all processes, equally long, one after the other in the order of their ranks; without gradient."""
+    if not _several():
         return value
-    return _Mean.apply(value)
+    parts = [torch.empty_like(value) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, value.contiguous())
+    return torch.cat(parts)
+
+
+def of_this_process(value: Tensor) -> Tensor:
+    """Of what `from_all_processes` gives, the part that came from here."""
+    return value.chunk(distributed.get_world_size())[distributed.get_rank()] if _several() else value
+
+
+def _several() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
 
 
 class _Mean(torch.autograd.Function):

@@ -3,7 +3,8 @@
 Source  Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv:2102.02766; coefficients, schedule and pools as in
         omertov/encoder4editing@99ea505 (training/coach.py, README).
 Differs One pass of the encoder serves the latent discriminator's step and the encoder's own (the release runs two, so its running
-        statistics move twice as fast). When offsets join is a share of the run; the release counts steps of 200,000.
+        statistics move twice as fast). When offsets join is a share of the run: of 300,000 iterations, those of the release.
+        R1 falls on iterations 16, 32, ...; the release begins with the first.
 Shapes  as pSp; w_0 (B, D) the code of the first layer, Delta_i = w_i - w_0 the offset of layer i.
 """
 
@@ -14,17 +15,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.collectives import from_all_processes, of_this_process
 from lightning_modules.losses.codes import DeltaNorm
 from lightning_modules.losses.gan import R1, NonSaturating
 from lightning_modules.networks.e4e import LatentDiscriminator
-from lightning_modules.optimizers import Ranger
+from lightning_modules.optimizers import Ranger, adam
 from lightning_modules.psp import PSP
 
 
 class CodePool(nn.Module):
     """Past codes for the discriminator: once full, half of the codes that come in are exchanged for older ones.
 
-    Source  Shrivastava et al., arXiv:1612.07828, section 2.3, as e4e uses it. The pool is part of the checkpoint.
+    Source  Shrivastava et al., arXiv:1612.07828, section 2.3, as e4e uses it. The pool is part of the checkpoint. It takes the codes of
+            all processes, which so keep one and the same pool.
     """
 
     codes: Tensor
@@ -34,22 +37,27 @@ class CodePool(nn.Module):
         super().__init__()
         self.register_buffer("codes", torch.zeros(size, style_dim))
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+        self._filled = 0  # what the host knows of it without asking the device
 
-    def forward(self, w: Tensor) -> Tensor:
-        """w (B, D) -> as many codes, without gradients."""
-        chosen = w.detach().clone()
-        filled, size = int(self.filled), len(self.codes)
-        for i in range(len(w)):
-            if filled < size:
-                self.codes[filled] = chosen[i]
-                filled += 1
-            elif torch.rand(()) < 0.5:
-                k = int(torch.randint(size, ()))
+    @torch.no_grad()
+    def forward(self, w: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """w (B, D) -> as many codes, without gradients; `generator` of the host draws the same on all processes."""
+        chosen, size = from_all_processes(w.detach()).clone(), len(self.codes)
+        for i in range(len(chosen)):
+            if self._filled < size:
+                self.codes[self._filled] = chosen[i]
+                self._filled += 1
+            elif torch.rand((), generator=generator) < 0.5:
+                k = int(torch.randint(size, (), generator=generator))
                 old = self.codes[k].clone()
                 self.codes[k] = chosen[i]
                 chosen[i] = old
-        self.filled.fill_(filled)
-        return chosen
+        self.filled.fill_(self._filled)
+        return of_this_process(chosen)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._filled = int(self.filled)
 
 
 class E4E(PSP):
@@ -77,8 +85,8 @@ class E4E(PSP):
         *,
         lambda_delta: float = 2e-4,
         lambda_adv: float = 0.1,
-        delta_from: float = 20_000 / 200_000,
-        delta_every: float = 2_000 / 200_000,
+        delta_from: float = 20_000 / 300_000,
+        delta_every: float = 2_000 / 300_000,
         pool: int = 50,
         r1: float = 10.0,
         lr_d: float = 2e-5,
@@ -87,13 +95,23 @@ class E4E(PSP):
         super().__init__(prior, **psp)  # keeps our options as well
         style_dim = self.hparams["style_dim"]
         self.register_buffer("active", torch.zeros((), dtype=torch.long))  # offsets that have joined
+        self._active = 0  # what the host knows of it without asking the device
         self.D = LatentDiscriminator(style_dim, style_dim) if lambda_adv > 0 else None
         self.pools = nn.ModuleList(CodePool(pool, style_dim) for _ in ("real", "fake")) if lambda_adv > 0 and pool > 0 else None
         self.L_delta = DeltaNorm()
         self.adversary, self.r1 = NonSaturating(), R1(gamma=r1)
 
     def encode(self, image: Tensor) -> Tensor:
-        return self.E(image, active=int(self.active))
+        return self.E(image, active=self._active)
+
+    def join(self, offsets: int) -> None:
+        """From now on so many offsets take part."""
+        self._active = offsets
+        self.active.fill_(offsets)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._active = int(self.active)
 
     def stage(self) -> int:
         """How many offsets are active in this iteration."""
@@ -107,7 +125,7 @@ class E4E(PSP):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         opt_e, *opt_d = optimizers if isinstance(optimizers := self.optimizers(), list) else [optimizers]
         x, active = batch["target"], self.stage()
-        self.active.fill_(active)
+        self.join(active)
         w = self.invert(x)["w"]
 
         terms: dict[str, Tensor] = {}
@@ -136,19 +154,19 @@ class E4E(PSP):
             real = self.G.map(torch.randn(len(w), self.G.z_dim, device=w.device))[:, 0]
         fake = w[:, 0]
         if self.pools is not None:
-            layer = torch.randint(int(self.active) + 1, (len(w),), device=w.device)
-            fake = w[torch.arange(len(w), device=w.device), layer]
-            real, fake = (pool(codes) for pool, codes in zip(self.pools, (real, fake), strict=True))
+            layer = torch.randint(self._active + 1, (len(w),), device=w.device)
+            fake, generator = w[torch.arange(len(w), device=w.device), layer], self.shared_generator()
+            real, fake = (pool(codes, generator) for pool, codes in zip(self.pools, (real, fake), strict=True))
         real_score, fake_score = self.D(real), self.D(fake)
         terms = {"d": self.adversary.d(real_score, fake_score), "real_score": real_score.mean(), "fake_score": fake_score.mean()}
         self.descend(optimizer, terms["d"])
         if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):  # lazily, in a step of its own
-            terms["r1"] = self.r1(self.D, real)
+            terms["r1"] = self.r1(self.D.forward, real)
             self.descend(optimizer, self.R1_EVERY * terms["r1"])
         return terms
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         optimizers: list[torch.optim.Optimizer] = [Ranger(self.E.parameters(), lr=self.hparams["lr"])]
         if self.D is not None:
-            optimizers.append(torch.optim.Adam(self.D.parameters(), lr=self.hparams["lr_d"]))
+            optimizers.append(adam(self.D.parameters(), lr=self.hparams["lr_d"]))
         return optimizers

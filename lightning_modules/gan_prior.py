@@ -3,6 +3,7 @@
 Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, config F as in
         NVlabs/stylegan2 (run_training.py); adaptive augmentation from Karras et al., arXiv:2006.06676.
         `noise="concat"` is the prior of GPEN (arXiv:2105.06070): noise maps joined to the features instead of added.
+Differs R1 falls on iterations 16, 32, ..., path length on 4, 8, ...; the releases begin both with the first.
 Shapes  images (B, 3, H, W) RGB in [-1, 1]; z (B, D); w (B, L, D), L = 2 log2(size) - 2; every loss is a mean over B.
 """
 
@@ -21,6 +22,7 @@ from lightning_modules.losses.gan import R1, NonSaturating, PathLength
 from lightning_modules.networks.augment import AdaptiveAugment
 from lightning_modules.networks.growing import grow_discriminator, grow_generator
 from lightning_modules.networks.stylegan2 import Discriminator, Generator, mix_styles
+from lightning_modules.optimizers import adam
 
 
 class GANPrior(Method):
@@ -47,8 +49,10 @@ class GANPrior(Method):
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
     ema: ClassVar[tuple[str, ...]] = ("G",)
+    compiled: ClassVar[tuple[str, ...]] = ("G", "D")
     G_ema: Generator
     R1_EVERY, PATH_EVERY = 16, 4
+    PATH_SHRINK = 2  # a batch of the path length is so many times smaller
 
     def __init__(
         self,
@@ -141,15 +145,15 @@ class GANPrior(Method):
             terms = {"d": self.adversary.d(real_score, fake_score), "real_score": real_score.mean(), "fake_score": fake_score.mean()}
             self.descend(opt_d, terms["d"])
             if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):
-                terms["r1"] = self.r1(lambda real: self.D(see(real)), x)
+                terms["r1"] = self.r1(lambda real: self.D.forward(see(real)), x)
                 self.descend(opt_d, self.R1_EVERY * terms["r1"])
 
         with self.toggled_optimizer(opt_g):  # max_G  log D(G(z))
             terms["g"] = self.adversary.g(self.D(see(self.G(self.sample_w(len(x))))))
             self.descend(opt_g, terms["g"])
             if self.hparams["path_length"] > 0 and self.due(self.PATH_EVERY):
-                w = self.sample_w(max(1, len(x) // 2))
-                terms["path_length"] = self.path_length(self.G, w)
+                w = self.sample_w(max(1, len(x) // self.PATH_SHRINK))
+                terms["path_length"] = self.path_length(self.G.forward, w)
                 self.descend(opt_g, self.PATH_EVERY * self.hparams["path_length"] * terms["path_length"])
 
         if self.augment is not None:
@@ -164,31 +168,32 @@ class GANPrior(Method):
         return 0.5 ** (self.images_seen / self.iteration / max(half_life, 1e-8))  # images_seen / iteration is the batch size
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        def adam(module: torch.nn.Module, every: int, regularised: bool) -> torch.optim.Adam:
+        def lazily(module: torch.nn.Module, every: int, regularised: bool) -> torch.optim.Optimizer:
             lazy = every / (every + 1) if regularised else 1.0  # appendix B: the regulariser's steps count as steps
-            return torch.optim.Adam(module.parameters(), lr=self.hparams["lr"] * lazy, betas=(0.0, 0.99**lazy))
+            return adam(module.parameters(), lr=self.hparams["lr"] * lazy, betas=(0.0, 0.99**lazy))
 
         return [
-            adam(self.G, self.PATH_EVERY, self.hparams["path_length"] > 0),
-            adam(self.D, self.R1_EVERY, self.hparams["r1"] > 0),
+            lazily(self.G, self.PATH_EVERY, self.hparams["path_length"] > 0),
+            lazily(self.D, self.R1_EVERY, self.hparams["r1"] > 0),
         ]
 
     def choose_monitor(self, measured: Sequence[str]) -> None:
         self.monitor = next(((f"val/{name}", "min") for name in ("fid", "fid_portraits") if name in measured), None)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """One sample for each held-out image, a function of its index and the weights alone; psi = 1."""
-        z, noise = [], []
+        """One sample for each held-out image, a function of its index and the weights alone, on every device; psi = 1."""
+        codes, noise = [], []
         for index in batch["index"].tolist():
-            generator = torch.Generator(self.device).manual_seed(index)
-            z.append(torch.randn(self.hparams["style_dim"], generator=generator, device=self.device))
+            generator = torch.Generator().manual_seed(index)
+            codes.append(torch.randn(self.hparams["style_dim"], generator=generator, dtype=self.G_ema.w_avg.dtype))
             noise.append(self.G_ema.synthesis.draw_noise(1, generator))
+        z = torch.stack(codes).to(self.device)
         maps = [torch.cat(layer) for layer in zip(*noise, strict=True)]
-        return {"samples": self.G_ema(self.G_ema.map(torch.stack(z)), maps if self.hparams["noise"] != "none" else None)}
+        return {"samples": self.G_ema(self.G_ema.map(z), maps if self.hparams["noise"] != "none" else None)}
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(0)
-        z = torch.randn(len(batch["target"]), self.hparams["style_dim"], generator=generator).to(self.device)
+        z = torch.randn(len(batch["target"]), self.hparams["style_dim"], generator=generator).to(self.G_ema.w_avg)
         rows = {"real": batch["target"]}
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             for psi in (0.5, 0.7, 1.0):

@@ -11,7 +11,7 @@ Raises  UserError: regressor, prior or stage 1 is missing, or of another size or
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from lightning_modules.losses.lpips import LPIPS
 from lightning_modules.networks.encoders import InversionEncoder
 from lightning_modules.networks.fusion import Fusion
 from lightning_modules.networks.stylegan2 import Discriminator, Generator, channels, doublings
-from lightning_modules.optimizers import linear_decay
+from lightning_modules.optimizers import adam, linear_decay
 
 SHAPE = ("size", "channel_base", "channel_max", "style_dim", "mapping_layers")  # in which a prior must agree
 ENTRY = 3  # the first convolution at 16x16, whose output f replaces
@@ -71,6 +71,8 @@ class GANPriorRestoration(Restorer):
         lr_drop_at: share of stage 2 after which its rate falls to a tenth; 1 keeps it constant.
     """
 
+    starts_from: ClassVar[tuple[str, ...]] = ("regressor",)
+    compiled: ClassVar[tuple[str, ...]] = ("E", "G", "D", "F")
     R1_EVERY = 16
 
     def __init__(
@@ -158,7 +160,7 @@ class GANPriorRestoration(Restorer):
 
         The hyper-parameter `regressor` becomes what rebuilds R without that file; the weights are part of our own checkpoint.
         """
-        from lightning_modules.methods import find_method, load_method  # the table this method is in itself
+        from lightning_modules.methods import load_method, rebuild  # the table this method is in itself
 
         own = self.hparams
         source, origin = own["regressor"], f"--model.regressor {own['regressor']}"
@@ -179,9 +181,9 @@ class GANPriorRestoration(Restorer):
             source = {"method": source, "hyper_parameters": {}}
         elif isinstance(source, str):
             R, checkpoint = load_method(source)
-            R, source = R.cpu(), {"method": checkpoint["suite"]["method"], "hyper_parameters": checkpoint["hyper_parameters"]}
+            source = {"method": checkpoint["suite"]["method"], "hyper_parameters": checkpoint["hyper_parameters"]}
         elif source["method"] != "identity":
-            R = find_method(source["method"])(**source["hyper_parameters"])
+            R = rebuild(source["method"], source["hyper_parameters"], origin)
         if R is not None and not isinstance(R, Restorer):
             raise UserError(f"{origin} is a checkpoint of {source['method']}, which is no restorer")
         if R is not None and not R.any_size and R.hparams["size"] != own["size"]:
@@ -297,7 +299,7 @@ class GANPriorRestoration(Restorer):
                 terms |= {"d": self.adversary.d(real, fake), "real_score": real.mean(), "fake_score": fake.mean()}
                 loss_d = terms["d"]
                 if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):
-                    terms["r1"] = self.r1(self.D, target)
+                    terms["r1"] = self.r1(self.D.forward, target)
                     loss_d = loss_d + self.R1_EVERY * terms["r1"]
                 self.descend(opt_d[0], loss_d)
             self.D.requires_grad_(False)  # min_E,G  L_1 + lambda_per L_per + lambda_adv L_adv
@@ -343,13 +345,12 @@ class GANPriorRestoration(Restorer):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         own = self.hparams
         if self.F is not None:
-            return [torch.optim.Adam(self.F.parameters(), lr=own["lr_f"], betas=(0.9, 0.999))]
-        groups = [[p for p in part.parameters() if p.requires_grad] for part in (self.E, self.G)]
-        optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Adam([{"params": group} for group in groups if group], lr=own["lr"], betas=(0.0, 0.99))
-        ]
+            return [adam(self.F.parameters(), lr=own["lr_f"], betas=(0.9, 0.999))]
+        trained = [[p for p in part.parameters() if p.requires_grad] for part in (self.E, self.G)]
+        groups = [{"params": part} for part in trained if part]
+        optimizers: list[torch.optim.Optimizer] = [adam(groups, lr=own["lr"], betas=(0.0, 0.99))]
         if self.D is not None:
-            optimizers.append(torch.optim.Adam(self.D.parameters(), lr=own["lr_d"], betas=(0.0, 0.99)))
+            optimizers.append(adam(self.D.parameters(), lr=own["lr_d"], betas=(0.0, 0.99)))
         return optimizers
 
     def memory_forward(self, batch: int) -> None:

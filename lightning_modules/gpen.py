@@ -3,7 +3,9 @@
 Source  Yang et al., "GAN Prior Embedded Network for Blind Face Restoration in the Wild", arXiv:2105.06070.
         R1 and the EMA decay as in yangxy/GPEN@2c73670 (train_simple.py); the paper states neither.
 Differs Betas (0, 0.99) with the lazy-regularisation correction; L_F sums over the discriminator's residual blocks the
-        root-mean-square difference per image (the paper leaves layers and norm open).
+        root-mean-square difference per image (the paper leaves layers and norm open). The one published script, train_simple.py, is
+        another recipe than the paper's: smooth L1, identity and path length, with one rate for all. R1 falls on iterations 16, 32, ...;
+        the script begins with the first.
 Shapes  input, target, x_hat (B, 3, H, W) RGB in [-1, 1], H = W = size; every loss is a mean over B.
 Raises  UserError: the prior is missing, or of another size or architecture.
 """
@@ -21,7 +23,7 @@ from lightning_modules.checkpoints import load_weights, part_of_state, start_che
 from lightning_modules.losses.gan import R1, FeatureMatching, NonSaturating
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.stylegan2 import Discriminator
-from lightning_modules.optimizers import linear_decay
+from lightning_modules.optimizers import adam, linear_decay
 
 
 class GPEN(Restorer):
@@ -34,6 +36,8 @@ class GPEN(Restorer):
         freeze_prior: keep the prior fixed and train the encoder only, ablation [b].
         channel_base: channels at resolution r are min(channel_base / r, channel_max).
         channel_max: the most channels a layer has.
+        d_channel_base: the discriminator's own channel_base, none for the generator's; GPEN-BFR-256's is wider than its generator.
+        d_channel_max: the discriminator's own channel_max, none for the generator's.
         style_dim: width of z and w.
         mapping_layers: depth of the mapping network.
         alpha: weight of L_C, the L1 distance.
@@ -48,6 +52,7 @@ class GPEN(Restorer):
     """
 
     ema: ClassVar[tuple[str, ...]] = ("G",)
+    compiled: ClassVar[tuple[str, ...]] = ("G", "D")
     G_ema: GPENGenerator
     R1_EVERY = 16
 
@@ -60,6 +65,8 @@ class GPEN(Restorer):
         freeze_prior: bool = False,
         channel_base: int = 32768,
         channel_max: int = 512,
+        d_channel_base: int | None = None,
+        d_channel_max: int | None = None,
         style_dim: int = 512,
         mapping_layers: int = 8,
         alpha: float = 1.0,
@@ -77,7 +84,12 @@ class GPEN(Restorer):
 
         shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
         self.G = GPENGenerator(size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **shape)
-        self.D = Discriminator(size, stddev_group=None, **shape)
+        self.D = Discriminator(
+            size,
+            stddev_group=None,
+            channel_base=channel_base if d_channel_base is None else d_channel_base,
+            channel_max=channel_max if d_channel_max is None else d_channel_max,
+        )
         if freeze_prior:
             self.G.prior.requires_grad_(False)
         self.make_ema()
@@ -96,6 +108,10 @@ class GPEN(Restorer):
             self._prior_checkpoint()
 
     def _prior_checkpoint(self) -> dict[str, Any]:
+        for key in ("channel_base", "channel_max"):
+            own, common = self.hparams[f"d_{key}"], self.hparams[key]
+            if own not in (None, common):
+                raise UserError(f"--model.d_{key} {own}: D starts from that of --model.prior, whose {key} is {common}; leave it out")
         keys = ("size", "noise", "channel_base", "channel_max", "style_dim", "mapping_layers")
         return start_checkpoint("--model.prior", self.hparams["prior"], "gan_prior", self.hparams, keys)
 
@@ -124,7 +140,7 @@ class GPEN(Restorer):
                 terms |= {"d": self.adversary.d(real, fake), "real_score": real.mean(), "fake_score": fake.mean()}
                 self.descend(opt_d, terms["d"])
                 if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):  # lazily, in a step of its own
-                    terms["r1"] = self.r1(self.D, target)
+                    terms["r1"] = self.r1(self.D.forward, target)
                     self.descend(opt_d, self.R1_EVERY * terms["r1"])
 
             self.D.requires_grad_(False)  # min_G  L_A + alpha L_C + beta L_F
@@ -153,8 +169,8 @@ class GPEN(Restorer):
             self.R1_EVERY / (self.R1_EVERY + 1) if self.hparams["r1"] > 0 else 1.0
         )  # StyleGAN2 appendix B: the regulariser's steps count as steps
         return [
-            torch.optim.Adam(groups, betas=(self.hparams["beta1"], 0.99)),
-            torch.optim.Adam(self.D.parameters(), lr=discriminator * lazy, betas=(0.0, 0.99**lazy)),
+            adam(groups, betas=(self.hparams["beta1"], 0.99)),
+            adam(self.D.parameters(), lr=discriminator * lazy, betas=(0.0, 0.99**lazy)),
         ]
 
     def memory_forward(self, batch: int) -> None:

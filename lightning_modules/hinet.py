@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.base import Restorer, clip_norm
+from lightning_modules.base import Restorer
 from lightning_modules.losses.psnr import PSNRLoss
 from lightning_modules.networks.hinet import HINetwork
-from lightning_modules.optimizers import cosine_decay
+from lightning_modules.optimizers import adam, clip_norm, cosine_decay
 
 
 class HINet(Restorer):
@@ -36,12 +36,13 @@ class HINet(Restorer):
         loss: `psnr` or `l1`.
         lr: learning rate at the start; it falls along a cosine to `lr_end`.
         lr_end: learning rate at the end of the run.
-        warm_up: iterations in which the rate rises linearly, on top of the cosine.
+        warm_up: iterations in which the rate rises linearly to `lr`; the cosine goes on from what it has reached.
         beta2: Adam's beta2.
     """
 
     any_size: ClassVar[bool] = True
     strategy: ClassVar[str] = "ddp"
+    compiled: ClassVar[tuple[str, ...]] = ("net",)
     BETA1 = 0.9
     CLIP = 0.01  # norm of the gradient
     LOSSES: ClassVar[dict[str, tuple[float, type[nn.Module]]]] = {"psnr": (0.5, PSNRLoss), "l1": (1.0, nn.L1Loss)}  # weight at each stage
@@ -76,12 +77,20 @@ class HINet(Restorer):
         self.log_terms(terms)
 
     def lr_factor(self) -> float:
-        cosine = cosine_decay(self.progress, self.hparams["lr_end"] / self.hparams["lr"])
-        return cosine * min(1.0, self.iteration / max(1, self.hparams["warm_up"]))
+        end, warm_up = self.hparams["lr_end"] / self.hparams["lr"], self.hparams["warm_up"]
+        if self.iteration < warm_up:
+            return self.iteration / warm_up
+        cosine = cosine_decay(self.progress, end)
+        if warm_up < 2 or self.total_iterations is None:
+            return cosine
+        # the release's cosine multiplies the rate before: it knows nothing of the rate that a run without warm-up would have
+        reached = (warm_up - 1) / warm_up
+        replaced = cosine_decay((warm_up - 2) / self.total_iterations, end)
+        return end + (cosine - end) * (reached - end) / (replaced - end)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        adam = torch.optim.Adam(self.net.parameters(), lr=self.hparams["lr"], betas=(self.BETA1, self.hparams["beta2"]))
-        return [clip_norm(adam, self.CLIP)]
+        optimizer = adam(self.net.parameters(), lr=self.hparams["lr"], betas=(self.BETA1, self.hparams["beta2"]))
+        return [clip_norm(optimizer, self.CLIP)]
 
     def memory_forward(self, batch: int) -> None:
         size = self.hparams["size"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from _runtime import UserError, nearest
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import load_weights, read_checkpoint
@@ -40,8 +38,17 @@ def find_method(name: str) -> type[Method]:
     return METHODS[name]
 
 
+def rebuild(name: str, options: dict[str, Any], what: str) -> Method:
+    """The method of that name with options that come from a file. Raises `UserError`, which begins with `what`, where they do not fit."""
+    cls = find_method(name)
+    try:
+        return cls(**options)
+    except Exception as error:  # of any type
+        raise UserError(f"{what} holds options that do not fit {name}: {' '.join(str(error).split())}") from error
+
+
 def load_method(path: str | Path, **options: Any) -> tuple[Method, dict[str, Any]]:
-    """Rebuild a method from its checkpoint alone: (the method in eval mode, on the GPU if there is one; the checkpoint).
+    """Rebuild a method from its checkpoint alone: (the method in eval mode, on the CPU; the checkpoint).
 
     `options` take the place of the checkpoint's where the method has them.
 
@@ -49,13 +56,9 @@ def load_method(path: str | Path, **options: Any) -> tuple[Method, dict[str, Any
         UserError: the file is missing, truncated, not ours, or of a method or options that this version does not know.
     """
     checkpoint = read_checkpoint(path)
-    name = checkpoint["suite"]["method"]
-    cls = find_method(name)
-    try:
-        own = checkpoint["hyper_parameters"]
-        method = cls(**{**own, **{name: value for name, value in options.items() if name in own}})
-    except Exception as error:  # of any type: the options come from the file
-        raise UserError(f"checkpoint {path} holds options that do not fit {name}: {' '.join(str(error).split())}") from error
+    own = checkpoint["hyper_parameters"]
+    taken = {name: value for name, value in options.items() if name in own}
+    method = rebuild(checkpoint["suite"]["method"], {**own, **taken}, f"checkpoint {path}")
     load_weights(method, checkpoint["state_dict"], f"checkpoint {path}")
     method.on_load_checkpoint(checkpoint)
-    return method.to("cuda" if torch.cuda.is_available() else "cpu").eval(), checkpoint
+    return method.eval(), checkpoint

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_modules.base import Restorer, clip_norm
+from lightning_modules.base import Restorer
 from lightning_modules.losses.psnr import PSNRLoss
 from lightning_modules.networks.nafnet import NAFNetwork
-from lightning_modules.optimizers import cosine_decay
+from lightning_modules.optimizers import adam, clip_norm, cosine_decay
 
 
 class NAFNet(Restorer):
@@ -41,6 +41,7 @@ class NAFNet(Restorer):
 
     any_size: ClassVar[bool] = True
     strategy: ClassVar[str] = "ddp"
+    compiled: ClassVar[tuple[str, ...]] = ("net",)
     BETAS = (0.9, 0.9)
     LR_END = 1e-7
     CLIP = 0.01  # norm of the gradient
@@ -76,7 +77,7 @@ class NAFNet(Restorer):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         options: dict[str, Any] = {"lr": self.hparams["lr"], "betas": self.BETAS, "weight_decay": self.hparams["weight_decay"]}
-        return [clip_norm(torch.optim.AdamW(self.net.parameters(), **options), self.CLIP)]
+        return [clip_norm(adam(self.net.parameters(), torch.optim.AdamW, **options), self.CLIP)]
 
     def memory_forward(self, batch: int) -> None:
         size = self.hparams["size"]

@@ -80,6 +80,47 @@ class Ranger(torch.optim.Optimizer):
             p.copy_(state["slow"].lerp_(p, group["alpha"]))
 
 
+def adam(params: Iterable[Any], kind: type[torch.optim.Adam] = torch.optim.Adam, **options: Any) -> torch.optim.Adam:
+    """Adam, or AdamW as `kind`, over parameters or groups of them; where they lie on a CUDA device, a step is one kernel.
+
+    A state that was saved on another device loads into it.
+    """
+    optimizer = kind(params, **options)
+    if _fusible(p for group in optimizer.param_groups for p in group["params"]):
+        optimizer = kind([{**group, "fused": True} for group in optimizer.param_groups], fused=True)
+
+    def as_built(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """Counters of steps are loaded to where `fused` says, and that is said by the groups of the state."""
+        pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+        return {**state, "param_groups": [{**saved, "fused": own["fused"]} for saved, own in pairs]}
+
+    optimizer.register_load_state_dict_pre_hook(as_built)
+    return optimizer
+
+
+def _fusible(parameters: Iterable[Tensor]) -> bool:
+    return all(parameter.device.type == "cuda" for parameter in parameters)
+
+
+def clip_norm(optimizer: torch.optim.Optimizer, limit: float) -> torch.optim.Optimizer:
+    """The optimizer itself, which from now on scales its gradients to a common norm of at most `limit` before every step.
+
+    A hook, since with float16 autocast the gradients are unscaled no earlier; a fused optimizer unscales them itself, even later.
+    """
+
+    def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        scale = getattr(optimizer, "grad_scale", None)  # of the gradients, set by GradScaler for fused optimizers
+        if scale is not None:
+            norm = norm / scale
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+
+    optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
 def linear_decay(progress: float, start: float) -> float:
     """What a rate is multiplied with: 1 up to the share `start` of a run, from there falling linearly to 0 at its end."""
     return 1.0 if progress <= start else (1 - progress) / (1 - start)

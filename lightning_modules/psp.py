@@ -2,7 +2,8 @@
 
 Source  Richardson et al., "Encoding in Style: a StyleGAN Encoder for Image-to-Image Translation", arXiv:2008.00951; losses, optimizer and
         schedule as in eladrich/pixel2style2pixel@5cfff38 (training/coach.py), inversion only.
-Differs The generator's checkpoint decides its size; codes are as many as its layers.
+Differs The generator's checkpoint decides its size; codes are as many as its layers. Larger images are reduced by means over areas; the
+        release used Pillow's bilinear filter, which `--data.filter bilinear` is.
 Shapes  x, x_hat (B, 3, H, W) RGB in [-1, 1], W = size, H = height or size; w (B, L, D), L = 2 log2(generator's size) - 2; losses are
         means over B.
 Raises  UserError: prior or pretrained files are missing, or the prior is of another architecture.
@@ -49,6 +50,7 @@ class PSP(Inverter):
     """
 
     family: ClassVar[Literal["psp", "e4e"]] = "psp"
+    compiled: ClassVar[tuple[str, ...]] = ("E", "G")
     G: Generator
 
     def __init__(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from _runtime import UserError
 from lightning_modules.base import Method
 from lightning_modules.collectives import mean_over_processes
-from lightning_modules.optimizers import cosine_decay
+from lightning_modules.optimizers import adam, cosine_decay
 
 ATTRIBUTES: dict[str, tuple[float, float]] = {  # in the order and units of a batch's "attributes": what counts as -1 and as 1
     "yaw": (-40, 40),
@@ -56,6 +56,7 @@ class Scorer(Method):
 
     monitor = ("val/attribute_error", "min")
     strategy: ClassVar[str] = "ddp"
+    compiled: ClassVar[tuple[str, ...]] = ("net",)
 
     def __init__(self, *, size: int = 64, width: int = 16, embedding: int = 64, lr: float = 8e-3) -> None:
         super().__init__()
@@ -92,7 +93,7 @@ class Scorer(Method):
         return min(1.0, self.iteration / WARM_UP) * cosine_decay(self.progress)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [torch.optim.AdamW(self.net.parameters(), lr=self.hparams["lr"], weight_decay=0.05)]
+        return [adam(self.net.parameters(), torch.optim.AdamW, lr=self.hparams["lr"], weight_decay=0.05)]
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The images, and below each the one of the others whose embedding is nearest."""

@@ -18,13 +18,13 @@ from jsonargparse import Namespace
 from _runtime import UserError, write_text
 from callbacks.grid import save_png, tile
 from experiments import evaluate, laboratory
+from experiments.devices import load_to_device
 from experiments.options import Parser
 from experiments.reproduce.prior import finished, priors, scored_by_portraits, scorer
 from experiments.reproduce.stages import Stage
 from experiments.tables import Table
 from lightning_modules.base import Inverter
 from lightning_modules.editing import directions
-from lightning_modules.methods import load_method
 from lightning_modules.metrics.judge import COLUMNS
 from lightning_modules.psp import PSP
 from lightning_modules.scorer import Scorer
@@ -96,7 +96,7 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
     methods = {name: inverter(path) for name, path in paths.items()}
     tables = {"inversion": inversion_table(evaluation, methods)}
     if portraits:
-        measure, _ = load_method(reader)
+        measure = load_to_device(reader)
         assert isinstance(measure, Scorer)
         tables["editing"] = editing_table(methods, measure, evaluation, config.preset, output)
     print(*(table.text() for table in tables.values()), sep="\n\n")
@@ -109,7 +109,7 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
 
 
 def inverter(path: str) -> Inverter:
-    method, _ = load_method(path)
+    method = load_to_device(path)
     assert isinstance(method, Inverter)
     return method
 

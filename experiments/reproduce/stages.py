@@ -25,7 +25,7 @@ from experiments.tables import Table
 from lightning_modules.checkpoints import read_checkpoint
 
 # How a run is watched, placed and sped up, which does not change what it ends with
-INCIDENTAL = ("trainer", "log_every", "save_every", "wandb", "weights_dir")
+INCIDENTAL = ("trainer", "log_every", "save_every", "wandb", "weights_dir", "compile", "loss_limit")
 TRIAL = 17  # iterations that an estimate takes; the regularisers that come every 16 are in it once
 
 

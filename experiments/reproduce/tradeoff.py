@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from _runtime import UserError, write_text
 from callbacks.grid import save_png
 from experiments import evaluate, laboratory
+from experiments.devices import load_to_device
 from experiments.options import Parser
 from experiments.reproduce import inversion
 from experiments.reproduce.prior import finished, priors, scorer
 from experiments.reproduce.stages import Stage
 from experiments.tables import Table
-from lightning_modules.methods import load_method
 from lightning_modules.psp import PSP
 from lightning_modules.scorer import Scorer
 
@@ -76,7 +76,7 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
         ]
     )
     measured = dict(evaluation.table.rows)
-    measure, _ = load_method(reader)
+    measure = load_to_device(reader)
     base = inversion.inverter(paths["e4e"])
     assert isinstance(measure, Scorer)
     assert isinstance(base, PSP)

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
 from _runtime import UserError
-from lightning_modules.losses.lpips import Frozen, RandomTrunk
+from lightning_modules.losses.frozen import Frozen
+from lightning_modules.losses.lpips import RandomTrunk
 from lightning_modules.metrics.image import to_uint8
+from lightning_modules.networks.ops import full_precision
 from lightning_modules.pretrained import weights
 
 PROTOCOL = (
@@ -47,7 +49,7 @@ class FID(FrechetInceptionDistance):
     higher_is_better = False
 
     def __init__(self, features: nn.Module, name: str) -> None:
-        held = Frozen(features)
+        held = Frozen(lambda: features)
         held.num_features = features.num_features  # asked for by torchmetrics, which else runs a random image through
         super().__init__(feature=held)
         self.name = name
@@ -58,7 +60,7 @@ class FID(FrechetInceptionDistance):
         """Add images (B, 3, H, W) in [-1, 1] to the real or to the generated set."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images in [-1, 1] as (B, 3, H, W), got {tuple(images.shape)}")
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             super().update(to_uint8(images), real)
         total = self.real_features_sum if real else self.fake_features_sum
         total += torch.where(images.isnan().any(), torch.nan, 0.0)  # which 8 bits could not show

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_modules.losses.identity import Identity
 from lightning_modules.metrics.image import MeanOverImages
+from lightning_modules.networks.ops import full_precision
 
 PROTOCOL = (
     "id-v1: RGB in [-1, 1], rounded to 8 bits (round half to even, clamp); cosine of the embeddings of aligned faces by ArcFace IR-SE50 on "
@@ -28,9 +29,10 @@ class Likeness(MeanOverImages):
     def __init__(self, features: Literal["arcface", "random"] = "arcface") -> None:
         super().__init__()
         self.distance = Identity(features)
+        _ = self.distance.embed.network  # a metric's file is missed before what it would score
         self.name = self.distance.name
 
     @torch.no_grad()
     def score(self, pred: Tensor, target: Tensor) -> Tensor:
-        with torch.autocast(pred.device.type, enabled=False):
+        with full_precision(pred):
             return 1 - self.distance((pred / 127.5 - 1).float(), (target / 127.5 - 1).float(), per_image=True)

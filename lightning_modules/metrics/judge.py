@@ -120,7 +120,8 @@ class Judge:
                 portraits = PortraitFeatures(scorer)
                 self.features["fid_portraits"] = portraits
                 self.protocol.append(portraits.protocol)
-        self.reset()
+        self.targets = {name: frechet.FID(features, name) for name, features in self.features.items()}
+        self.device = torch.device("cpu")
 
     @property
     def names(self) -> list[str]:
@@ -128,13 +129,15 @@ class Judge:
         return [*self.images, *self.features]
 
     def to(self, device: torch.device) -> Judge:
+        self.device = device
         for network in (*self.images.values(), *self.features.values(), *self.targets.values()):
             network.to(device)
         return self
 
     def reset(self) -> None:
         """Forget the targets seen."""
-        self.targets = {name: frechet.FID(features, name) for name, features in self.features.items()}
+        for fid in self.targets.values():
+            fid.reset()
 
     def see(self, target: Tensor) -> None:
         """Add targets (B, 3, H, W) to those whose distribution images are compared with; each once, however many sets are tallied."""
@@ -142,7 +145,7 @@ class Judge:
             fid.update(target, real=True)
 
     def tally(self) -> Tally:
-        """An empty tally for one set of images."""
+        """An empty tally for one set of images, where the judge is; costly beside an update, so one is made for each set."""
         return Tally(self)
 
 
@@ -153,13 +156,11 @@ class Tally:
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
-        self.per_image = PerImage(tuple(judge.images))
-        self.sets = {name: frechet.FID(features, name) for name, features in judge.features.items()}
+        self.per_image = PerImage(tuple(judge.images)).to(judge.device)
+        self.sets = {name: frechet.FID(features, name).to(judge.device) for name, features in judge.features.items()}
 
     def update(self, index: Tensor, images: Tensor, target: Tensor) -> None:
         """index (B,) of the held-out images; images, target (B, 3, H, W) in [-1, 1]."""
-        for metric in (self.per_image, *self.sets.values()):
-            metric.to(images.device)
         self.per_image.update(index, {name: metric.per_image(images, target) for name, metric in self.judge.images.items()})
         for fid in self.sets.values():
             fid.update(images, real=False)

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
-from lightning_modules.losses.lpips import SMALLEST, Frozen, Net, RandomDistance, check_pair, fill
+from lightning_modules.losses.frozen import Frozen
+from lightning_modules.losses.lpips import SMALLEST, Net, RandomDistance, check_pair, fill
 from lightning_modules.metrics.image import MeanOverImages
+from lightning_modules.networks.ops import full_precision
 
 PROTOCOL = (
     "lpips-v1: RGB in [-1, 1], rounded to 8 bits (round half to even, clamp), at full resolution; LPIPS 0.1 with its linear heads in "
@@ -31,12 +33,12 @@ class _Perceptual(MeanOverImages):
     def __init__(self, network: nn.Module, name: str, smallest: int) -> None:
         super().__init__()
         self.name, self.smallest = name, smallest
-        self.distance = Frozen(network)
+        self.distance = Frozen(lambda: network)
 
     @torch.no_grad()
     def score(self, pred: Tensor, target: Tensor) -> Tensor:
         check_pair(pred, target, self.smallest)
-        with torch.autocast(pred.device.type, enabled=False):
+        with full_precision(pred):
             return self.distance((pred / 127.5 - 1).float(), (target / 127.5 - 1).float()).flatten()
 
 

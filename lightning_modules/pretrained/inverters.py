@@ -28,6 +28,7 @@ from lightning_modules.psp import PSP
 PARTS = {"encoder": "E", "decoder": "G", "residue": "C", "grid_align": "A"}  # released -> ours
 ENCODERS = {"GradualStyleEncoder": "psp", "Encoder4Editing": "e4e"}  # as `opts` calls them: their tensors have the same names
 EITHER = "psp or e4e"
+ASSUMED = {"start_from_latent_avg": "codes relative to latent_avg", "dataset_type": "square images"}  # where `opts` do not tell
 COUNTER = "num_batches_tracked"  # of every BatchNorm; it changes nothing, and old files lack it
 
 
@@ -90,7 +91,7 @@ def load(method: Any, state: Mapping[str, Tensor]) -> list[str]:
         missing += names.load(network, part_of_state(state, f"{PARTS[theirs]}."), theirs, optional=("noise_const", COUNTER))
     base = _base(method)
     if isinstance(base, E4E):
-        base.active.fill_(base.G.layers - 1)  # all offsets, as the released code inverts
+        base.join(base.G.layers - 1)  # all offsets, as the released code inverts
     return missing
 
 
@@ -166,4 +167,7 @@ def _differences(content: dict[str, Any], codes: int, name: str) -> list[str]:
         )
     if name == "hfgi" and size < SEEN:
         notes.append(f"a generator of {size} px is fused at {size // 4} px here, at 64 px in the release: only exports of this suite fit")
+    assumed = [what for option, what in ASSUMED.items() if option not in _options(content)]
+    if assumed:
+        notes.append(f"its opts do not tell, so it is assumed: {', '.join(assumed)}")
     return notes

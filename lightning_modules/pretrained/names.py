@@ -254,8 +254,13 @@ def _shape(state: State, name: str, dimensions: int) -> torch.Size:
 
 
 def _infer_channels(widths: list[int]) -> dict[str, int]:
-    """channel_base and channel_max from the widths at 4, 8, 16, ... (the largest resolution fixes the base)."""
-    base, maximum = widths[-1] * 4 * 2 ** (len(widths) - 1), widths[0]
-    if widths != [channels(4 * 2**j, base, maximum) for j in range(len(widths))]:
+    """channel_base and channel_max from the widths at 4, 8, 16, ...: of all bases that give them the smallest.
+
+    A width is rounded down, so it leaves open a range of bases; GPEN's narrow 0.1 and 0.07 need the common part of all ranges.
+    """
+    resolutions = [4 * 2**j for j in range(len(widths))]
+    base = max(width * resolution for width, resolution in zip(widths, resolutions, strict=True))
+    maximum = widths[0]
+    if widths != [channels(resolution, base, maximum) for resolution in resolutions]:
         raise UserError(f"channels {widths} at 4, 8, 16, ... do not follow min(base / resolution, maximum)")
     return {"channel_base": base, "channel_max": maximum}

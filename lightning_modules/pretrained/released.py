@@ -31,6 +31,7 @@ PARTS = (
     {"G_ema": "params"},
 )
 DISCRIMINATORS = ("d", "D", "params")  # where a file given as discriminator has it, if not at its top
+FILTERS = (".kernel", ".resample_filter")  # how the names of FIR filters end
 LARGEST = 10**9  # numbers in a method, three times the largest released ones; the shapes in a small file can ask for more
 
 
@@ -42,15 +43,20 @@ class Importer(NamedTuple):
 
     layouts: tuple[str, ...]
     arguments: Callable[[names.State], dict[str, Any]]
+    own_widths: bool = False  # whether its discriminator may have other widths than its generator, as d_channel_base and d_channel_max
 
 
 class Imported(NamedTuple):
-    """A method with released weights: the arguments that were read off them, the layout, and what the file left open or does otherwise."""
+    """A method with released weights: the arguments that were read off them, the layout, and what the file left open or does otherwise.
+
+    `filter` is how its release reduces photographs for it, where that is not as we do.
+    """
 
     method: Method
     arguments: dict[str, Any]
     layout: str
     notes: list[str]
+    filter: str | None = None
 
 
 def _prior_arguments(state: names.State) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def _gpen_arguments(state: names.State) -> dict[str, Any]:
 IMPORTERS = {
     "e4e": Importer(("e4e",), names.infer_inverter),
     "gan_prior": Importer(("rosinality", "nvlabs", "basicsr"), _prior_arguments),
-    "gpen": Importer(("gpen",), _gpen_arguments),
+    "gpen": Importer(("gpen",), _gpen_arguments, own_widths=True),
     "hfgi": Importer(("hfgi",), names.infer_hfgi),
     "hinet": Importer(("hinet",), names.infer_hinet),
     "nafnet": Importer(("nafnet",), names.infer_nafnet),
@@ -111,20 +117,22 @@ def import_released(name: str, source: Path, discriminator: Path | None = None) 
         layout, state = _generator(parts["G_ema"], name)
         arguments = importer.arguments(state)
         method = _build(name, arguments)
-        notes = _load_generators(method, parts, state, name, latent_avg)
+    notes: list[str] = []
     if discriminator is not None:
         other = read_released(discriminator)
         parts["D"] = next((other[key] for key in DISCRIMINATORS if key in other), other)
         with _naming(discriminator):
-            _load_discriminator(method, parts["D"])
+            method, arguments = _with_discriminator(method, arguments, parts["D"], name)
     elif "D" in parts:
         try:
-            _load_discriminator(method, parts["D"])
+            method, arguments = _with_discriminator(method, arguments, parts["D"], name)
         except UserError as error:  # the generator is worth having all the same
             del parts["D"]
             notes.append(f"its discriminator is left out, D has random weights (seed {SEED}): {error}")
     else:
         notes.append(f"no discriminator in the file: D has random weights (seed {SEED}); --discriminator FILE gives one")
+    with _naming(source):
+        notes += _load_generators(method, parts, state, name, latent_avg)
     notes += _differences(method, parts, layout)
     return Imported(method, arguments, layout, notes)
 
@@ -152,6 +160,9 @@ def _import_single(name: str, content: dict[str, Any]) -> Imported:
     notes = [f"trained at a size that the file does not tell, {method.hparams['size']} px is assumed; it restores images of every size"]
     if name == "nafnet":
         notes.append("GoPro and REDS figures were published with TLC, SIDD figures without: the same weights serve for both, TLC is off")
+        notes.append("drop-out leaves no trace in a file: training goes on without, as in the release")
+    if name == "hinet":
+        notes.append("the slope of its leaky ReLUs leaves no trace in a file: 0.2 is assumed, as in the release")
     return Imported(method, arguments, name, notes)
 
 
@@ -166,7 +177,13 @@ def _import_inverter(name: str, content: dict[str, Any]) -> Imported:
     notes += _without_noise(inverters.load(method, state))
     if name == "e4e":
         notes += _load_latent_discriminator(method, content.get("discriminator_state_dict"))
-    return Imported(method, arguments, name, notes)
+    as_released = "state_dict" in content  # exports of this suite are flat
+    if as_released:
+        notes.append(
+            "the release reduces photographs by Pillow's bilinear filter: so do invert, edit and evaluate with this checkpoint; "
+            "give a training --data.filter bilinear"
+        )
+    return Imported(method, arguments, name, notes, filter="bilinear" if as_released else None)
 
 
 def _load_latent_discriminator(method: Any, value: object) -> list[str]:
@@ -264,23 +281,41 @@ def _without_noise(missing: list[str]) -> list[str]:
     return [f"no noise maps in the file: the stored ones are random (seed {SEED})"] if absent else []
 
 
-def _load_discriminator(method: Any, value: object) -> None:
+def _with_discriminator(method: Any, arguments: dict[str, Any], value: object, name: str) -> tuple[Any, dict[str, Any]]:
+    """The method with the weights of a discriminator, built again where that has widths of its own; and its arguments."""
     state = weights(value, "the discriminator")
     found = names.detect(state)
     if found not in [discriminator for _, discriminator in names.FAMILIES.values()]:
         raise UserError(f"its layout is {found.what}: expected a discriminator")
     state = names.from_released(state, found)
-    for key, value in names.infer_discriminator(state).items():
-        if value != method.hparams[key]:
-            raise UserError(f"the discriminator has {key} {value}, the generator {method.hparams[key]}: the method has one for both")
+    own = {key: width for key, width in names.infer_discriminator(state).items() if width != arguments[key]}
+    for key, width in own.items():
+        if key == "size" or not IMPORTERS[name].own_widths:
+            raise UserError(f"the discriminator has {key} {width}, the generator {arguments[key]}: the method has one for both")
+    if own:
+        arguments = {**arguments, **{f"d_{key}": width for key, width in own.items()}}
+        method = _build(name, arguments)
     names.load(method.D, state, "the discriminator")
+    return method, arguments
 
 
 def _differences(method: Any, parts: dict[str, Any], layout: str) -> list[str]:
-    """What names and shapes cannot show: BasicSR's second class, and options that change what an NVlabs network computes."""
-    notes = []
+    """What names and shapes cannot show: options that leave no trace, BasicSR's second class, what an NVlabs network computes otherwise."""
+    notes, G = [], parts["G_ema"]
     if layout == "basicsr":
         notes.append("BasicSR's bilinear generator has the same names and shapes and cannot be told apart: it would give wrong images here")
+    tensors = G.state if isinstance(G, Network) else G
+    if not any(name.endswith(FILTERS) for name in tensors):
+        notes.append("no FIR filters in the file: [1, 3, 3, 1] is assumed, as in the release")
+    if not isinstance(G, Network):
+        notes.append("the mapping network's learning rate multiplier leaves no trace in a file: 0.01 is assumed, as in the release")
+        if layout == "nvlabs":
+            notes.append("clamped activations (conv_clamp) leave no trace in a file without its options: ours are not clamped")
+    if layout == "gpen":
+        notes.append("the range of its images leaves no trace in a file: [-1, 1] is assumed; the release's Seg2face takes [0, 1]")
+    if "D" in parts and not isinstance(parts["D"], Network):
+        group = method.D.stddev_group or "all"
+        notes.append(f"the groups of D's standard deviations leave no trace in a file: {group} images, as in the release, are assumed")
     options = {name: network.arguments for name, network in parts.items() if isinstance(network, Network)}
     clamps = {_option(kwargs, "conv_clamp") or _option(kwargs, "synthesis_kwargs", "conv_clamp") for kwargs in options.values()} - {None}
     if clamps:

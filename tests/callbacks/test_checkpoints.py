@@ -11,6 +11,7 @@ import torch
 
 from _runtime import UserError
 from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from lightning_modules.watch import LossWatch
 
 
 def test_replaces_the_file_and_leaves_nothing_beside_it(tmp_path) -> None:
@@ -55,7 +56,7 @@ class Run(SimpleNamespace):
             save_checkpoint=lambda path: self.saved.append((self.method.iteration, path.stem)),
         )
         self.method = SimpleNamespace(
-            monitor=monitor, iteration=0, first_bad_iteration=lambda: 0, parameters=lambda: [torch.zeros(1)], total_iterations=100
+            monitor=monitor, iteration=0, watch=LossWatch(), parameters=lambda: [torch.zeros(1)], total_iterations=100
         )
 
     def iterate(self, checkpoints: Checkpoints, to: int, value: float) -> None:

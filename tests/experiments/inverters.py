@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
+from PIL import Image
 
-from experiments import fit
+from experiments import fit, import_checkpoint
 from lightning_modules.base import Method
+from lightning_modules.pretrained.released import export_released
 from tests.lightning_modules.steps import tiny
 
 
@@ -20,6 +24,23 @@ def smoke(folder: Path, method: str) -> str:
 def untrained(folder: Path, name: str) -> str:
     """A checkpoint of a tiny method as it is constructed."""
     return saved(tiny(name), folder / f"{name}.ckpt")
+
+
+def imported(folder: Path) -> str:
+    """A checkpoint imported from a file such as pSp's release has."""
+    state = export_released(tiny("psp"), "psp", "G_ema")
+    content = {"latent_avg": state.pop("latent_avg"), "state_dict": state, "opts": {"encoder_type": "GradualStyleEncoder"}}
+    torch.save(content, folder / "released.pt")
+    output = folder / "imported.ckpt"
+    import_checkpoint.main(["--method", "psp", "--source", str(folder / "released.pt"), "--output", str(output)])
+    return str(output)
+
+
+def reduced(file: Path, filter: str, size: int = 32) -> np.ndarray:
+    """A square photograph as an inverter sees it."""
+    if filter == "bilinear":
+        return np.asarray(Image.open(file).resize((size, size), Image.Resampling.BILINEAR))
+    return cv2.resize(np.asarray(Image.open(file)), (size, size), interpolation=cv2.INTER_AREA)
 
 
 def saved(method: Method, path: Path) -> str:

@@ -14,7 +14,7 @@ from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction
 from lightning_modules.editing.ganspace import Components
 from lightning_modules.methods import load_method
-from tests.experiments.inverters import saved, smoke, untrained
+from tests.experiments.inverters import imported, reduced, saved, smoke, untrained
 
 WIDTH = 32  # of the smoke preset's w
 TILE, GAP = 96, 2  # pixels of an image in a strip, and between them
@@ -65,6 +65,22 @@ def shown(strip: np.ndarray, column: int) -> np.ndarray:
 
 def pixels(image: torch.Tensor) -> np.ndarray:
     return ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
+def test_photographs_are_shown_as_the_network_sees_them(direction, tmp_path, draw_faces) -> None:
+    """An imported release sees them reduced by Pillow unless asked otherwise; codes have seen theirs."""
+    faces, checkpoint = draw_faces(tmp_path / "faces", 2, size=75), imported(tmp_path)
+    smile = Direction("smile", "interfacegan", torch.eye(16)[:1])
+    directions.save(smile, tmp_path / "own.safetensors")
+    for filter, option in (("bilinear", []), ("area", ["--filter", "area"])):
+        call(checkpoint, tmp_path / "own.safetensors", tmp_path / filter, "--input", faces, *option)
+        for face in sorted(faces.iterdir()):
+            strip = picture(tmp_path / filter / f"strips/{face.stem}.png")
+            assert close(shown(strip, 0), reduced(face, filter))
+            other = "area" if filter == "bilinear" else "bilinear"
+            assert not close(shown(strip, 0), reduced(face, other))
+    with pytest.raises(UserError, match="^--filter area is of images: the codes of --codes are made already; leave it out$"):
+        call(checkpoint, direction, tmp_path / "out", "--codes", "codes.safetensors", "--filter", "area")
 
 
 def test_strength_zero_is_the_inversion_and_codes_are_as_good_as_images(checkpoint, faces, codes, direction, tmp_path, capsys) -> None:

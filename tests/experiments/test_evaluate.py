@@ -14,6 +14,7 @@ from _runtime import UserError
 from datamodules.faces import FaceData
 from experiments import evaluate, fit
 from experiments.tables import Table
+from tests.experiments.inverters import imported, reduced
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,18 @@ def test_several_checkpoints_on_other_images(checkpoint, tmp_path, draw_faces) -
     assert result["rows"]["gpen-smoke"] == result["rows"]["gpen-smoke-2"]
     assert result["protocol"]["val"] == 5  # all of them
     assert result["protocol"]["degradation"] == "x4"
+
+
+def test_the_filter_is_that_of_the_release_and_told(tmp_path, draw_faces, capsys) -> None:
+    faces = draw_faces(tmp_path / "faces", 3, size=75)
+    off = ["--metrics.lpips", "off", "--metrics.fid", "off", "--metrics.identity", "off", "--data.workers", "0"]
+    arguments = ["--checkpoint", imported(tmp_path), "--data.root", str(faces), *off]
+    for filter, option in (("bilinear", []), ("area", ["--data.filter", "area"])):
+        evaluation = evaluate.run([*arguments, *option, "--output", str(tmp_path / filter)])
+        assert evaluation.protocol["filter"] == filter
+        assert evaluation.table.footnote[0].count(f", filter {filter})") == 1
+        for target, file in zip(evaluation.pictures["target"], sorted(faces.iterdir()), strict=True):
+            assert np.array_equal(((target + 1) * 127.5).round().byte().permute(1, 2, 0), reduced(file, filter))
 
 
 def test_equal_names_are_trainings_of_one_method(checkpoint, tmp_path, capsys) -> None:

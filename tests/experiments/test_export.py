@@ -76,7 +76,7 @@ def test_inverter_there_and_back(tmp_path) -> None:
     shape = {"size": 32, "generator_size": 32, "encoder_width": 16, "encoder_blocks": (1, 1, 1, 1), "delta_from": 0.0}
     torch.manual_seed(0)
     method = E4E(**{**SHAPE, **shape}, features="off", identity="off").eval()
-    method.active.fill_(7)
+    method.join(7)
     content: dict[str, Any] = {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)}
     method.on_save_checkpoint(content)
     torch.save(content, tmp_path / "e4e.ckpt")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from _runtime import UserError
-from experiments import evaluate, fit, import_checkpoint, restore
+from experiments import evaluate, export, fit, import_checkpoint, restore
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.e4e import E4E
 from lightning_modules.hfgi import HFGI
@@ -99,6 +99,8 @@ def test_gpen(gpen, tmp_path, capsys) -> None:
     said = capsys.readouterr().out
     for line in ("size            32", "channel_base    512", "noise           concat", "D has random weights (seed 0)", "G_ema 0."):
         assert line in said
+    assert "the range of its images leaves no trace in a file: [-1, 1] is assumed; the release's Seg2face takes [0, 1]" in said
+    assert "filter" not in suite["imported"]
 
 
 def test_random_parts_are_the_same_every_time(gpen, tmp_path) -> None:
@@ -132,7 +134,7 @@ def test_snapshot_of_a_training_script(gpen, tmp_path) -> None:
 
 
 def test_discriminator_of_its_own_file(gpen, tmp_path, capsys) -> None:
-    """Any of the three spellings, at the top of its file or under a key. One of other channels (GPEN-BFR-256-D) is refused."""
+    """Any of the three spellings, at the top of its file or under a key."""
     for layout, key in (
         (names.ROSINALITY_DISCRIMINATOR, None),
         (names.ROSINALITY_DISCRIMINATOR, "d"),
@@ -147,18 +149,76 @@ def test_discriminator_of_its_own_file(gpen, tmp_path, capsys) -> None:
     assert "random weights" not in capsys.readouterr().out
 
     (tmp_path / "ours.ckpt").unlink()
-    _, wider = discriminator(channel_base=1024, channel_max=64)
-    torch.save(wider, tmp_path / "d.pth")
+    _, larger = discriminator(size=64)
+    torch.save(larger, tmp_path / "d.pth")
     message = refusal("gpen", gpen_state(gpen), tmp_path, "--discriminator", tmp_path / "d.pth")
-    assert "d.pth: the discriminator has channel_base 1024, the generator 512" in message
+    assert "d.pth: the discriminator has size 64, the generator 32: the method has one for both" in message
     torch.save(gpen_state(gpen), tmp_path / "d.pth")
     message = refusal("gpen", gpen_state(gpen), tmp_path, "--discriminator", tmp_path / "d.pth")
     assert "d.pth: its layout is GPEN generator: expected a discriminator" in message
 
     # in one file with a generator that fits, it costs only itself
-    method = imported("gpen", {"g_ema": gpen_state(gpen), "d": wider}, tmp_path)
-    assert "its discriminator is left out, D has random weights (seed 0): the discriminator has channel_base" in capsys.readouterr().out
+    method = imported("gpen", {"g_ema": gpen_state(gpen), "d": larger}, tmp_path)
+    assert "its discriminator is left out, D has random weights (seed 0): the discriminator has size 64" in capsys.readouterr().out
     assert method.D.from_rgb.weight.shape[0] == 16
+    _, wider = discriminator(channel_base=1024, channel_max=64)
+    wider["final_linear.1.weight"] = torch.zeros(1, 7)
+    method = imported("gpen", {"g_ema": gpen_state(gpen), "d": wider}, tmp_path)
+    assert "the discriminator holds another architecture: logit.weight is (1, 7), here (1, 64)" in capsys.readouterr().out
+    assert (method.D.from_rgb.weight.shape[0], method.hparams["d_channel_base"]) == (16, None)
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_discriminator_of_its_own_width(embedded: bool, gpen, tmp_path, capsys) -> None:
+    """As GPEN-BFR-256's, in its own file or in a training script's: imported, trained on with its options, exported, imported again."""
+    D, d = discriminator(channel_base=1024, channel_max=64)
+    torch.save(d, tmp_path / "d.pth")
+    content = {"g_ema": gpen_state(gpen), "d": d} if embedded else gpen_state(gpen)
+    method = imported("gpen", content, tmp_path, *([] if embedded else ["--discriminator", tmp_path / "d.pth"]))
+    said = capsys.readouterr().out
+    assert "d_channel_base  1024\n  d_channel_max   64\n" in said
+    assert "random weights" not in said
+    widths = {"channel_base": 512, "channel_max": 32, "d_channel_base": 1024, "d_channel_max": 64}
+    assert {key: method.hparams[key] for key in widths} == widths
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert torch.equal(method.restore(x), gpen(x))
+    for key, value in D.state_dict().items():
+        assert torch.equal(method.D.state_dict()[key], value), key
+
+    options = {"--method": "gpen", "--preset": "smoke", "--run": tmp_path / "run", "--iterations": 1, "--init_from": tmp_path / "ours.ckpt"}
+    options |= {"--model.lr": 1e-30, "--model.beta1": 0.9, "--model.d_channel_base": 1024, "--model.d_channel_max": 64}
+    fit.main([str(word) for option in options.items() for word in option])
+    trained, back = tmp_path / "run/checkpoints/last.ckpt", {name: tmp_path / f"{name}.safetensors" for name in ("G_ema", "D")}
+    for name, file in back.items():
+        export.main(["--checkpoint", str(trained), "--network", name, "--output", str(file)])
+    assert call("gpen", back["G_ema"], tmp_path / "again.ckpt", "--discriminator", back["D"]) == 0
+    again = load_method(tmp_path / "again.ckpt")[0]
+    for key, value in load_method(trained)[0].state_dict().items():
+        if key.startswith(("G_ema.", "D.")):
+            assert torch.equal(again.state_dict()[key], value), key
+    for key, value in D.state_dict().items():
+        torch.testing.assert_close(again.D.state_dict()[key], value, rtol=0, atol=1e-6, msg=key)
+
+
+def test_a_prior_has_one_width_for_both(tmp_path) -> None:
+    G = tiny()
+    _, d = discriminator(size=16, channel_base=128, channel_max=16)
+    torch.save(d, tmp_path / "d.pth")
+    content = {"g_ema": names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR), "latent_avg": G.w_avg}
+    message = refusal("gan_prior", content, tmp_path, "--discriminator", tmp_path / "d.pth")
+    assert "d.pth: the discriminator has channel_base 128, the generator 64: the method has one for both" in message
+
+
+@pytest.mark.parametrize("narrow", [0.1, 0.07])
+def test_narrow_files(narrow: float, tmp_path) -> None:
+    """Widths that were rounded down where they are few: 51, ... 51, 25, 12 and 35, ... 35, 17, 8."""
+    widths = [int(512 * narrow)] * 4 + [int(256 * narrow), int(128 * narrow)]  # at 4 to 128 px
+    G = randomised(GPENGenerator(128, channel_base=int(16384 * narrow), channel_max=int(512 * narrow), **WIDTH))
+    state = gpen_state(G)
+    assert [state[f"ecd{i}.0.{int(i > 0)}.weight"].shape[0] for i in range(6)] == widths[::-1]
+    method = imported("gpen", state, tmp_path)
+    x = torch.rand(1, 3, 128, 128) * 2 - 1
+    assert torch.equal(method.restore(x), G(x))
 
 
 def test_restores_photographs(gpen, tmp_path) -> None:
@@ -255,15 +315,19 @@ def test_priors(layout: str, tmp_path, capsys) -> None:
     for ours, theirs in ((method.G_ema, G), (method.G, raw)):
         assert torch.equal(ours(ours.map(z), noise="const"), theirs(theirs.map(z), noise="const"))
     said = capsys.readouterr().out
+    assert ("no FIR filters in the file: [1, 3, 3, 1] is assumed" in said) == (layout == "basicsr")
     if layout == "basicsr":
         assert "no mean latent in the file" in said
         assert "bilinear generator has the same names" in said
         assert "D has random weights" in said
+        assert "the mapping network's learning rate multiplier leaves no trace" in said
     else:
         assert torch.equal(method.G_ema.w_avg, G.w_avg)
         x = torch.rand(4, 3, 16, 16)
         assert torch.equal(method.D(x), D(x))
         assert "random" not in said
+        assert ("the mapping network's learning rate multiplier leaves no trace" in said) == (layout == "rosinality")
+        assert ("the groups of D's standard deviations leave no trace in a file: 4 images" in said) == (layout == "rosinality")
         assert ("clamped to +-256" in said) == (layout == "nvlabs")
 
 
@@ -428,15 +492,18 @@ def test_inverters(tmp_path, capsys) -> None:
     torch.manual_seed(0)
     made = E4E(size=32, generator_size=32, **shape).eval()
     made.G.w_avg.normal_()
-    made.active.fill_(7)
+    made.join(7)
     state = export_released(made, "e4e", "G_ema")
     content = {"latent_avg": state.pop("latent_avg"), "state_dict": state, "opts": {"encoder_type": "Encoder4Editing"}}
+    content["opts"] |= {"dataset_type": "ffhq_encode", "start_from_latent_avg": True}
     method = imported("e4e", {**content, "discriminator_state_dict": made.D.state_dict()}, tmp_path)
     said = capsys.readouterr().out
     assert "generator_size  32" in said
     assert "encoder_blocks  (1, 1, 1, 1)" in said
     assert all(f"{network} 0." in said for network in "GED")
-    assert "note" not in said
+    assert said.count("note") == 1
+    assert "note: the release reduces photographs by Pillow's bilinear filter" in said
+    assert read_checkpoint(tmp_path / "ours.ckpt")["suite"]["imported"]["filter"] == "bilinear"
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(method.invert(x)["w"], made.invert(x)["w"])

@@ -14,7 +14,7 @@ from _runtime import UserError
 from experiments import invert
 from experiments.codes import Codes, fingerprint, generator_of
 from lightning_modules.methods import load_method
-from tests.experiments.inverters import smoke, untrained
+from tests.experiments.inverters import imported, reduced, smoke, untrained
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,21 @@ def test_batches_do_not_matter(checkpoint, tmp_path, draw_faces) -> None:
     one, three = (Codes(tmp_path / size / "codes.safetensors").read(0, 5) for size in ("1", "3"))
     for part in one:
         torch.testing.assert_close(one[part], three[part], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("option", ["area", "bilinear", None])
+def test_photographs_are_reduced_as_the_network_is_used_to(option: str | None, tmp_path, draw_faces) -> None:
+    """Without the option by Pillow for an imported release, by means over areas for a network of ours."""
+    faces = draw_faces(tmp_path / "faces", 3, size=75)
+    for checkpoint, own in ((imported(tmp_path), "bilinear"), (untrained(tmp_path, "psp"), "area")):
+        output = tmp_path / own
+        call(checkpoint, faces, output, *([] if option is None else ["--filter", option]))
+        method = load_method(checkpoint)[0]
+        codes = Codes(output / "codes.safetensors").w()
+        for i, face in enumerate(sorted(faces.iterdir())):
+            image = torch.from_numpy(reduced(face, option or own).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+            with torch.no_grad():
+                torch.testing.assert_close(codes[i], method.invert(image)["w"][0], atol=1e-5, rtol=1e-5)
 
 
 def test_fingerprint_is_of_the_generator_alone(checkpoint) -> None:

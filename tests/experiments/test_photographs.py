@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from _runtime import UserError
-from experiments.photographs import Writing
+from experiments.photographs import Writing, filter_of
 
 
 def test_all_is_written_when_the_context_ends(tmp_path: Path) -> None:
@@ -22,6 +22,21 @@ def test_all_is_written_when_the_context_ends(tmp_path: Path) -> None:
     for i, image in enumerate(images):
         expected = ((image + 1) * 127.5).round().byte().permute(1, 2, 0)
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"of/{i}.png")), expected)
+
+
+@pytest.mark.parametrize(
+    ("trained", "imported", "expected"),
+    [
+        ({"filter": "bilinear"}, {}, "bilinear"),
+        ({"filter": "area"}, {"filter": "bilinear"}, "area"),
+        ({}, {"filter": "bilinear"}, "bilinear"),
+        ({}, {}, "area"),
+    ],
+)
+def test_filter_of_a_checkpoint(trained: dict, imported: dict, expected: str) -> None:
+    """Its run's, else its release's; runs of old did not know any but area means."""
+    checkpoint = {"suite": {"imported": imported} if imported else {}}
+    assert filter_of(checkpoint | ({"datamodule_hyper_parameters": trained} if trained else {})) == expected
 
 
 def test_no_more_waits_than_allowed(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ class OneDraw(TorchFunctionMode):
             return args[0]
         if func is torch.randn_like:
             func, args = torch.randn, (args[0].shape,)
-        if func not in (torch.rand, torch.randn, torch.randint):
+        if func not in (torch.rand, torch.randn, torch.randint) or "generator" in (kwargs or {}):  # which all processes draw alike
             return func(*args, **(kwargs or {}))
         *limits, shape = args if isinstance(args[-1], tuple) else (args,)
         axis = next((axis for axis, length in enumerate(shape) if length in self.lengths), None)

@@ -24,7 +24,7 @@ GENERATOR = {"generator_size": SIZE, "channel_base": 128, "channel_max": 8, "sty
 ENCODER = {"size": SIZE, "encoder_width": 48, "encoder_blocks": (1, 1, 1, 1), "prior": "scratch", "start": "scratch"}
 STANDINS = {"features": "random", "identity": "random"}
 TINY: dict[str, dict[str, Any]] = {  # one line per method: constructor options with which a step takes a fraction of a second
-    "e4e": {**GENERATOR, **ENCODER, **STANDINS, "pool": 0, "delta_from": 0.0, "delta_every": 0.0},
+    "e4e": {**GENERATOR, **ENCODER, **STANDINS, "pool": 50, "delta_from": 0.0, "delta_every": 0.0},
     "gan_prior": {**STYLEGAN, "augment": "ada"},
     "gan_prior_restoration": {**STYLEGAN, "regressor": "identity", "prior": "scratch", "encoder_width": 4, "features": "random"},
     "gpen": {**STYLEGAN, "prior": "scratch"},
@@ -36,12 +36,12 @@ TINY: dict[str, dict[str, Any]] = {  # one line per method: constructor options 
 }
 
 
-def tiny(name: str) -> Method:
-    """A small method with seeded weights; augmentation, which begins with none, is under way."""
+def tiny(name: str, **options: Any) -> Method:
+    """A small method with seeded weights, with `options` over TINY's; augmentation, which begins with none, is under way."""
     if name not in TINY:
         raise LookupError(f"no tiny options for method {name!r}: add a line to TINY in tests/lightning_modules/steps.py")
     torch.manual_seed(0)
-    method = METHODS[name](**TINY[name])
+    method = METHODS[name](**{**TINY[name], **options})
     method.total_iterations = 100
     for module in method.modules():
         if isinstance(module, AdaptiveAugment):

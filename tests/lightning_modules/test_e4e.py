@@ -21,9 +21,14 @@ def staged(iterations: int, total: int, **options) -> E4E:
 
 
 def test_published_schedule() -> None:
-    """Steps 20,000 + 2,000 (i - 1) of 200,000; the counter is that of a step that has begun, from 1."""
+    """Steps 20,000 + 2,000 (i - 1), of 300,000 for faces; the counter is that of a step that has begun, from 1."""
+    faces = {"delta_from": 20_000 / 300_000, "delta_every": 2_000 / 300_000}
+    with torch.device("meta"):
+        defaults = E4E().hparams
+    assert {name: defaults[name] for name in faces} == faces
     for step, active in ((0, 0), (19_999, 0), (20_000, 1), (21_999, 1), (22_000, 2), (30_000, 6), (34_000, 7), (199_999, 7)):
-        assert staged(step + 1, 200_000).stage() == active, step
+        assert staged(step + 1, 300_000, **faces).stage() == active, step
+        assert staged(step + 1, 200_000, delta_from=0.1, delta_every=0.01).stage() == active, step  # cars
     assert staged(1, 100, delta_from=0.0, delta_every=0.0).stage() == LAYERS - 1
 
 

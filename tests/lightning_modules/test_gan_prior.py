@@ -112,6 +112,24 @@ def test_grown_prior_starts_with_the_smaller_ones_images(smaller) -> None:
     assert prior.G.synthesis.rgbs[-1].weight.abs().max() > 0
 
 
+def test_samples_of_a_validation_are_drawn_on_the_host(monkeypatch) -> None:
+    """So that they are the same on every device; a generator of another device would draw others."""
+    prior, drawn = GANPrior(**STYLEGAN), []
+
+    class Spy(torch.Generator):
+        def __new__(cls, *where: object) -> Spy:
+            drawn.append(where)
+            return super().__new__(cls, *where)
+
+    batch = {"index": torch.tensor([3, 5])}
+    first = prior.validation_step(batch, 0)["samples"]
+    monkeypatch.setattr(torch, "Generator", Spy)
+    assert torch.equal(prior.validation_step(batch, 0)["samples"], first)
+    assert drawn == [(), ()]
+    alone = prior.validation_step({"index": torch.tensor([5])}, 0)["samples"]
+    torch.testing.assert_close(alone, first[1:])
+
+
 @torch.no_grad()
 def test_grown_discriminator_judges_as_the_smaller_one(smaller) -> None:
     """Of an image whose border is grey: there zero padding shows."""

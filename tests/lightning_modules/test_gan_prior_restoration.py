@@ -206,12 +206,12 @@ def test_one_contextual_term_alone(without: str, left: str) -> None:
     assert [name for name in method.terms if "contextual" in name] == [f"train/contextual_random_{left}"]
 
 
-def test_weight_0_builds_nothing(tmp_path, monkeypatch) -> None:
+def test_weight_0_asks_for_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FACE_SUITE_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     for options, file in (({"stage": 1}, "vgg16-397923af.pth"), ({"stage": 2, "lambda_per": 0.0}, "vgg19-dcbb9e9d.pth")):
         with pytest.raises(UserError, match=file):
-            tiny(features="pretrained", **options)
+            tiny(features="pretrained", **options).build_losses()
     first = tiny(features="pretrained", lambda_per=0.0, lambda_adv=0.0)
     second = tiny(features="pretrained", lambda_per=0.0, lambda_cxr=0.0, lambda_cxg=0.0, stage=2)
     third = tiny(features="pretrained", lambda_per=0.0, lambda_fc=0.0, stage=2)

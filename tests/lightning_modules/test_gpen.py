@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
+from _runtime import UserError
 from lightning_modules.gpen import GPEN
+from tests.experiments.inverters import saved
 from tests.golden.check import Fixture
-from tests.lightning_modules.steps import TINY, batch_of, loop
+from tests.lightning_modules.steps import TINY, batch_of, loop, tiny
 
 SMALL = TINY["gpen"]
 
@@ -25,6 +29,28 @@ def test_learning_rates_are_100_to_10_to_1() -> None:
     assert opt_d.param_groups[0]["lr"] == pytest.approx(2e-5 * lazy)
     assert opt_d.param_groups[0]["betas"] == pytest.approx((0.0, 0.99**lazy))
     assert opt_g.param_groups[0]["betas"] == (0.0, 0.99)
+
+
+def test_discriminator_of_its_own_width(tmp_path) -> None:
+    wide = GPEN(**SMALL, d_channel_base=512, d_channel_max=16)
+    assert [len(block.conv1.weight) for block in wide.D.blocks] == [16, 16, 16]
+    assert len(wide.G.encoder.stages[0].weight) == len(GPEN(**SMALL).D.from_rgb.weight) == 4
+    loop(wide, batch_of(2, 32), 1)
+    assert "train/adv" in wide.terms
+
+
+@pytest.mark.parametrize("option", ["d_channel_base", "d_channel_max"])
+def test_a_prior_has_one_width_for_both(option: str, tmp_path) -> None:
+    """Its discriminator is the one to start from, so it leaves no choice."""
+    prior = saved(tiny("gan_prior", noise="concat"), tmp_path / "prior.ckpt")
+    own = SMALL[option.removeprefix("d_")]
+    same = GPEN(**{**SMALL, "prior": prior, option: own})
+    same.check_start()
+    same.initialise()
+    other = GPEN(**{**SMALL, "prior": prior, option: 2 * own})
+    line = f"--model.{option} {2 * own}: D starts from that of --model.prior, whose {option.removeprefix('d_')} is {own}; leave it out"
+    with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
+        other.check_start()
 
 
 def test_one_step_is_the_papers_objective() -> None:

@@ -97,7 +97,7 @@ def test_base_comes_from_its_checkpoint_and_goes_into_ours(tmp_path) -> None:
     base = tiny("e4e")
     with torch.no_grad():
         base.G.w_avg.normal_()
-        base.active.fill_(3)
+        base.join(3)
     path, own = tmp_path / "e4e.ckpt", tmp_path / "hfgi.ckpt"
     suite = {"format": 1, "method": "e4e", "iteration": 1, "images_seen": 4}
     torch.save({"suite": suite, "state_dict": base.state_dict(), "hyper_parameters": dict(base.hparams)}, path)

@@ -73,11 +73,20 @@ def test_rate_falls_along_a_cosine(lr_end: float) -> None:
         scheduler.step()
 
 
-def test_warm_up_rises_linearly_on_the_cosine() -> None:
-    warm, plain = small(warm_up=4), small()
-    for iteration, share in enumerate((0.25, 0.5, 0.75, 1, 1), start=1):
-        warm.iteration = plain.iteration = iteration
-        assert warm.lr_factor() == pytest.approx(share * plain.lr_factor())
+@pytest.mark.parametrize("warm_up", [1, 2, 5])
+def test_the_cosine_goes_on_from_the_last_rate_of_the_warm_up(warm_up: int) -> None:
+    """The release overwrites the rates of torch's scheduler, which computes each rate from the one before."""
+    method, total = small(warm_up=warm_up), 12
+    method.total_iterations = total
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=2e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total, eta_min=1e-7)
+    for method.iteration in range(1, total + 1):
+        if method.iteration > 1:
+            optimizer.step()
+            scheduler.step()
+        if method.iteration < warm_up:
+            optimizer.param_groups[0]["lr"] = 2e-4 * method.iteration / warm_up
+        assert 2e-4 * method.lr_factor() == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
 
 
 def test_every_step_is_clipped() -> None:

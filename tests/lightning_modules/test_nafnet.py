@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from lightning_modules.base import clip_norm
 from lightning_modules.nafnet import NAFNet
+from lightning_modules.optimizers import clip_norm
 from tests.lightning_modules.steps import SIZE, TINY, batch_of, loop, tiny
 
 SMALL = TINY["nafnet"]

@@ -1,4 +1,4 @@
-"""Ranger against the released one and against its parts, and that a resumed one goes on as if never stopped."""
+"""Ranger against the released one and against its parts, fused Adam, clipping, and that a resumed one goes on as if never stopped."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_modules import optimizers
 from lightning_modules.checkpoints import check_optimizers
-from lightning_modules.optimizers import Ranger
+from lightning_modules.optimizers import Ranger, adam, clip_norm
 from tests.golden.check import Fixture
 
 
@@ -122,3 +123,86 @@ def test_closure() -> None:
 
     assert optimizer.step(closure) == 2
     assert (p < 1).all()
+
+
+def fusible(monkeypatch: pytest.MonkeyPatch, yes: bool = True) -> None:
+    """As on a CUDA device; the CPU has fused kernels too, only slower ones."""
+    monkeypatch.setattr(optimizers, "_fusible", lambda parameters: yes)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_a_fused_optimizer_has_the_options_of_each_group(monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
+    a, b = (nn.Parameter(torch.ones(3)) for _ in range(2))
+    groups = [{"params": [a]}, {"params": [b], "lr": 0.5}]
+    plain = adam(groups, kind, lr=0.1, betas=(0.0, 0.9))
+    fusible(monkeypatch)
+    fused = adam(groups, kind, lr=0.1, betas=(0.0, 0.9))
+    assert type(fused) is type(plain) is kind
+    assert [group["fused"] for group in plain.param_groups + fused.param_groups] == [None, None, True, True]
+    for ours, theirs in zip(fused.param_groups, plain.param_groups, strict=True):
+        assert {**ours, "fused": None} == theirs
+    assert [group["lr"] for group in fused.param_groups] == [0.1, 0.5]
+
+
+@pytest.mark.parametrize(("first", "then"), [(False, True), (True, False)])
+def test_adam_resumes_where_the_other_kind_has_stopped(monkeypatch: pytest.MonkeyPatch, first: bool, then: bool) -> None:
+    """As a run that goes on on another device: the counters of steps lie where the kernel of the new one wants them."""
+
+    def run(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            x = torch.randn(5, 6, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+
+    whole = network()
+    run(whole, adam(whole.parameters(), lr=0.05), range(8))
+    fusible(monkeypatch, first)
+    stopped = network()
+    saved = adam(stopped.parameters(), lr=0.05)
+    run(stopped, saved, range(4))
+    fusible(monkeypatch, then)
+    resumed = adam(stopped.parameters(), lr=0.05)
+    resumed.load_state_dict(saved.state_dict())
+    assert resumed.param_groups[0]["fused"] is (True if then else None)
+    run(stopped, resumed, range(4, 8))
+    for ours, theirs in zip(stopped.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.gpu
+def test_a_state_of_the_host_loads_into_a_fused_optimizer() -> None:
+    here, there = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3, device="cuda"))
+    saved, resumed = (adam([parameter], lr=0.05) for parameter in (here, there))
+    here.grad = torch.ones(3)
+    saved.step()
+    resumed.load_state_dict(saved.state_dict())
+    assert resumed.state[there]["step"].device == there.device
+    for parameter, optimizer in ((here, saved), (there, resumed)):
+        parameter.data.fill_(1.0)
+        parameter.grad = torch.full_like(parameter, 2.0)
+        optimizer.step()
+    torch.testing.assert_close(there.cpu(), here)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0])
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradients_are_clipped_behind_the_scaler_of_float16(monkeypatch: pytest.MonkeyPatch, fused: bool, size: float) -> None:
+    """A fused optimizer gets gradients that are still scaled; gradients above the limit and below it."""
+    fusible(monkeypatch, fused)
+    plain, scaled = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+    direction = size * torch.tensor([3.0, 4.0])
+    reference = clip_norm(torch.optim.Adam([plain], lr=0.1, betas=(0.0, 0.9), eps=1e-2), 0.01)
+    optimizer = clip_norm(adam([scaled], lr=0.1, betas=(0.0, 0.9), eps=1e-2), 0.01)  # whose step depends on the size of gradients
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for _ in range(3):
+        plain.grad = direction.clone()
+        reference.step()
+        optimizer.zero_grad()
+        scaler.scale((scaled * direction).sum()).backward()
+        if not fused:
+            scaler.unscale_(optimizer)  # as Lightning does
+        scaler.step(optimizer)
+        scaler.update()
+    torch.testing.assert_close(scaled, plain)
+    assert plain.abs().min() > 1e-3

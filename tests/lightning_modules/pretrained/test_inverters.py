@@ -26,8 +26,16 @@ SIZE, LAYERS, WIDTH = 32, 8, 16
 GENERATOR = {"generator_size": SIZE, "channel_base": 128, "channel_max": 8, "style_dim": WIDTH, "mapping_layers": 2}
 SHAPE = {"size": SIZE, **GENERATOR, "encoder_width": 16, "encoder_blocks": (1, 2, 1, 1)}
 OFF = {"features": "off", "identity": "off"}
-OPTIONS = {"psp": {"encoder_type": "GradualStyleEncoder", "output_size": SIZE}, "e4e": {"encoder_type": "Encoder4Editing"}}
+FACES = {"dataset_type": "ffhq_encode", "start_from_latent_avg": True}
+OPTIONS = {
+    "psp": {"encoder_type": "GradualStyleEncoder", "output_size": SIZE, **FACES},
+    "e4e": {"encoder_type": "Encoder4Editing", **FACES},
+}
 OPTIONS["hfgi"] = OPTIONS["e4e"]
+FILTER = (
+    "the release reduces photographs by Pillow's bilinear filter: so do invert, edit and evaluate with this checkpoint; "
+    "give a training --data.filter bilinear"
+)
 
 
 def randomised(method: nn.Module) -> Any:
@@ -40,8 +48,9 @@ def randomised(method: nn.Module) -> Any:
                 value.add_(more.abs() if name.endswith("running_var") else more)
             elif name.endswith("num_batches_tracked"):
                 value.fill_(7)
-            elif name.endswith("active"):
-                value.fill_(LAYERS - 1)
+    for module in method.modules():
+        if isinstance(module, E4E):
+            module.join(LAYERS - 1)
     return method.eval().requires_grad_(False)
 
 
@@ -95,7 +104,7 @@ def file_of(methods: dict[str, Any], name: str) -> dict[str, Any]:
     state = below("encoder", base.E.state_dict()) | below("decoder", decoder(base.G))
     if name == "hfgi":
         state |= below("residue", method.C.state_dict()) | below("grid_align", method.A.state_dict())
-    options = {**OPTIONS[name], "device": "cuda:0", "checkpoint_path": "/elsewhere", "start_from_latent_avg": True, "id_lambda": 0.1}
+    options = {**OPTIONS[name], "device": "cuda:0", "checkpoint_path": "/elsewhere", "id_lambda": 0.1}
     return {"state_dict": state, "latent_avg": base.G.w_avg.repeat(LAYERS, 1), "opts": options}
 
 
@@ -135,7 +144,7 @@ def test_encoders(name: str, record: type, methods, tmp_path) -> None:
     if name == "e4e":
         content["discriminator_state_dict"] = methods[name].D.state_dict()
     result = imported(name, content, tmp_path)
-    assert (result.layout, result.arguments, result.notes) == (name, SHAPE, [])
+    assert (result.layout, result.arguments, result.notes) == (name, SHAPE, [FILTER])
     assert {key: result.method.hparams[key] for key in SHAPE} == SHAPE
     same(result.method, methods[name])
 
@@ -146,7 +155,7 @@ def test_hfgi(methods, tmp_path) -> None:
     assert (result.method.hparams["size"], result.method.hparams["width"]) == (SIZE, 4)
     assert result.method.hparams["base"] == {"method": "e4e", "hyper_parameters": {**SHAPE, "lambda_adv": 0.0}}
     assert result.method.base.D is None
-    assert result.notes == ["a generator of 32 px is fused at 8 px here, at 64 px in the release: only exports of this suite fit"]
+    assert result.notes == ["a generator of 32 px is fused at 8 px here, at 64 px in the release: only exports of this suite fit", FILTER]
     same(result.method, methods["hfgi"])
 
 
@@ -169,6 +178,7 @@ def test_there_and_back(name: str, methods, tmp_path) -> None:
             export_released(methods[name], name, "D")
     same(result.method, methods[name])
     assert any("does not tell whether it is of pSp or e4e" in note for note in result.notes) is (name != "hfgi")
+    assert "its opts do not tell, so it is assumed: codes relative to latent_avg, square images" in result.notes
 
 
 def test_published_sizes_are_inferred() -> None:
@@ -210,7 +220,7 @@ def test_released_encoder_gives_its_codes() -> None:
 def test_without_a_discriminator(methods, tmp_path) -> None:
     content = file_of(methods, "e4e")
     first, second = (imported("e4e", content, tmp_path) for _ in range(2))
-    assert first.notes == ["no latent discriminator in the file: D has random weights (seed 0)"]
+    assert first.notes == ["no latent discriminator in the file: D has random weights (seed 0)", FILTER]
     assert torch.equal(first.method.D.mlp[0].weight, second.method.D.mlp[0].weight)
     wider = imported("e4e", {**content, "discriminator_state_dict": LatentDiscriminator(WIDTH, 24).state_dict()}, tmp_path)
     assert wider.notes[0].startswith("its latent discriminator is left out, D has random weights (seed 0): the latent discriminator holds")
@@ -223,8 +233,25 @@ def test_early_files(methods, tmp_path) -> None:
     content = file_of(methods, "psp")
     content["state_dict"] = {k: v for k, v in content["state_dict"].items() if "noises" not in k and "num_batches" not in k}
     result = imported("psp", content, tmp_path)
-    assert result.notes == ["no noise maps in the file: the stored ones are random (seed 0)"]
+    assert result.notes == ["no noise maps in the file: the stored ones are random (seed 0)", FILTER]
     assert torch.equal(result.method.invert(images())["w"], methods["psp"].invert(images())["w"])
+
+
+@pytest.mark.parametrize("name", ["psp", "e4e", "hfgi"])
+def test_the_filter_is_that_of_the_release(name: str, methods, tmp_path) -> None:
+    """A flat file is an export of this suite, of a network that may have seen either filter."""
+    content = file_of(methods, name)
+    assert imported(name, content, tmp_path).filter == "bilinear"
+    flat = imported(name, content["state_dict"] | {"latent_avg": content["latent_avg"]}, tmp_path)
+    assert flat.filter is None
+    assert FILTER not in flat.notes
+
+
+def test_options_that_a_file_does_not_tell_are_named(methods, tmp_path) -> None:
+    content = file_of(methods, "e4e")
+    for option, note in (("dataset_type", "square images"), ("start_from_latent_avg", "codes relative to latent_avg")):
+        unsaid = {**content, "opts": {key: value for key, value in content["opts"].items() if key != option}}
+        assert f"its opts do not tell, so it is assumed: {note}" in imported("e4e", unsaid, tmp_path).notes
 
 
 def test_mean_latent(methods, tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 import torch
@@ -166,6 +167,71 @@ def test_inferred_full_size_models() -> None:
             G, D = Generator(1024, channel_base=base), Discriminator(1024, channel_base=base)
             assert names.infer_generator(G.state_dict())["channel_base"] == base
             assert names.infer_discriminator(D.state_dict()) == {"size": 1024, "channel_base": base, "channel_max": 512}
+
+
+def released_width(resolution: int, narrow: float, multiplier: int) -> int:
+    """Channels at a resolution in yangxy/GPEN (face_model/gpen_model.py)."""
+    if resolution <= 32:
+        return int(512 * narrow)
+    return int({64: 256, 128: 128, 256: 64, 512: 32, 1024: 16}[resolution] * multiplier * narrow)
+
+
+def styled(name: str, width: int, inputs: int, size: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a modulated convolution with concatenated noise, or to RGB (size 1)."""
+    own = {f"{name}.conv.weight": (1, width, inputs, size, size)}
+    own |= {f"{name}.conv.modulation.weight": (inputs, 512), f"{name}.conv.modulation.bias": (inputs,)}
+    if size == 1:
+        return {**own, f"{name}.bias": (1, 3, 1, 1)}
+    return {**own, f"{name}.noise.weight": (1,), f"{name}.activate.bias": (2 * width,)}
+
+
+def full_generator(size: int, narrow: float, multiplier: int) -> dict[str, Tensor]:
+    """GPEN's FullGenerator by shapes alone, without the FIR kernels."""
+    resolutions = [4 * 2**j for j in range(size.bit_length() - 2)]
+    ch = [released_width(resolution, narrow, multiplier) for resolution in resolutions]
+    shapes: dict[str, tuple[int, ...]] = {"generator.input.input": (1, ch[0], 4, 4)}
+    for i in range(1, 9):
+        shapes |= {f"generator.style.{i}.weight": (512, 512), f"generator.style.{i}.bias": (512,)}
+    shapes |= styled("generator.conv1", ch[0], ch[0], 3) | styled("generator.to_rgb1", 3, 2 * ch[0], 1)
+    for j, (before, width) in enumerate(pairwise(ch)):
+        shapes |= styled(f"generator.convs.{2 * j}", width, 2 * before, 3) | styled(f"generator.convs.{2 * j + 1}", width, 2 * width, 3)
+        shapes |= styled(f"generator.to_rgbs.{j}", 3, 2 * width, 1)
+    shapes |= {"ecd0.0.0.weight": (ch[-1], 3, 1, 1), "ecd0.0.1.bias": (ch[-1],)}
+    for i, (before, width) in enumerate(pairwise(reversed(ch)), 1):
+        shapes |= {f"ecd{i}.0.1.weight": (width, before, 3, 3), f"ecd{i}.0.2.bias": (width,)}
+    shapes |= {"final_linear.0.weight": (512, 16 * ch[0]), "final_linear.0.bias": (512,)}
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def full_discriminator(size: int, narrow: float, multiplier: int) -> dict[str, Tensor]:
+    """GPEN's Discriminator likewise."""
+    resolutions = [size // 2**b for b in range(size.bit_length() - 2)]
+    ch = [released_width(resolution, narrow, multiplier) for resolution in resolutions]
+    last = ch[-1]
+    shapes: dict[str, tuple[int, ...]] = {"convs.0.0.weight": (ch[0], 3, 1, 1), "convs.0.1.bias": (ch[0],)}
+    for b, (before, width) in enumerate(pairwise(ch), 1):
+        shapes |= {f"convs.{b}.conv1.0.weight": (before, before, 3, 3), f"convs.{b}.conv1.1.bias": (before,)}
+        shapes |= {f"convs.{b}.conv2.1.weight": (width, before, 3, 3), f"convs.{b}.conv2.2.bias": (width,)}
+        shapes |= {f"convs.{b}.skip.1.weight": (width, before, 1, 1)}
+    shapes |= {"final_conv.0.weight": (last, last + 1, 3, 3), "final_conv.1.bias": (last,)}
+    shapes |= {"final_linear.0.weight": (last, 16 * last), "final_linear.0.bias": (last,)}
+    shapes |= {"final_linear.1.weight": (1, last), "final_linear.1.bias": (1,)}
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("size", [256, 512, 1024])
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("narrow", [1, 0.5, 0.25, 0.1, 0.07, 0.0625])
+def test_every_released_width_is_inferred(narrow: float, multiplier: int, size: int) -> None:
+    """GPEN's generator and discriminator: what is inferred rebuilds every shape, also where widths were rounded down."""
+    state = names.from_released(full_generator(size, narrow, multiplier), names.GPEN_GENERATOR)
+    d = names.from_released(full_discriminator(size, narrow, multiplier), names.ROSINALITY_DISCRIMINATOR)
+    with torch.device("meta"):
+        G = GPENGenerator(**names.infer_gpen(state))
+        D = Discriminator(**names.infer_discriminator(d))
+    own = {name: value for name, value in G.state_dict().items() if not name.endswith("w_avg")}
+    assert {name: value.shape for name, value in own.items()} == {name: value.shape for name, value in state.items()}
+    assert {name: value.shape for name, value in D.state_dict().items()} == {name: value.shape for name, value in d.items()}
 
 
 def test_kernels_of_the_generator_are_stored_times_four() -> None:

@@ -43,6 +43,18 @@ def test_released_files(fixture_name: str, expected: tuple, wrapping: str, tmp_p
     fixture.check_one(output, (restored + 1) / 2)
 
 
+@pytest.mark.parametrize(
+    ("fixture_name", "name", "note"),
+    [
+        ("nafnet_width8", "nafnet", "drop-out leaves no trace in a file: training goes on without, as in the release"),
+        ("hinet_wf8", "hinet", "the slope of its leaky ReLUs leaves no trace in a file: 0.2 is assumed, as in the release"),
+    ],
+)
+def test_options_without_a_trace_are_named(fixture_name: str, name: str, note: str, tmp_path: Path) -> None:
+    torch.save({"params": Fixture(fixture_name).state()}, tmp_path / "released.pth")
+    assert note in import_released(name, tmp_path / "released.pth").notes
+
+
 @pytest.mark.parametrize(("fixture_name", "expected"), FILES.items())
 def test_there_and_back(fixture_name: str, expected: tuple, tmp_path: Path) -> None:
     state = Fixture(fixture_name).state()
