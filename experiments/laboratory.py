@@ -56,7 +56,7 @@ def find_edits(G: Generator, scorer: Scorer, *, samples: int, seed: int = 0) -> 
     """The directions of the attributes in `EDITED`, from `samples` codes of the generator."""
     device = G.w_avg.device
     generator = torch.Generator().manual_seed(seed)
-    w = torch.cat([G.mapping(torch.randn(n, G.z_dim, generator=generator).to(device)) for n in sizes(samples)])
+    w = torch.cat([G.mapping(torch.randn(n, G.z_dim, generator=generator).to(G.w_avg)) for n in sizes(samples)])
     scores = torch.cat([read(scorer, G(part, noise="const"), logits=True) for part in shown(w, "directions")])
     names = list(ATTRIBUTES)
     found = {name: find_boundary(w, scores[:, names.index(name)], ratio=0.1, seed=seed) for name in EDITED}
@@ -64,7 +64,7 @@ def find_edits(G: Generator, scorer: Scorer, *, samples: int, seed: int = 0) -> 
     probe = w[: min(500, samples)]
     for name, boundary in found.items():
         others = torch.cat([other.direction for key, other in found.items() if key != name])
-        n = project(boundary.direction, others).to(device)
+        n = project(boundary.direction, others).to(w)
         step = (w @ n.T).std().item()  # one standard deviation of what the mapping gives
         ends = [torch.cat([read(scorer, G(part + side * step * n, noise="const")) for part in probe.split(BATCH)]) for side in (-1, 1)]
         gain = (ends[1] - ends[0])[:, names.index(name)].mean().item() / (2 * step)
@@ -138,14 +138,14 @@ def score_edit(
     attributes: dict[str, list[Tensor]] = {"inverted": [], "edited": []}
     scores: dict[str, list[Tensor]] = {key: [] for key in metrics}
     for image, change, truth in zip(*(part.split(BATCH) for part in (asked.image, asked.change, asked.truth)), strict=True):
-        code = method.invert(image.to(device))
-        moved = method.edit(code, edit.direction.apply, change.to(device) / edit.gain)
+        code = method.invert(image.to(device, method.dtype))
+        moved = method.edit(code, edit.direction.apply, change.to(device, method.dtype) / edit.gain)
         for key, of in (("inverted", code), ("edited", moved)):
             shown = method.seen(method.synthesize(of))
             attributes[key].append(read(scorer, shown).cpu())
             images.setdefault(key, shown[:PICTURED].cpu())
         for key, metric in metrics.items():
-            scores[key].append(metric.to(device).per_image(shown, truth.to(device)).cpu())
+            scores[key].append(metric.to(device).per_image(shown, truth.to(shown)).cpu())
     values = {f"edit_{key}": torch.cat(parts).mean().item() for key, parts in scores.items()}
     before, after = (torch.cat(parts) for parts in attributes.values())
     values["correlation"] = torch.corrcoef(torch.stack([after[:, index], asked.target]))[0, 1].item()
@@ -178,7 +178,7 @@ class Edits(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
-        self.measure.to(pl_module.device)
+        self.measure.to(pl_module.device, pl_module.dtype)
         if not self.edits:
             self.edits = find_edits(generator_of(pl_module), self.measure, samples=SEARCHED)
         values: dict[str, float] = {}

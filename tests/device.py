@@ -1,16 +1,16 @@
-"""A second device without a GPU: the host's memory under another name, with CUDA's rules for tensors of two devices.
+"""A second device without a GPU: the host's memory, with CUDA's rules for tensors of two devices.
 
     with SecondDevice() as device:
         network.to(NAME)(images.to(NAME))
     device.waits
 
-Everything is computed by the CPU. What CUDA would refuse raises here as well: tensors of two devices in one operator
-(but for what CUDA takes: numbers, indices, copies), random numbers of the other device's generator, `.numpy()`. Noted
-with its line is every wait of the host: for values (`.item()`, `.cpu()`, `bool()`), for sizes that depend on values
-(`nonzero`, a mask as index) and for copies that block.
+Everything is computed by the CPU. What CUDA would refuse raises here as well: tensors of two devices in one
+operator (but for what CUDA takes: numbers, indices, copies), random numbers of the other device's generator,
+`.numpy()`. Noted with its line is every wait of the host: for values (`.item()`, `.cpu()`, `bool()`), for
+sizes that depend on values (`nonzero`, a mask as index) and for copies that block.
 
-Tensors of the device are of the class `OnDevice`. For torch itself they are of type `lazy`, whose gradients need no
-thread of their own. Python sees `maia`, which no build of torch has kernels for: what escapes from here raises.
+Tensors of the device are of the class `OnDevice`. For torch itself they are of type `lazy`, whose gradients
+need no thread of their own. Python sees `maia`, which no build of torch has kernels for: what escapes raises.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -38,7 +38,8 @@ LOOKED_AT = {  # their results' sizes or values are looked at on the host
     *("_unique2", "unique_dim", "unique_consecutive"),
     *("linalg_eig", "linalg_eigvals", "_linalg_eigvals", "_linalg_eigh", "_linalg_svd", "linalg_lstsq"),
 }
-TAKES_NUMBERS = {  # of the host, in a tensor without dimensions; so do all operators that torch tags as pointwise
+# Numbers of the host, in a tensor without dimensions. So do all operators that torch tags as pointwise.
+TAKES_NUMBERS = {
     *("fill_", "masked_fill", "masked_fill_", "where", "index_put", "index_put_", "_index_put_impl_"),
     *("_foreach_mul", "_foreach_mul_", "_foreach_add_", "_foreach_div_"),
 }
@@ -87,7 +88,7 @@ class OnDevice(Tensor):
 
     def numpy(self, *, force: bool = False) -> Any:
         if not force:
-            raise TypeError(f"can't convert {NAME} device type tensor to numpy. Use Tensor.cpu() to copy it to the host")
+            raise TypeError(f"can't convert {NAME} device type tensor to numpy: use Tensor.cpu() first")
         return self.detach().cpu().numpy()
 
     def as_subclass(self, cls: type[Tensor]) -> Tensor:
@@ -107,7 +108,7 @@ class OnDevice(Tensor):
 
 
 class SecondDevice(TorchDispatchMode):
-    """A context in which the device exists. `waits` lists what the host has waited for since it was last cleared."""
+    """A context in which the device exists. `waits` lists what the host has waited for since it was cleared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,12 +120,13 @@ class SecondDevice(TorchDispatchMode):
         torch.Generator = self._generator(torch.Generator)  # type: ignore[misc]
         # `torch.tensor(..., device=)` is then a copy from the host, which is seen here
         torch._C._set_only_lift_cpu_tensors(True)
-        torch.maia = torch.cpu  # type: ignore[attr-defined] # gradient checkpointing looks for a module of that name
+        # gradient checkpointing looks for a module of the device's name
+        torch.maia = torch.cpu  # type: ignore[attr-defined]
         super().__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
         del torch.maia  # type: ignore[attr-defined]
         torch.Generator = self.before[0]  # type: ignore[misc]
         torch._C._set_only_lift_cpu_tensors(self.before[1])
@@ -142,7 +144,7 @@ class SecondDevice(TorchDispatchMode):
 
         return Generator
 
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = [value for value in flat((*args, *kwargs.values())) if isinstance(value, Tensor)]
         ours = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
@@ -153,7 +155,8 @@ class SecondDevice(TorchDispatchMode):
         if waited := waits_for(operator, args, kwargs, here):
             self.waits.append(Wait(waited, line()))
 
-        known = {id(tensor.host): tensor for tensor in ours}  # what is written to in place is returned as it is
+        # what is written to in place is returned as it is
+        known = {id(tensor.host): tensor for tensor in ours}
         plain = {id(tensor) for tensor in tensors}
 
         def wrap(value: Any) -> Any:
@@ -175,20 +178,21 @@ class SecondDevice(TorchDispatchMode):
             return any_ours
         return torch.device(asked).type in (NAME.type, BELOW.type)
 
-    def _check(self, operator: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
+    def _check(self, operator: Any, args: Sequence[Any], kwargs: Any, tensors: Sequence[Tensor]) -> None:
         """Raise what CUDA raises for these tensors, of which one at least is the device's, and generator."""
         generator = kwargs.get("generator")
         if generator is not None and generator._cdata not in [own._cdata for own in self.generators]:
-            raise RuntimeError(f"{operator}: expected a '{NAME.type}' device type for generator but found 'cpu'")
+            raise RuntimeError(f"{operator}: expected a generator of {NAME.type}, but found one of the cpu")
         if operator in COPIES:
             return
         indices = args[1] if operator in GET + PUT else []
-        takes_numbers = torch.Tag.pointwise in operator.tags or operator.overloadpacket.__name__ in TAKES_NUMBERS
+        name = operator.overloadpacket.__name__
+        takes_numbers = torch.Tag.pointwise in operator.tags or name in TAKES_NUMBERS
         for tensor in tensors:
             fine = isinstance(tensor, OnDevice) or (takes_numbers and tensor.ndim == 0)
             if not fine and not any(tensor is index for index in indices):
                 found = ", ".join(f"{tuple(tensor.shape)} on {tensor.device}" for tensor in tensors)
-                raise RuntimeError(f"expected all tensors to be on the same device, but found {NAME} and cpu: {operator} of {found}")
+                raise RuntimeError(f"{operator}: tensors must be on the same device, but found {found}")
 
 
 def waits_for(operator: Any, args: Sequence[Any], kwargs: dict[str, Any], here: bool) -> str:

@@ -1,4 +1,4 @@
-"""The second device refuses what CUDA refuses, notes what CUDA waits for, and computes what the host computes."""
+"""The second device refuses what CUDA refuses, notes what it waits for, and computes what the host computes."""
 
 from __future__ import annotations
 
@@ -111,9 +111,10 @@ def test_what_does_not_wait_is_not_noted(name: str, device: SecondDevice) -> Non
 
 
 def test_it_computes_what_the_host_computes(device: SecondDevice) -> None:
-    """Gradients of gradients, running statistics, an optimizer and a file that is read back: the same bits."""
+    """Gradients of gradients, running statistics, an optimizer, and a file that is read: the same bits."""
     torch.manual_seed(0)
-    here = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(128, 1))
+    layers = (nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(128, 1))
+    here = nn.Sequential(*layers)
     there = copy.deepcopy(here).to(NAME)
     images = torch.randn(4, 3, 8, 8)
     optimizers = []

@@ -304,7 +304,8 @@ class Generator(nn.Module):
     @torch.no_grad()
     def estimate_w_avg(self, samples: int = 10_000) -> None:
         """Set w_avg to the mean of mapped samples, for snapshots that come without one; more than one device must agree on the seed."""
-        self.w_avg.copy_(self.mapping(torch.randn(samples, self.z_dim, device=self.w_avg.device)).mean(dim=0))
+        z = torch.randn(samples, self.z_dim, device=self.w_avg.device, dtype=self.w_avg.dtype)
+        self.w_avg.copy_(self.mapping(z).mean(dim=0))
 
     @torch.no_grad()
     def track_w_avg(self, w: Tensor, decay: float = 0.995) -> None:

@@ -26,7 +26,10 @@ from lightning_modules.gpen import GPEN
 from tests.experiments.killing import Death, fit, said
 
 ROOT = Path(__file__).parents[2]
-COMMON = "--preset smoke --validate_every 4 --save_every 2 --log_every 3"  # seldom in the same iteration
+COMMON = (
+    "--preset smoke --validate_every 4 --save_every 2 --log_every 3 "  # seldom in the same iteration
+    "--trainer.accelerator cpu"  # a GPU adds up in an order of its own, another one each time
+)
 OPTIONS = {
     "gpen": "--iterations 9 --model.ema_decay 1",  # what restores stays as it is, so that no validation is better than the first
     "gan_prior": "--iterations 13 --model.lr 0.005 --model.ada_kimg 0.1 --seed 2 --data.portraits 40 --data.workers 1",
@@ -272,7 +275,8 @@ def test_two_processes_end_together_and_resume(command, tmp_path) -> None:
         assert "process 1 of 2 died of SIGKILL; go on with --resume auto" in output
     status, output = run("parts", signal_at=5, number=signal.SIGTERM)
     assert status == 128 + signal.SIGTERM, output
-    assert read_checkpoint(tmp_path / "parts/checkpoints/last.ckpt")["suite"]["iteration"] == 20  # they agree every 20 iterations
+    stopped = read_checkpoint(tmp_path / "parts/checkpoints/last.ckpt")["suite"]["iteration"]
+    assert 5 <= stopped < 22  # they agree wherever a row is logged
     assert run("parts")[0] == 0
     assert run("whole")[0] == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")

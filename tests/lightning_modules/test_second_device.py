@@ -1,4 +1,4 @@
-"""Every method trains, is scored, saved and resumed on a device that is not the host (tests/device.py), as on a GPU."""
+"""Every method trains, is scored, saved and resumed on a second device (tests/device.py), as on a GPU."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from lightning_modules.metrics.judge import Judge
 from tests.device import NAME, OnDevice, SecondDevice, Wait
 from tests.lightning_modules.steps import SIZE, tiny
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # beside the methods as they are in steps.TINY: what takes other paths
+# Beside the methods as they are in steps.TINY: what takes other paths.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gan_prior concat": ("gan_prior", {"noise": "concat", "augment": "none"}),
     "gan_prior none": ("gan_prior", {"noise": "none", "augment": "none"}),
     "gan_prior_restoration stage 2": ("gan_prior_restoration", {"stage": 2, "stage1": "scratch"}),
@@ -36,8 +37,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # beside the methods as the
     "e4e pool": ("e4e", {"pool": 4}),
 }
 CASES = {**{name: (name, {}) for name in METHODS}, **VARIANTS}
-# The first iteration builds what only measures, 16 has all regularisers and a change of the augmentation's p, the last
-# is logged, validated and saved.
+# The first iteration builds what only measures, 16 has all regularisers and a change of the augmentation's p,
+# the last is logged, validated and saved.
 BEGUN, LAST = 12, 17
 
 
@@ -49,7 +50,7 @@ class Accelerator(CPUAccelerator):
 
 
 class Witness(L.Callback):
-    """What the host waited for in each iteration, from the end of the one before to its own: the last callback of a run.
+    """Keeps what the host waited for in each iteration, from the end of the one before; a run's last callback.
 
     It also sees to it that all of the method is on the device.
     """
@@ -74,18 +75,20 @@ class Witness(L.Callback):
 @functools.cache
 def options(iterations: int) -> Any:
     intervals = [f"--{name}_every=100" for name in ("validate", "save", "log")]
-    return fit.resolve(["--method", "nafnet", "--preset", "smoke", f"--iterations={iterations}", *intervals])[0]
+    argv = ["--method", "nafnet", "--preset", "smoke", f"--iterations={iterations}", *intervals]
+    return fit.resolve(argv)[0]
 
 
-def train(method: Method, folder: Path, iterations: int, device: SecondDevice, resume: Path | None = None) -> Witness:
+def train(method: Method, folder: Path, last: int, device: SecondDevice, resume: Path | None = None) -> Witness:
     """A run as `fit` makes it, with all its callbacks, on the second device."""
-    config = options(iterations).clone()
+    config = options(last).clone()
     config.trainer.accelerator = Accelerator()
     config.trainer.strategy = SingleDeviceStrategy(NAME)
     method.total_iterations = 100
     restores = "pairs" in method.scored and "inversion" not in method.scored
     degradation = "x4" if restores else "none"
-    data = FaceData(size=SIZE, degradation=degradation, batch_size=4, val_images=6, val_batch_size=4, workers=0)
+    counts = {"batch_size": 4, "val_images": 6, "val_batch_size": 4, "workers": 0}
+    data = FaceData(size=SIZE, degradation=degradation, **counts)
     judge = Judge(lpips="random", fid="random", identity="random", scored=method.scored)
     method.choose_monitor(judge.names)
     trainer = fit.build_trainer(config, {}, folder, method, judge)[0]
@@ -130,7 +133,7 @@ def test_training_and_validation_mix_no_devices(run: Run) -> None:
 
 
 def test_an_iteration_waits_for_nothing(run: Run) -> None:
-    """Neither for values nor for copies that block, from the images' arrival to the average of the weights."""
+    """Neither for values nor for copies that block, from the images' arrival to the weights' average."""
     for iteration in range(BEGUN + 2, LAST):
         assert run.witness.waits[iteration] == []
 
