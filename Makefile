@@ -31,7 +31,7 @@ lint: setup ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-METHODS := e4e gan_prior gan_prior_restoration gpen hfgi hinet nafnet psp scorer
+METHODS := $(sort $(basename $(notdir $(wildcard experiments/configs/methods/*.yaml))))
 
 smoke: setup ## every method for a few iterations at 32 px
 	for method in $(METHODS); do $(BIN)/python -m experiments.fit --method $$method --preset smoke --overwrite || exit 1; done

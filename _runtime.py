@@ -9,14 +9,15 @@ torchvision's own error, and where torchvision is whole this is a plain import.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-
-import torch
+from types import ModuleType
+from typing import Any
 
 
 class UserError(ValueError):
@@ -31,39 +32,54 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def prepare() -> None:
-    """Make the imports of torchvision, albumentations and lightning safe; cheap when called again."""
+    """Make later imports of torchvision, albumentations and lightning safe; imports none of them itself."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for its newest version on import
     # lightning calls a renamed pytree helper of torch once per trainer; nothing a user can act on
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-    import_torchvision()
+    if not any(isinstance(finder, TorchvisionFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, TorchvisionFinder())
 
 
-def import_torchvision() -> None:
-    """Import torchvision, without its compiled operators where they do not fit this torch."""
-    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
-        return
-    try:
-        import torchvision
-    except RuntimeError as error:
-        if "operator torchvision::" not in str(error):
-            raise
-    else:
-        return
-    for name in [module for module in sys.modules if module.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]
+class TorchvisionFinder(MetaPathFinder):
+    """Finds torchvision where it is, and lets it be imported `without_operators` where they do not fit torch."""
 
-    register_fake = torch.library.register_fake
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "torchvision":
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module = without_operators(spec.loader.exec_module)  # type: ignore[assignment]
+        return spec
 
-    def skip_torchvision(op, *args, **kwargs):
-        if isinstance(op, str) and op.startswith("torchvision::"):
-            return lambda function: function
-        return register_fake(op, *args, **kwargs)
 
-    torch.library.register_fake = skip_torchvision
-    try:
-        import torchvision  # noqa: F401
-    finally:
-        torch.library.register_fake = register_fake
+def without_operators(execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+    """`execute`, which runs torchvision's code, with operators skipped that torch does not know."""
+
+    def run(module: ModuleType) -> None:
+        import torch  # not above: what needs no torchvision may need no torch either
+
+        register_fake = torch.library.register_fake
+
+        def skip_unknown(op: Any, *args: Any, **kwargs: Any) -> Any:
+            register = register_fake(op, *args, **kwargs)
+
+            def register_if_known(function: Any) -> Any:
+                try:
+                    return register(function)
+                except RuntimeError as error:
+                    if "operator torchvision::" not in str(error):
+                        raise
+                    return function
+
+            return register_if_known
+
+        torch.library.register_fake = skip_unknown
+        try:
+            execute(module)
+        finally:
+            torch.library.register_fake = register_fake
+
+    return run
 
 
 def write_bytes(path: Path, data: bytes) -> None:

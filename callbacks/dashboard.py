@@ -1,7 +1,9 @@
-"""The Weights & Biases run: one x-axis, the same names for every method, one run however often training is resumed."""
+"""Dashboards: Lightning's loggers of Weights & Biases and TensorBoard, against the iteration and with pictures."""
 
 from __future__ import annotations
 
+import csv
+import importlib.util
 import os
 from argparse import Namespace
 from collections.abc import Mapping
@@ -9,65 +11,62 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from _runtime import UserError, write_text
+from lightning_modules.metrics.columns import direction
+
+Mode = Literal["online", "offline"]
+PROJECT = "face-gan-suite"  # where neither an option nor W&B's own variable names one
 
 
-class WandbLog(Logger):
-    """Values and pictures against the iteration. Unlike Lightning's own logger it has no second step that counts optimizer steps.
+class WandbLog(WandbLogger):
+    """Lightning's logger with one x-axis, the iteration, and a summary that holds the best of every validation score.
 
     The run's id is kept in `folder/wandb_id`, so a resumed run continues the same W&B run; what it logs again (iterations after the
-    checkpoint it went on from) W&B drops.
+    checkpoint it went on from) W&B drops. The summary's `val/psnr` is the newest value; `best/psnr` and `best/psnr_iteration` are the
+    best one by the score's own direction.
 
     Args:
         folder: run folder; W&B's files go below it.
         mode: `online`, or `offline` for files that `wandb sync` uploads later.
-        name: what the run is called.
-        group: runs that are compared with each other: data and degradation.
-        method: job type.
-        preset: tag.
-        config: the resolved configuration, logged once.
+        project: where the run lies; $WANDB_PROJECT if not given, else `face-gan-suite`.
+        resume_from: iteration the run goes on from; the best scores up to there are read from the folder's metrics.csv.
+        options: of `wandb.init`: name, group, job_type, tags, notes, entity, config.
 
     Raises:
         UserError: W&B refuses, e.g. nobody is logged in.
     """
 
-    def __init__(
-        self, folder: Path, mode: Literal["online", "offline"], *, name: str, group: str, method: str, preset: str, config: dict[str, Any]
-    ) -> None:
-        super().__init__()
-        self.run: Any = None
-        self._start(folder, mode, name=name, group=group, job_type=method, tags=[preset], config=config)
+    def __init__(self, folder: Path, mode: Mode, *, project: str | None = None, resume_from: int = 0, **options: Any) -> None:
+        run = self._start(folder, mode, project, options)
+        super().__init__(save_dir=folder, project=project or os.environ.get("WANDB_PROJECT", PROJECT), experiment=run)
+        self.best = read_best(folder / "metrics.csv", resume_from)
 
+    @staticmethod
     @rank_zero_only
-    def _start(self, folder: Path, mode: Literal["online", "offline"], **options: Any) -> None:
+    def _start(folder: Path, mode: Mode, project: str | None, options: dict[str, Any]) -> Any:
         import wandb  # a second of every start otherwise
 
+        if project is None and "WANDB_PROJECT" not in os.environ:
+            project = PROJECT  # a project beside the variable's is one more warning in every trial of a sweep
         file = folder / "wandb_id"
         try:
-            self.run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", "face-gan-suite"),
-                dir=folder,
+            run = wandb.init(
+                project=project,
+                dir=folder.resolve(),  # W&B's service may have been started elsewhere
                 mode=mode,
                 id=file.read_text().strip() if file.exists() else None,
-                resume="allow",
+                resume="allow" if mode == "online" else None,  # offline nobody can know yet, and W&B warns
                 **options,
             )
         except wandb.Error as error:
             raise UserError(f"--wandb {mode}: {' '.join(str(error).split())}") from error
-        write_text(file, self.run.id)
-        self.run.define_metric("iteration")
-        self.run.define_metric("*", step_metric="iteration")
-
-    @property
-    def name(self) -> str:
-        return "wandb"
-
-    @property
-    def version(self) -> str:
-        return self.run.id if self.run else ""
+        write_text(file, run.id)
+        run.define_metric("iteration")
+        run.define_metric("*", step_metric="iteration")
+        return run
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -75,15 +74,76 @@ class WandbLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.run.log({"iteration": step, **metrics}, step=step)
+        self.experiment.log({"iteration": step, **metrics}, step=step)
+        if step is None:
+            return
+        for name, value in metrics.items():
+            if name.startswith("val/") and note_best(self.best, name, float(value), step):
+                score = name.removeprefix("val/")
+                self.experiment.summary.update({f"best/{score}": float(value), f"best/{score}_iteration": step})
 
     @rank_zero_only
     def log_picture(self, name: str, picture: np.ndarray, step: int) -> None:
         """picture: uint8 (H, W, 3) RGB."""
         import wandb
 
-        self.run.log({"iteration": step, name: wandb.Image(picture)}, step=step)
+        self.experiment.log({"iteration": step, name: wandb.Image(picture)}, step=step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self.run.finish(exit_code=int(status == "failed"))
+        self.experiment.finish(exit_code=int(status == "failed"))
+
+
+class TensorBoardLog(TensorBoardLogger):
+    """Lightning's logger, with event files in `folder/tensorboard` and pictures.
+
+    Args:
+        folder: run folder.
+        resume_from: iteration the run goes on from; what an interrupted run logged after it is hidden.
+    """
+
+    def __init__(self, folder: Path, resume_from: int = 0) -> None:
+        check_tensorboard()
+        hidden = resume_from + 1 if resume_from else None
+        super().__init__(folder, name="tensorboard", version="", default_hp_metric=False, purge_step=hidden)
+
+    @rank_zero_only
+    def log_picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """picture: uint8 (H, W, 3) RGB."""
+        self.experiment.add_image(name, picture, step, dataformats="HWC")
+
+
+def check_tensorboard() -> None:
+    """Raise `UserError` where the optional package is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard")
+
+
+def note_best(best: dict[str, tuple[float, int]], name: str, value: float, iteration: int) -> bool:
+    """Keep a validation score in `best` if it is better than what stands there; says whether it was."""
+    better = direction(name)
+    if better is None or value != value:
+        return False
+    known = best.get(name)
+    if known is not None:
+        rose = value > known[0]
+        fell = value < known[0]
+        if not (rose if better == "max" else fell):
+            return False
+    best[name] = (value, iteration)
+    return True
+
+
+def read_best(metrics: Path, until: int) -> dict[str, tuple[float, int]]:
+    """The best validation scores in a run's metrics.csv up to an iteration, and where they were reached."""
+    best: dict[str, tuple[float, int]] = {}
+    if not until or not metrics.exists():
+        return best
+    with open(metrics, newline="") as file:
+        for row in csv.DictReader(file):
+            if int(row["iteration"]) > until:
+                continue
+            for name, cell in row.items():
+                if name.startswith("val/") and cell:
+                    note_best(best, name, float(cell), int(row["iteration"]))
+    return best

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from _runtime import write_bytes
@@ -34,17 +36,14 @@ def tile(rows: Sequence[Tensor], *, row_names: Sequence[str] = (), column_names:
         if len(names) not in (0, count):
             raise ValueError(f"expected {count} names, one per row or column, got {list(names)}")
 
-    enlarge = max(1, -(-TILE // min(height, width)))
+    enlarge = _enlarged(height, width)
     images = torch.stack([to_uint8(row.detach()).cpu() for row in rows]).permute(0, 1, 3, 4, 2).numpy()
     images = images.repeat(enlarge, axis=2).repeat(enlarge, axis=3)
     height, width = height * enlarge, width * enlarge
 
-    gap = max(2, width // 48)
+    gap, left, top = _margins(width, row_names, column_names)
     font = _font(column_names, width)
-    text = round(font.size * 1.4)  # a line of text and the air around it
-    left = text // 2 + round(max((font.getlength(name) for name in row_names), default=0)) + text // 2 if row_names else gap
-    top = text if column_names else gap
-
+    text = _line(font)
     sheet = Image.new("RGB", (left + columns * (width + gap), top + len(rows) * (height + gap)), PAPER)
     for r, row in enumerate(images):
         for c, image in enumerate(row):
@@ -57,6 +56,36 @@ def tile(rows: Sequence[Tensor], *, row_names: Sequence[str] = (), column_names:
     return np.asarray(sheet)
 
 
+def places(rows: Sequence[Tensor], row_names: Sequence[str]) -> dict[str, tuple[int, int, int, int]]:
+    """Where `tile` puts each row of images: name -> (left, top, right, bottom) in pixels of the grid."""
+    columns, _, height, width = rows[0].shape
+    enlarge = _enlarged(height, width)
+    height, width = height * enlarge, width * enlarge
+    gap, left, top = _margins(width, row_names, ())
+    right = left + columns * (width + gap) - gap
+    tops = [top + r * (height + gap) for r in range(len(rows))]
+    return {name: (left, y, right, y + height) for name, y in zip(row_names, tops, strict=True)}
+
+
+def _enlarged(height: int, width: int) -> int:
+    return max(1, -(-TILE // min(height, width)))
+
+
+def _margins(width: int, row_names: Sequence[str], column_names: Sequence[str]) -> tuple[int, int, int]:
+    """The gap between images of a width, and what is left free to the left of all and above them."""
+    gap = max(2, width // 48)
+    font = _font(column_names, width)
+    text = _line(font)
+    longest = max((font.getlength(name) for name in row_names), default=0)
+    left = text // 2 + round(longest) + text // 2 if row_names else gap
+    return gap, left, text if column_names else gap
+
+
+def _line(font: ImageFont.FreeTypeFont) -> int:
+    """A line of text and the air around it."""
+    return round(font.size * 1.4)
+
+
 def _font(column_names: Sequence[str], width: int) -> ImageFont.FreeTypeFont:
     """Pillow's own typeface, in proportion to the images and small enough for the longest name above a column."""
     size = min(28.0, max(14.0, width / 10))
@@ -66,11 +95,16 @@ def _font(column_names: Sequence[str], width: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def save_png(path: str | Path, array: np.ndarray) -> None:
+def save_png(path: str | Path, array: np.ndarray, places: Mapping[str, Sequence[int]] | None = None) -> None:
     """Write uint8 (H, W, 3) RGB as a PNG: beside its place first, then moved there, so that no reader ever sees half a picture.
+
+    What `places` gives for a tiled picture stands in the file as JSON, under `places`, so that a reader can take it apart.
 
     Raises  UserError: the file cannot be written (full disk, missing folder, no permission); what was at `path` is left as it was.
     """
     data = io.BytesIO()
-    Image.fromarray(array).save(data, format="PNG")
+    notes = PngInfo()
+    if places:
+        notes.add_text("places", json.dumps(places))
+    Image.fromarray(array).save(data, format="PNG", pnginfo=notes)
     write_bytes(Path(path), data.getvalue())

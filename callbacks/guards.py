@@ -13,27 +13,30 @@ from lightning_modules.base import Method
 
 
 class Guards(L.Callback):
-    """Stop after `iterations`, on Ctrl-C or SIGTERM (after the running iteration), and at a loss that has gone wrong.
+    """Stop after `iterations`, on Ctrl-C, SIGTERM or SIGUSR1 (after the running iteration), and at a loss that has gone wrong.
+
+    SIGUSR1 is what SLURM is asked to send some time before it ends a job.
 
     Args:
         iterations: length of the whole run, an earlier part that was resumed from included.
         every: iterations between looks at what costs a wait: the losses, and with several processes the signals of the others.
+        stop_at: iteration to end at before that, as if by a signal.
     """
 
-    def __init__(self, iterations: int, every: int) -> None:
-        self.iterations, self.every = iterations, every
-        self.signal: int | None = None  # that ended the run
+    def __init__(self, iterations: int, every: int, stop_at: int | None = None) -> None:
+        self.iterations, self.every, self.stop_at = iterations, every, stop_at
+        self.signal: int | None = None  # that ended the run; the same on all processes once it has
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         # in place of Lightning's handler, which calls the other processes from within; it puts all handlers back when a run ends
         if trainer.received_sigterm:
             self.signal = signal.SIGTERM
             trainer._signal_connector.received_sigterm = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        self.signal = self.signal or number
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
@@ -51,10 +54,18 @@ class Guards(L.Callback):
     def _end(self, trainer: L.Trainer, pl_module: Method, look: bool) -> None:
         """Let the run end where it has its length or, if this is an iteration to `look`, where any process got a signal."""
         last = pl_module.iteration >= self.iterations
+        paused = not last and self.stop_at is not None and pl_module.iteration >= self.stop_at
         stop = (look or last) and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
         if stop:
+            self.signal = self._agreed(trainer)
+        if stop or paused:
             trainer.limit_val_batches = 0  # whoever sent the signal will not wait for a validation
-        trainer.should_stop = bool(last or stop)
+        trainer.should_stop = bool(last or stop or paused)
+
+    def _agreed(self, trainer: L.Trainer) -> int:
+        """A signal that any process got: a cluster may send it to some of them only."""
+        mine = torch.tensor(self.signal or 0, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(mine, reduce_op="max"))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         check_loss(trainer, pl_module)
@@ -66,7 +77,8 @@ def check_loss(trainer: L.Trainer, pl_module: Method) -> None:
     if trainer.strategy.reduce_boolean_decision(complaint is not None, all=False):
         raise UserError(
             f"{complaint or 'a loss went wrong on another process'}; checkpoints before it are kept. Go on from the last one with "
-            "--resume auto and a lower --model.lr; a larger batch or --trainer.precision 32-true are the other usual remedies"
+            f"--run_dir {trainer.default_root_dir} --resume auto and a lower --model.lr; a larger batch or --trainer.precision 32-true "
+            "are the other usual remedies"
         )
 
 

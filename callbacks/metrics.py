@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -28,12 +29,14 @@ class Metrics(L.Callback):
 
     Written: validation.json with the newest values and their protocol, validation.csv with a row per image.
 
+    `trainer.validate` and `trainer.test` return the scores, the latter's as `test/psnr`, ...
+
     Args:
         judge: what is measured.
-        folder: where the two files are written.
+        folder: where the two files are written; none for nowhere.
     """
 
-    def __init__(self, judge: Judge, folder: Path) -> None:
+    def __init__(self, judge: Judge, folder: Path | None = None) -> None:
         self.judge, self.folder = judge, folder
         self.tallies: dict[str, Tally] = {}  # by suffix
         self.own: PerImage | None = None
@@ -48,6 +51,8 @@ class Metrics(L.Callback):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         self.judge.to(pl_module.device).reset()
         self.tallies, self.own = {}, None
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.input = None  # the data may be others each time
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: dict[str, Any], *args: object) -> None:
         if not outputs:
@@ -71,6 +76,7 @@ class Metrics(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         if trainer.sanity_checking or (not self.tallies and self.own is None):
             return
+        stage = "test" if trainer.testing else "val"
         found = {suffix: (tally.rows(), tally.distances()) for suffix, tally in self.tallies.items()}
         self.input = self.input or found.pop("_input", None)
         if self.input is not None:
@@ -79,25 +85,46 @@ class Metrics(L.Callback):
         self.values = {}
         for suffix, (rows, distances) in found.items():
             columns |= {f"{name}{suffix}": rows[:, 1 + i] for i, name in enumerate(self.judge.images)}
-            self.values |= {f"val/{name}{suffix}": value for name, value in distances.items()}
+            self.values |= {f"{stage}/{name}{suffix}": value for name, value in distances.items()}
         index = next(iter(found.values()))[0][:, 0] if found else None
         if self.own is not None:
             rows = self.own.compute().cpu()
             index = rows[:, 0]
             columns |= {name: rows[:, 1 + i] for i, name in enumerate(self.own.columns)}
         assert index is not None
-        self.values |= {f"val/{name}": column.mean().item() for name, column in columns.items()}
+        self.values |= {f"{stage}/{name}": column.mean().item() for name, column in columns.items()}
         if {"psnr", "psnr_input"} <= columns.keys():
-            self.values["val/improved"] = (columns["psnr"] > columns["psnr_input"]).double().mean().item()
+            self.values[f"{stage}/improved"] = (columns["psnr"] > columns["psnr_input"]).double().mean().item()
         self.images, self.iteration = len(index), pl_module.iteration
 
-        pl_module.log_dict(self.values, logger=False)  # for monitors; the loggers get them with our own step
-        for logger in trainer.loggers:
-            logger.log_metrics(self.values, step=pl_module.iteration)
-        self._write(trainer, pl_module, torch.stack([index, *columns.values()], dim=1), tuple(columns))
+        in_run = trainer.state.fn == TrainerFn.FITTING
+        # for monitors; outside of a run also for what validate and test return
+        pl_module.log_dict(self.values, logger=False if in_run else None)
+        if in_run:  # at our own step: Lightning's counts optimizer steps
+            for logger in trainer.loggers:
+                logger.log_metrics(self.values, step=pl_module.iteration)
+        if self.folder is not None:
+            table = torch.stack([index, *columns.values()], dim=1)
+            self._write(self.folder, trainer, pl_module, table, tuple(columns))
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: Method) -> None:
+        self.on_validation_epoch_start(trainer, pl_module)
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        self.on_validation_batch_end(*args)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Method) -> None:
+        self.on_validation_epoch_end(trainer, pl_module)
 
     @rank_zero_only
-    def _write(self, trainer: L.Trainer, pl_module: Method, table: Tensor, columns: tuple[str, ...]) -> None:
+    def _write(
+        self,
+        folder: Path,
+        trainer: L.Trainer,
+        pl_module: Method,
+        table: Tensor,
+        columns: tuple[str, ...],
+    ) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         result = {
             "iteration": pl_module.iteration,
@@ -105,8 +132,10 @@ class Metrics(L.Callback):
             **self.values,
             "protocol": {"metrics": self.judge.protocol, **data.describe()},
         }
-        write_text(self.folder / "validation.json", json.dumps(result, indent=2) + "\n")
-        write_rows(self.folder / "validation.csv", columns, table, data.val_names)
+        write_text(folder / "validation.json", json.dumps(result, indent=2) + "\n")
+        names = dict(zip(data.val_indices, data.val_names, strict=True))
+        scored = [names[int(index)] for index in table[:, 0]]  # not all where the trainer's batches are limited
+        write_rows(folder / "validation.csv", columns, table, scored)
 
 
 def write_rows(path: Path, columns: Sequence[str], table: Tensor, names: Sequence[str]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import lightning as L
 import torch
 
-from callbacks.dashboard import WandbLog
-from callbacks.grid import save_png, tile
+from callbacks.dashboard import TensorBoardLog, WandbLog
+from callbacks.grid import places, save_png, tile
 from lightning_modules.base import Method
 
 COUNT = 8  # samples in a grid
@@ -36,7 +36,7 @@ class Pictures(L.Callback):
         if not rows:
             return
         picture = tile(list(rows.values()), row_names=list(rows))
-        save_png(self.folder / f"{pl_module.iteration:07d}.png", picture)
+        save_png(self.folder / f"{pl_module.iteration:07d}.png", picture, places(list(rows.values()), list(rows)))
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLog):
+            if isinstance(logger, (WandbLog, TensorBoardLog)):
                 logger.log_picture("val/samples", picture, pl_module.iteration)

@@ -1,31 +1,79 @@
-"""One progress bar over the iterations of the whole run, with the time left, speed and peak memory."""
+"""What a run shows of itself: a bar with the time left, a second one in validations, and their scores."""
 
 from __future__ import annotations
 
 import io
 import sys
+import textwrap
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
-from callbacks.logs import Logs, peak_memory
+from callbacks.logs import CSVLog, Logs, peak_memory
+from callbacks.metrics import Metrics
+from callbacks.pace import Pace
+from callbacks.scores import headline, say
 from lightning_modules.base import Method
+
+BAR = 8  # columns that the bar itself has at least
+HARD_SPACE = "\N{NO-BREAK SPACE}"
+
+
+class RunBar(tqdm):
+    """A bar with the time left that it is told, and behind it as many whole `items` as the terminal is wide."""
+
+    FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}<{left}{status}"
+    LINE = "{desc} {n_fmt}/{total_fmt} {percentage:.0f}% {elapsed}<{left}{status}"  # where nothing can move
+
+    def __init__(self, **options: Any) -> None:
+        self.left: float | None = None
+        self.items: Sequence[str] = ()
+        super().__init__(**options)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        known = super().format_dict
+        left = "?" if self.left is None else self.format_interval(self.left)
+        front = f"{known['prefix']} {known['n']}/{known['total']} || {self.format_interval(known['elapsed'])}<{left}"
+        room = None if known["ncols"] is None else known["ncols"] - len(front) - BAR
+        return {**known, "left": left, "status": fitted(self.items, room)}
+
+
+def fitted(items: Sequence[str], room: int | None) -> str:
+    """`, item, item ...` with the first items that fit; all of them where room is None."""
+    text = ""
+    for item in items:
+        longer = f"{text}, {item}"
+        if room is not None and len(longer) > room:
+            break
+        text = longer
+    return text
 
 
 class Progress(ProgressBar):
-    """A bar on a terminal; where the output is a file, one line per row of metrics.csv instead.
+    """Bars on a terminal; where the output is a file, one line per row of metrics.csv instead. On the first process only.
 
     Args:
         logs: callback that holds the newest loss terms.
+        metrics: callback that holds the newest scores.
+        validate_every: iterations between validations.
     """
 
-    def __init__(self, logs: Logs) -> None:
+    def __init__(self, logs: Logs, metrics: Metrics, validate_every: int) -> None:
         super().__init__()
-        self.logs = logs
+        self.logs, self.metrics, self.validate_every = logs, metrics, validate_every
         self.enabled = True
-        self.bar: tqdm[Any] | None = None
+        self.bar: RunBar | None = None
+        self.validation: tqdm[Any] | None = None
+        self.pace: Pace | None = None
+        self.scores: dict[str, float] = {}  # of the newest validation
+        self.before: dict[str, float] = {}  # of the one before
+        self._batch_began = 0.0
+        self._expected: float | None = None  # seconds of a validation, by the one before training
 
     def disable(self) -> None:
         self.enabled = False
@@ -33,38 +81,117 @@ class Progress(ProgressBar):
     def enable(self) -> None:
         self.enabled = True
 
+    # --- training -----------------------------------------------------------------------------------------------
+
     def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
-        if self.enabled:
-            terminal = sys.stderr.isatty()
-            self.bar = tqdm(
-                total=pl_module.total_iterations,
-                initial=pl_module.iteration,
-                desc=type(pl_module).__name__,
-                unit="it",
-                file=sys.stderr if terminal else io.StringIO(),
-                dynamic_ncols=True,
-                mininterval=0.2 if terminal else float("inf"),
-                bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}" if not terminal else None,
-            )
+        if not self.enabled:
+            return
+        total = pl_module.total_iterations or 0
+        self.pace = Pace(total, self.validate_every)
+        if self._expected is not None:
+            self.pace.expect(self._expected)
+        self.scores = earlier_scores(trainer)
+        terminal = sys.stderr.isatty()
+        self.bar = RunBar(
+            total=total,
+            initial=pl_module.iteration,
+            desc=type(pl_module).__name__,
+            file=sys.stderr if terminal else io.StringIO(),
+            dynamic_ncols=terminal,
+            mininterval=0.2 if terminal else float("inf"),
+            miniters=1,
+            bar_format=RunBar.FORMAT if terminal else RunBar.LINE,
+        )
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
+        if self.pace is not None:
+            self.pace.resume(time.perf_counter())
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
-        if self.bar is None:
+        if self.bar is None or self.pace is None:
             return
+        self.pace.iterate(time.perf_counter())
+        self.bar.left = self.pace.left(pl_module.iteration)
+        logged = pl_module.iteration % self.logs.every == 0 or pl_module.iteration == pl_module.total_iterations
+        if logged:
+            self.bar.items = self.items(pl_module)
         self.bar.update()
-        if pl_module.iteration % self.logs.every == 0:
-            self.bar.set_postfix_str(self.status(trainer, pl_module), refresh=False)
-            if not sys.stderr.isatty():
-                print(self.bar, file=sys.stderr, flush=True)
+        if logged and not sys.stderr.isatty():
+            print(self.bar, file=sys.stderr, flush=True)
 
-    def status(self, trainer: L.Trainer, pl_module: Method) -> str:
-        shown = {name.removeprefix("train/"): f"{value:.3g}" for name, value in self.logs.latest.items() if name.startswith("train/")}
-        shown = {name: value for name, value in shown.items() if name not in ("images_seen", "lr")}
-        shown["img/s"] = f"{self.logs.latest.get('perf/images_per_second', 0):.1f}"
-        shown["peak"] = f"{peak_memory(pl_module.device):.2f} GiB"
-        name = pl_module.monitor[0] if pl_module.monitor else ""
-        if name in trainer.callback_metrics:
-            shown[name] = f"{float(trainer.callback_metrics[name]):.4g}"
-        return ", ".join(f"{name} {value}" for name, value in shown.items())
+    def items(self, pl_module: Method) -> list[str]:
+        """What stands behind the bar, what matters most first: the score, speed, loss terms, memory."""
+        values = self.logs.latest
+        found = self.score(pl_module)
+        found.append(f"{values.get('perf/images_per_second', 0):.1f} img/s")
+        for name, value in values.items():
+            if name.startswith("train/") and name not in ("train/images_seen", "train/lr"):
+                found.append(f"{name.removeprefix('train/')} {value:.3g}")
+        found.append(f"{peak_memory(pl_module.device):.2f} GiB")
+        return found
+
+    def score(self, pl_module: Method) -> list[str]:
+        """The score that chooses the best checkpoint, or the first one there is; none before the first validation."""
+        chosen = pl_module.monitor[0].removeprefix("val/") if pl_module.monitor else ""
+        name = chosen if chosen in self.scores else next(iter(self.scores), None)
+        return [] if name is None else [say(name, self.scores[name], self.before.get(name), short=True)]
+
+    # --- validation ---------------------------------------------------------------------------------------------
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Method) -> None:
+        if self.bar is None or self.pace is None:
+            return
+        self.pace.pause(time.perf_counter())
+        if sys.stderr.isatty():
+            images = images_in(trainer)
+            self.bar.refresh()
+            self.validation = tqdm(
+                total=images,
+                desc="validation",
+                leave=False,
+                dynamic_ncols=True,
+                file=sys.stderr,
+                bar_format="{desc} {n_fmt}/{total_fmt} images |{bar}| {elapsed}<{remaining}",
+            )
+
+    def on_validation_batch_start(self, *args: object) -> None:
+        self._batch_began = time.perf_counter()
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: dict[str, Any], *args: object) -> None:
+        if self.validation is not None:
+            seen = trainer.world_size * len(batch["index"])
+            self.validation.update(min(seen, self.validation.total - self.validation.n))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Method) -> None:
+        if trainer.sanity_checking:
+            one = time.perf_counter() - self._batch_began
+            self._expected = one * sum(trainer.num_val_batches)
+            return
+        self.close_validation()
+        if self.bar is None or self.metrics.iteration != pl_module.iteration:
+            return
+        self.before, self.scores = self.scores, headline(self.metrics.values)
+        self.say_scores(pl_module)
+        self.bar.items = self.items(pl_module)
+        self.bar.left = None if self.pace is None else self.pace.left(pl_module.iteration, validated=True)
+
+    def say_scores(self, pl_module: Method) -> None:
+        """One line about the validation; a terminal has it in as many as it needs, broken between scores."""
+        assert self.bar is not None
+        monitor, better = pl_module.monitor or ("", None)
+        said = []
+        for name, value in self.scores.items():
+            direction = better if monitor == f"val/{name}" else None
+            said.append(say(name, value, self.before.get(name), direction))
+        said[:1] = [f"validation at {self.metrics.iteration}: {said[0]}"]
+        width = self.bar.format_dict["ncols"]
+        line = ", ".join(said)
+        if width:
+            whole = ", ".join(item.replace(" ", HARD_SPACE) for item in said)
+            line = textwrap.fill(whole, width, subsequent_indent="  ").replace(HARD_SPACE, " ")
+        tqdm.write(line, file=sys.stderr)
+
+    # --- the end ------------------------------------------------------------------------------------------------
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         self.close()
@@ -73,9 +200,32 @@ class Progress(ProgressBar):
         self.close()
 
     def close(self) -> None:
+        self.close_validation()
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
+    def close_validation(self) -> None:
+        if self.validation is not None:
+            self.validation.close()
+            self.validation = None
+
     def print(self, *args: Any, **kwargs: Any) -> None:
         (tqdm.write if self.bar is not None else print)(" ".join(map(str, args)))
+
+
+def images_in(trainer: L.Trainer) -> int:
+    """How many images a validation sees, over all processes."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batches = sum(trainer.num_val_batches)
+    return int(min(len(data.val_indices), batches * data.options.val_batch_size * trainer.world_size))
+
+
+def earlier_scores(trainer: L.Trainer) -> dict[str, float]:
+    """Scores of the validation before a resumed run goes on, from its metrics.csv."""
+    rows = [row for logger in trainer.loggers if isinstance(logger, CSVLog) for row in logger.rows]
+    scores: dict[str, float] = {}
+    for row in rows:
+        found = {name: float(value) for name, value in row.items() if name.startswith("val/") and "/edit_" not in name}
+        scores = found or scores
+    return headline(scores)

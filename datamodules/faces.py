@@ -11,13 +11,14 @@ import hashlib
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import cv2
+import torch
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -35,10 +36,14 @@ log = logging.getLogger(__name__)
 class FaceData(LightningDataModule):
     """Faces to train and validate on: photographs, or portraits rendered on the fly where no root is given.
 
-    Batches are dicts: ``target`` and, unless the degradation is "none", ``input`` as float32 (B, 3, height, size) in [-1, 1];
-    ``index`` (B,) long; ``name`` list of B file names; for portraits also ``mask`` (B, size, size), ``landmarks`` (B, 5, 2) and
-    ``attributes`` (B, A). Under 64-true all that is float32 comes as float64. The fit command sets ``train_seed`` (order, flips and
-    degradations of training) and ``start_iteration`` (batches already trained on) before training starts.
+    Batches are dicts, as methods and callbacks get them from a trainer, and a notebook from ``batches``. They hold
+    ``target`` and, unless the degradation is "none", ``input`` as float32 (B, 3, height, size) in [-1, 1]; ``index`` (B,)
+    long; ``name`` list of B file names; for portraits also ``mask`` (B, size, size), ``landmarks`` (B, 5, 2) and
+    ``attributes`` (B, A). Under 64-true all that is float32 comes as float64. What a data loader itself yields is on its
+    way there: bytes, and in training the numbers that the degradation has drawn.
+
+    The fit command sets ``train_seed`` (order, flips and degradations of training), ``start_iteration`` (batches already
+    trained on) and ``repeat`` (the first so many batches, again and again) before training starts.
 
     Args:
         root: folder (searched recursively) or zip of aligned faces; none renders portraits
@@ -46,7 +51,9 @@ class FaceData(LightningDataModule):
         height: of the images where they are lower than `size` is wide, a multiple of 8: 192 for cars of 256; clean photographs only
         filter: how larger photographs are reduced: area, by means over areas, or bilinear, as Pillow does (releases of pSp, e4e and HFGI)
         batch_size: training images per iteration, total over all processes
-        degradation: how inputs are made from targets: a name from the table of degradations, or none
+        accumulate: parts in which each process takes its images of an iteration one after the other, for less memory
+        degradation: how inputs are made from targets: gpen-paper (GPEN's, heavy), gpen-simple (its training script's), gfpgan (GFP-GAN's),
+            motion71 (motion blur), x4 (the demo's, light), or none (clean images, for priors and inverters)
         kernels: .npz file of motion kernels that take the place of the degradation's own
         val_root: folder or zip to validate on instead of a part of root; a test set written by `degrade` is used whole, as it is
         val_split: which images are held out: random (fixed by seed), last (in natural order), or a text file with one name per line
@@ -70,6 +77,7 @@ class FaceData(LightningDataModule):
         height: int | None = None,
         filter: Filter = "area",
         batch_size: int = 4,
+        accumulate: int = 1,
         degradation: str = "gpen-paper",
         kernels: str | None = None,
         val_root: str | None = None,
@@ -96,6 +104,7 @@ class FaceData(LightningDataModule):
                 raise UserError(f"--data.height {height}: portraits and test sets are square; give --data.root with photographs")
         for option, value, least in (
             ("batch_size", batch_size, 1),
+            ("accumulate", accumulate, 1),
             ("val_batch_size", val_batch_size, 1),
             ("val_images", val_images, 1),
             ("portraits", portraits, 1),
@@ -118,6 +127,7 @@ class FaceData(LightningDataModule):
         self.degradation = DEGRADATIONS[degradation] if kernels is None else DEGRADATIONS[degradation].with_kernels(kernels)
         self.train_seed = 0
         self.start_iteration = 0
+        self.repeat: int | None = None
         self.train_source: Photographs | Portraits
         self.val_source: Photographs | Portraits | FrozenSet
         self.train_indices: Sequence[int] = ()
@@ -257,6 +267,7 @@ class FaceData(LightningDataModule):
             start=self.start_iteration,
             rank=rank,
             world=world,
+            repeat=self.repeat,
         )
         dataset = Training(
             self.train_source,
@@ -275,6 +286,20 @@ class FaceData(LightningDataModule):
         return self._loader(dataset, sampler=share, batch_size=self.options.val_batch_size)
 
     test_dataloader = val_dataloader
+    predict_dataloader = val_dataloader
+
+    def batches(
+        self,
+        part: Literal["train", "val"] = "val",
+        device: str | torch.device = "cpu",
+    ) -> Iterator[Batch]:
+        """Finished batches without a trainer: the held-out images once, or the endless stream of training."""
+        self.setup()
+        loader = self.train_dataloader() if part == "train" else self.val_dataloader()
+        for loaded in loader:
+            batch = self.on_before_batch_transfer(loaded, 0)
+            batch = self.transfer_batch_to_device(batch, torch.device(device), 0)
+            yield self.on_after_batch_transfer(batch, 0)
 
     def _loader(self, dataset: Dataset, **how: Any) -> DataLoader:
         workers = self.options.workers
@@ -348,13 +373,13 @@ def _as_it_is(batch: Any) -> Any:
 
 
 class _Loader(DataLoader):
-    """Its processes hear neither Ctrl-C nor SIGTERM, which terminals and clusters send to all; the training process ends them in time."""
+    """Its processes hear no Ctrl-C, SIGTERM or SIGUSR1, which terminals and clusters send to all; the training ends them in time."""
 
     def __iter__(self) -> Any:
         if not self.num_workers:
             return super().__iter__()
         resource_tracker.ensure_running()  # its start, which creates what the processes share, would lift the block
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # they inherit it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))  # they inherit it
         try:
             return super().__iter__()
         finally:

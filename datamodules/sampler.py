@@ -8,6 +8,7 @@ joins the next one, and resuming is starting at a later b.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -45,21 +46,36 @@ class Stream(Sampler[list[Item]]):
         start: first batch, that is, the number of batches already trained on
         rank: this process
         world: number of processes
+        repeat: the first so many batches come again and again, to the bit; none for the whole stream
 
     Raises:
         UserError: the batch does not divide by the number of processes.
     """
 
-    def __init__(self, n: int, batch_size: int, *, seed: int = 0, block: int = 1, start: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        block: int = 1,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        repeat: int | None = None,
+    ) -> None:
         share(batch_size, world)
+        self.repeat = repeat
         self.n, self.batch_size, self.seed, self.block = n, batch_size, seed, block
         self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[Item]]:
         own = share(self.batch_size, self.world)
-        position = self.start * self.batch_size + self.rank * own
         epoch, indices = -1, np.empty(0)
-        while True:
+        for number in count(self.start):
+            if self.repeat is not None:
+                number %= self.repeat
+            position = number * self.batch_size + self.rank * own
             batch = []
             for p in range(position, position + own):
                 if p // self.n != epoch:
@@ -67,4 +83,3 @@ class Stream(Sampler[list[Item]]):
                     indices = order(self.n, self.seed, epoch, self.block)
                 batch.append((epoch, int(indices[p % self.n])))
             yield batch
-            position += self.batch_size

@@ -1,5 +1,5 @@
 """The commands people run: fit, evaluate, restore, invert, edit, directions, reproduce, benchmark, import_checkpoint,
-export, prepare, degrade, portraits, weights
+export, prepare, degrade, portraits, weights, compare
 """
 
 import _runtime

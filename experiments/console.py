@@ -18,10 +18,25 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", module=r"lightning\..*", message=message)
 
 
-def run(command: Callable[[Sequence[str]], int | None]) -> None:
+Command = Callable[[Sequence[str]], int | None]
+
+
+def run(command: Command) -> None:
     """Run a command's `main` on the command line's arguments and exit: 0 done, 2 user error, 130 or 143 interrupted."""
+    sys.exit(status_of(command) or 0)
+
+
+def answer(question: Command) -> None:
+    """As `run`, but go on where `question` returns None, which leaves the rest to the command."""
+    status = status_of(question)
+    if status is not None:
+        sys.exit(status)
+
+
+def status_of(command: Command) -> int | None:
+    """What the command returns, or the exit status of what ended it."""
     try:
-        status = command(sys.argv[1:]) or 0
+        status = command(sys.argv[1:])
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -32,4 +47,4 @@ def run(command: Callable[[Sequence[str]], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
-    sys.exit(status)
+    return status

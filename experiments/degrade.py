@@ -22,7 +22,7 @@ from datamodules.faces import FaceData
 from experiments import console
 from experiments.options import Parser, parse
 from experiments.outputs import check_apart, check_replaceable, part_of, publish, remove, renamed, start
-from experiments.prepare import encode
+from experiments.squares import encode
 
 NOTE = "protocol.json"
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m experiments.degrade", description=__doc__, default_env=False)
     parser.add_argument("--output", type=str, required=True, help="the folder to make")
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace a test set that this command wrote")
-    parser.add_lightning_class_args(FaceData, "data")
+    parser.add_class_arguments(FaceData, "data", fail_untyped=False)
     config = parse(parser, argv)
     return degrade(FaceData(**config.data.as_dict()), Path(config.output), config.overwrite)
 

@@ -14,32 +14,23 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import torch
 from jsonargparse import ActionYesNo, Namespace
-from torch import Tensor
 
 from _runtime import UserError
-from callbacks.grid import save_png, tile
 from datamodules.decode import Filter
 from experiments import console
-from experiments.codes import Codes, generator_of, load_inverter
-from experiments.options import Parser, parse
+from experiments.options import INPUT, Parser, add_filter_option, add_reading_options, check_reading, parse
 from experiments.outputs import renamed
-from experiments.photographs import (
-    INPUT,
-    Photographs,
-    Writing,
-    add_filter_option,
-    add_reading_options,
-    check_new,
-    check_reading,
-    make_folder,
-)
-from lightning_modules.base import Code, Inverter
-from lightning_modules.editing import directions
-from lightning_modules.editing.directions import Direction
-from lightning_modules.editing.released import read_released
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from experiments.codes import Codes
+    from experiments.photographs import Photographs, Writing
+    from lightning_modules.base import Code, Inverter
+    from lightning_modules.editing.directions import Direction
 
 ROWS = 8  # images in the grid
 GRID = "grid.png"
@@ -52,12 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of an inversion method")
     parser.add_argument("--input", type=str | None, help=INPUT)
     parser.add_argument("--codes", type=str | None, help="codes.safetensors of python -m experiments.invert, in place of --input")
-    parser.add_argument("--direction", type=str, required=True, help=".safetensors of ours, or a released .pt or .npy")
+    parser.add_argument(
+        "--direction", type=str, nargs="+", required=True, help=".safetensors of ours, or a released .pt or .npy; of several a strip each"
+    )
     parser.add_argument("--component", type=int | None, help="which of a released GANSpace file's components")
     parser.add_argument("--layers", type=int, nargs=2, metavar=("FIRST", "END"), help="edit layers FIRST to END - 1, not those of the file")
     parser.add_argument("--strength", type=float, nargs="+", required=True, help="how far to go, each an image, e.g. -3 0 3")
     parser.add_argument("--output", type=str, required=True, help=f"folder for strips/, {GRID} and images/; names and subfolders are kept")
-    parser.add_argument("--images", action=ActionYesNo, default=False, help="also write each edit as images/NAME/STRENGTH.png")
+    parser.add_argument("--images", action=ActionYesNo, default=False, help="also write each edit, as images/NAME[/DIRECTION]/STRENGTH.png")
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder")
     add_filter_option(parser)
     add_reading_options(parser)
@@ -72,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_direction(path: Path, component: int | None, layers: Sequence[int] | None) -> Direction:
     """A direction of ours or a released one, in `layers` (first, end) where given. Raises `UserError`."""
+    from lightning_modules.editing import directions
+    from lightning_modules.editing.released import read_released
+
     only = None if layers is None else (layers[0], layers[1])
     if path.suffix != ".safetensors":
         return read_released(path, component=component, layers=only)
@@ -79,6 +75,17 @@ def read_direction(path: Path, component: int | None, layers: Sequence[int] | No
         raise UserError(f"--component {component}: {path} holds one direction; components are of released files")
     direction = directions.load(path)
     return direction if only is None else dataclasses.replace(direction, layers=only)
+
+
+def read_directions(paths: Sequence[Path], component: int | None, layers: Sequence[int] | None) -> dict[str, Direction]:
+    """Directions by what they are called: their own names, or their files' where those are the same. Raises `UserError`."""
+    found = [read_direction(path, component, layers) for path in paths]
+    names = [direction.name.replace("/", "-") for direction in found]
+    if len(set(names)) < len(names):
+        names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        raise UserError(f"--direction {' '.join(map(str, paths))}: two of them have one name; rename a file")
+    return dict(zip(names, found, strict=True))
 
 
 def strength_names(strengths: Sequence[float]) -> list[str]:
@@ -91,40 +98,56 @@ def strength_names(strengths: Sequence[float]) -> list[str]:
 
 def edit(config: Namespace) -> int:
     """Edit as the options say."""
+    import torch
+
+    from experiments.codes import Codes, generator_of, load_inverter
+    from experiments.photographs import Photographs, Writing, check_new, make_folder
+
     output, overwrite = Path(config.output), config.overwrite
-    direction = read_direction(Path(config.direction), config.component, config.layers)
+    directions = read_directions([Path(path) for path in config.direction], config.component, config.layers)
+    several = len(directions) > 1
     columns = strength_names(config.strength)
     source = Codes(Path(config.codes)) if config.codes else Photographs(Path(config.input))
     if isinstance(source, Photographs):
         source.check_apart(output)
     stems = dict(zip(source.names, renamed(source.names, ""), strict=True))
-    images = [f"images/{stem}/{name}.png" for stem in stems.values() for name in columns] if config.images else []
+    own = {name: f"{name}/" if several else "" for name in directions}  # a direction's folder below that of an image
+    edited = [f"{own[direction]}{column}.png" for direction in directions for column in columns]
+    images = [f"images/{stem}/{name}" for stem in stems.values() for name in edited] if config.images else []
     check_new(output, [GRID, *(f"strips/{stem}.png" for stem in stems.values()), *images], overwrite)
 
     method, trained = load_inverter(config.checkpoint)
     G = generator_of(method)
     if isinstance(source, Codes):
         source.check_method(method, config.checkpoint)
-    direction.apply(G.w_avg.expand(1, G.layers, -1), 0)  # raises what does not fit, before anything is written
+    for direction in directions.values():
+        direction.apply(G.w_avg.expand(1, G.layers, -1), 0)  # raises what does not fit, before anything is written
 
-    rows: dict[str, Tensor] = {}
+    rows: list[Tensor] = []  # of the grid
+    row_names: list[str] = []
     titles = [*(["input"] if isinstance(source, Photographs) else []), "inversion", *columns]
     with torch.inference_mode(), Writing() as writing:
         for names, inputs, code in inverted(method, source, config.batch_size, config.workers, config.filter or trained):
-            edits = [method.synthesize(method.edit(code, direction.apply, strength)) for strength in config.strength]
-            shown = [method.seen(image).cpu() for image in (method.synthesize(code), *edits)]
-            strips = torch.stack(shown if inputs is None else [inputs, *shown], dim=1)  # (B, columns, 3, H, W)
+            begin = [] if inputs is None else [inputs]
+            begin.append(method.seen(method.synthesize(code)).cpu())
+            strips: dict[str, Tensor] = {}  # (B, columns, 3, H, W)
+            for direction_name, direction in directions.items():
+                edits = [method.synthesize(method.edit(code, direction.apply, strength)) for strength in config.strength]
+                strips[direction_name] = torch.stack([*begin, *(method.seen(image).cpu() for image in edits)], dim=1)
+                if config.images:
+                    save_edits(writing, output, [stems[name] for name in names], own[direction_name], columns, method, edits)
             for i, name in enumerate(names):
                 strip = output / "strips" / f"{stems[name]}.png"
                 make_folder(strip.parent)
-                writing.do(draw_strip, strip, strips[i], titles)
-                for column, image in zip(columns, edits, strict=True) if config.images else ():
-                    writing.save(output / "images" / stems[name] / f"{column}.png", method.crop(image[i]))
-                if len(rows) < ROWS:
-                    rows[name] = strips[i]
+                lines = {direction_name: images[i] for direction_name, images in strips.items()}
+                writing.do(draw_strips, strip, list(lines.values()), list(lines) if several else [], titles)
+                if len(rows) < ROWS * len(directions):
+                    stem = PurePosixPath(name).stem
+                    rows += lines.values()
+                    row_names += [f"{stem} {line}" if several else stem for line in lines]
     if rows:
-        save_png(output / GRID, tile(list(rows.values()), row_names=[PurePosixPath(name).stem for name in rows], column_names=titles))
-    done = f"edited along {direction.name!r} in {output}"
+        draw_strips(output / GRID, rows, row_names, titles)
+    done = f"edited along {', '.join(repr(name) for name in directions)} in {output}"
     if isinstance(source, Photographs):
         source.report(done)
     else:
@@ -132,14 +155,33 @@ def edit(config: Namespace) -> int:
     return 0
 
 
-def draw_strip(path: Path, images: Tensor, titles: Sequence[str]) -> None:
-    save_png(path, tile([images], column_names=titles))
+def save_edits(
+    writing: Writing,
+    output: Path,
+    stems: Sequence[str],
+    folder: str,
+    columns: Sequence[str],
+    method: Inverter,
+    edits: Sequence[Tensor],
+) -> None:
+    """A batch's edits along one direction as files; `edits` has a strength's images of all `stems` each."""
+    for i, stem in enumerate(stems):
+        for column, images in zip(columns, edits, strict=True):
+            writing.save(output / "images" / stem / f"{folder}{column}.png", method.crop(images[i]))
+
+
+def draw_strips(path: Path, rows: Sequence[Tensor], names: Sequence[str], titles: Sequence[str]) -> None:
+    from callbacks.grid import save_png, tile
+
+    save_png(path, tile(rows, row_names=names, column_names=titles))
 
 
 def inverted(
     method: Inverter, source: Photographs | Codes, batch_size: int, workers: int, filter: Filter
 ) -> Iterator[tuple[list[str], Tensor | None, Code]]:
     """Names, inputs (B, 3, H, W) in [-1, 1] where there are any, and codes of all images, in batches."""
+    from experiments.photographs import Photographs
+
     if isinstance(source, Photographs):
         for names, images in source.batches(method.image_shape, batch_size, workers, "edit", filter):
             yield names, images, method.invert(images.to(method.device))

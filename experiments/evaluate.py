@@ -1,8 +1,9 @@
 """Score checkpoints on held-out images, one row each: python -m experiments.evaluate --checkpoint A [B ...].
 
-Without --data and --metrics options every checkpoint is scored on the held-out images that the first one was trained beside, by what
-its run measured. With --data.root DIR_OR_ZIP that was not trained on, all its images are used. Checkpoints of one name in --names are
-trainings of one method with several seeds: their row is the mean, with the standard deviation.
+Without --data and --metrics options checkpoints are scored on the held-out images that they were trained beside, by what the first run
+measured; those of other images, or of another kind (restoration, inversion, priors), get a table of their own. With --data.root
+DIR_OR_ZIP that was not trained on, all its images are used. Checkpoints of one name in --names are trainings of one method with several
+seeds: their row is the mean, with the standard deviation. What cannot be scored is named and left out.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, Namespace
 from tqdm import tqdm
 
 from _runtime import UserError, write_text
@@ -24,7 +25,9 @@ from callbacks.grid import save_png, tile
 from callbacks.metrics import write_rows
 from datamodules.faces import FaceData
 from experiments import console
+from experiments.dashboards import add_evaluation_options, check_wandb, send_evaluation
 from experiments.devices import load_to_device
+from experiments.groups import Group, grouped, values_of
 from experiments.options import WEIGHTS_DIR, Parser, parse
 from experiments.photographs import filter_of
 from experiments.tables import Mean, Table
@@ -34,16 +37,51 @@ from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import COLUMNS, Judge, Tally
 from lightning_modules.pretrained.weights import FOLDER_VARIABLE
 
+T = TypeVar("T")
 IMPROVED = "improved %"  # share of images whose PSNR is above their input's
 PICTURED = 8  # images in the comparison figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate. Returns the exit status."""
-    evaluation = run(list(sys.argv[1:] if argv is None else argv))
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if len(values_of(argv, "--checkpoint")) < 2:
+        show(run(argv))
+        return 0
+    config = parse(options_parser(), argv)
+    row_names(config.checkpoint, config.names)  # raises what is wrong with them
+    left_out: list[str] = []
+    groups = grouped(config.checkpoint, config.names, argv, left_out)
+    if len(groups) > 1:
+        print(f"{len(groups)} tables: these checkpoints differ in what they do or in the images held out (--data options choose others)")
+    scored = 0
+    for group in groups:
+        try:
+            evaluation = run(group.argv(argv, output_of(config, group, len(groups))), left_out)
+        except UserError as error:
+            left_out.append(str(error))
+            continue
+        scored += 1
+        if len(groups) > 1:
+            print(f"\n{group.title}:")
+        show(evaluation)
+    if not scored:
+        raise UserError(left_out[0])
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    return int(scored < len(groups))
+
+
+def show(evaluation: Evaluation) -> None:
     print(evaluation.table.text())
     print(f"written to {evaluation.folder}")
-    return 0
+
+
+def output_of(config: Namespace, group: Group, groups: int) -> str | None:
+    """Where the results of a group go: below --output where there are several."""
+    if config.output is None or groups == 1:
+        return config.output
+    return str(Path(config.output) / group.title.replace(", ", "-").replace(" ", "").replace("/", "-"))
 
 
 @dataclass
@@ -65,8 +103,7 @@ class Evaluation:
     judge: Judge
 
 
-def run(argv: Sequence[str]) -> Evaluation:
-    """The command without its last words: score, and write the results."""
+def options_parser() -> Parser:
     parser = Parser(prog="python -m experiments.evaluate", description=__doc__, default_env=False)
     parser.add_argument("--checkpoint", type=str, nargs="+", required=True, help="checkpoints, one row of the table each")
     parser.add_argument("--names", type=str, nargs="+", help="names of the rows; run folders' names if not given; of equal ones the mean")
@@ -76,9 +113,21 @@ def run(argv: Sequence[str]) -> Evaluation:
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace results that exist")
     parser.add_argument("--tlc", action=ActionYesNo, default=False, help="test-time local conversion of the methods that have it (NAFNet)")
     parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
+    add_evaluation_options(parser)
     parser.add_class_arguments(Judge, "metrics", instantiate=False, skip={"scored"})
-    parser.add_lightning_class_args(FaceData, "data")
-    paths = checkpoints_in(argv)
+    parser.add_class_arguments(FaceData, "data", fail_untyped=False)
+    return parser
+
+
+def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
+    """One table: score, and write the results.
+
+    Args:
+        argv: the command's arguments. The first checkpoint decides about data and metrics where they do not.
+        left_out: takes why a checkpoint cannot be scored, which is an error otherwise.
+    """
+    parser = options_parser()
+    paths = values_of(argv, "--checkpoint")
     trained_on: dict[str, Any] = {}
     if paths:
         first = read_checkpoint(paths[0])
@@ -87,6 +136,7 @@ def run(argv: Sequence[str]) -> Evaluation:
         parser.set_defaults({f"data.{name}": value for name, value in trained_on.items()})
         parser.set_defaults({f"metrics.{name}": value for name, value in measured.items()})
     config = parse(parser, argv)
+    check_wandb(config)
     if config.weights_dir is not None:
         os.environ[FOLDER_VARIABLE] = config.weights_dir
     options = config.data.as_dict()
@@ -95,15 +145,38 @@ def run(argv: Sequence[str]) -> Evaluation:
         for name, value in (("val_images", sys.maxsize), ("val_split", "random")):  # all of them, unless asked otherwise
             if not any(argument.startswith(f"--data.{name}") for argument in argv):
                 options[name] = value
-    for path in paths:
-        check_held_out(path, options)
     names = row_names(config.checkpoint, config.names)
+    rows = dict(zip(names, config.checkpoint, strict=True))
+    each(rows, lambda path: check_held_out(path, options), left_out)
     folder = Path(config.output) if config.output else run_of(Path(config.checkpoint[0])) / "evaluation"
     if (folder / "results.json").exists() and not config.overwrite:
         raise UserError(f"{folder} holds results already: give --overwrite or another --output DIR")
     data = FaceData(**options)
-    methods = load_methods(config.checkpoint, data, config.tlc)
-    return score(dict(zip(names, config.checkpoint, strict=True)), methods, data, config.metrics.as_dict(), folder)
+    methods = list(each(rows, lambda path: load_scored(path, data, config.tlc), left_out).values())
+    check_alike(list(rows.values()), methods, config.tlc)
+    evaluation = score(rows, methods, data, config.metrics.as_dict(), folder)
+    if config.wandb != "off":
+        runs = [(run_of(Path(path)), method.iteration) for path, method in zip(rows.values(), methods, strict=True)]
+        send_evaluation(config, evaluation, runs)
+    return evaluation
+
+
+def each(rows: dict[str, str], work: Callable[[str], T], left_out: list[str] | None) -> dict[str, T]:
+    """What `work` makes of every checkpoint, by its row. Rows that it refuses are removed and told, or an error where `left_out` is None.
+
+    Raises:
+        UserError: no row is left, too.
+    """
+    done: dict[str, T] = {}
+    for name, path in list(rows.items()):
+        try:
+            done[name] = work(path)
+        except UserError as error:
+            if left_out is None or len(rows) == 1:
+                raise
+            left_out.append(str(error))
+            del rows[name]
+    return done
 
 
 def fitting(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -131,35 +204,26 @@ def check_held_out(checkpoint: str, options: dict[str, Any]) -> None:
         )
 
 
-def checkpoints_in(argv: Sequence[str]) -> list[str]:
-    """The values of --checkpoint, before the options that depend on them are parsed."""
-    values: list[str] = []
-    taking = False
-    for argument in argv:
-        if argument.startswith("--"):
-            taking = argument == "--checkpoint"
-            values += [argument.partition("=")[2]] if argument.startswith("--checkpoint=") else []
-        elif taking:
-            values.append(argument)
-    return values
+def load_scored(path: str, data: FaceData, tlc: bool) -> Method:
+    """The method, which works at the size of the data."""
+    method = load_to_device(path, **({"tlc": True} if tlc else {}))
+    if not method.scored:
+        raise UserError(f"{path}: the images of {type(method).__name__} cannot be scored; evaluate restorers or priors")
+    if method.hparams["size"] != data.hparams["size"] and not getattr(method, "any_size", False):
+        raise UserError(f"{path} works at {method.hparams['size']} px, the data at {data.hparams['size']}: set --data.size")
+    if method.image_shape[0] != data.shape[0] and not getattr(method, "any_size", False):
+        raise UserError(f"{path} takes images of {method.image_shape[0]} rows, the data have {data.shape[0]}: set --data.height")
+    return method
 
 
-def load_methods(checkpoints: Sequence[str], data: FaceData, tlc: bool) -> list[Method]:
-    """The methods, all scored alike and at the size of the data."""
-    methods: list[Method] = []
-    for path in checkpoints:
-        method = load_to_device(path, **({"tlc": True} if tlc else {}))
-        if not method.scored or (methods and method.scored != methods[0].scored):
-            beside = f" beside {type(methods[0]).__name__}" if methods else ""
-            raise UserError(f"{path}: the images of {type(method).__name__} cannot be scored{beside}; evaluate restorers or priors")
-        if method.hparams["size"] != data.hparams["size"] and not getattr(method, "any_size", False):
-            raise UserError(f"{path} works at {method.hparams['size']} px, the data at {data.hparams['size']}: set --data.size")
-        if method.image_shape[0] != data.shape[0] and not getattr(method, "any_size", False):
-            raise UserError(f"{path} takes images of {method.image_shape[0]} rows, the data have {data.shape[0]}: set --data.height")
-        methods.append(method)
+def check_alike(paths: Sequence[str], methods: Sequence[Method], tlc: bool) -> None:
+    """Raise `UserError` where methods are not scored alike, or none has what was asked for."""
+    for path, method in zip(paths, methods, strict=True):
+        if method.scored != methods[0].scored:
+            names = type(method).__name__, type(methods[0]).__name__
+            raise UserError(f"{path}: the images of {names[0]} cannot be scored beside {names[1]}; evaluate restorers or priors")
     if tlc and not any("tlc" in method.hparams for method in methods):
         raise UserError("--tlc: none of the checkpoints is of a method that has it (nafnet)")
-    return methods
 
 
 def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData, measured: dict[str, Any], folder: Path) -> Evaluation:
@@ -181,6 +245,7 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
         raise UserError(f"--output {folder} cannot be created: {error.strerror}") from error
     tallies: dict[str, Tally] = {}
     pictures: dict[str, list[torch.Tensor]] = {}
+    parts: set[str] = set()  # rows of what a method's result is made of
     with torch.inference_mode():
         for number, batch in enumerate(tqdm(data.test_dataloader(), desc="evaluate", unit="batch", dynamic_ncols=True, disable=None)):
             batch = data.on_before_batch_transfer(batch, 0)
@@ -188,8 +253,10 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
             sets = {"input": batch["input"]} if restoring else {}
             for name, method in zip(checkpoints, methods, strict=True):
                 base, seed = split_seed(name)
-                outputs = method.validation_step(batch, number)
-                sets |= {f"{base}{seed}" if i == 0 else f"{base} {part}{seed}": images for i, (part, images) in enumerate(outputs.items())}
+                (_, sets[name]), *further = method.validation_step(batch, number).items()
+                for part, images in further:
+                    parts.add(f"{base} {part}")
+                    sets[f"{base} {part}{seed}"] = images
             judge.see(batch["target"])
             for name, images in sets.items():
                 if name not in tallies:
@@ -231,7 +298,7 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
         *judge.protocol,
         *local,
     ]
-    table = Table(columns, list(means.items()), reference=int(restoring), footnote=footnote)
+    table = Table(columns, list(means.items()), reference=int(restoring), footnote=footnote, parts=parts)
     trainings = {name: seeds for name, seeds in rows.items() if len(seeds) > 1}
     result = {"rows": means, **({"trainings": trainings} if trainings else {}), "checkpoints": checkpoints, "protocol": protocol}
     write_text(folder / "results.json", json.dumps(result, indent=2) + "\n")

@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import safetensors.torch
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError, nearest, write_bytes
 from experiments import console
 from experiments.import_checkpoint import check_output
 from experiments.options import Parser, parse
-from lightning_modules.methods import load_method
-from lightning_modules.pretrained.released import export_released, find_importer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists")
     config = parse(parser, argv)
+    check_output(Path(config.output), ".safetensors", config.overwrite)
+    return export(config)
+
+
+def export(config: Namespace) -> int:
+    """Export as the options say."""
+    import safetensors.torch
+
+    from lightning_modules.methods import load_method
+    from lightning_modules.pretrained.released import export_released, find_importer
+
     output = Path(config.output)
-    check_output(output, ".safetensors", config.overwrite)
     method, checkpoint = load_method(config.checkpoint)
     name = checkpoint["suite"]["method"]
     layouts = find_importer(name).layouts

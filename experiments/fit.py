@@ -11,19 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments import console
+from experiments.usage import explain
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    console.answer(lambda argv: explain(argv, __doc__))
+
 import lightning as L
 import torch
 import yaml
 from jsonargparse import ActionYesNo, Namespace
-from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch._dynamo.exc import TorchDynamoException
 
 from _runtime import UserError
 from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from callbacks.curves import plot_curves
-from callbacks.dashboard import WandbLog
 from callbacks.ema import EMA
 from callbacks.guards import Guards
 from callbacks.logs import CSVLog, Logs
@@ -32,15 +35,21 @@ from callbacks.pictures import Pictures
 from callbacks.progress import Progress
 from datamodules.faces import FaceData
 from datamodules.sampler import share
-from experiments import console
-from experiments.folder import TRANSIENT, check_run, data_name, default_run, prepare_run, resume_path
+from experiments.dashboards import add_dashboard_options, check_dashboards, dashboards
+from experiments.debugging import PROFILE, check_switches, describe_switches, repeated, trainer_options, trial
+from experiments.folder import RUN_DIR, TRANSIENT, check_run, default_run, other_runs, prepare_run, resume_path
 from experiments.hardware import check_precision, check_strategy, memory_advice, out_of_memory, processes
 from experiments.laboratory import Edits
+from experiments.launchers import ask_for_requeue, environments, find_launch
+from experiments.lengths import ITERATIONS, add_image_options, parts_of_batch, rescaling, settle_lengths
+from experiments.naming import describe_overrides
 from experiments.options import WEIGHTS_DIR, Parser, parse
-from experiments.plan import print_plan
-from experiments.ranks import end_others, tie
-from experiments.recipes import PRESETS, peek, recipe
+from experiments.plan import Missing, build_method, check_roots, print_plan
+from experiments.ranks import end_others, first_process, tie
+from experiments.recipes import PRESETS, check_files, check_frozen, peek, recipe
 from experiments.restart import checkpoint_of, restart
+from experiments.story import command, describe_changes, later_segments, opening, record_start, write_configuration
+from experiments.transcript import Transcript
 from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.checkpoints import load_weights
 from lightning_modules.methods import METHODS, find_method
@@ -49,7 +58,12 @@ from lightning_modules.pretrained import weights
 
 TRAINER_OPTIONS = {
     "accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic", "benchmark", "profiler",
+    "fast_dev_run", "overfit_batches", "detect_anomaly",
 }  # fmt: skip
+
+
+class RunParser(Parser, LightningArgumentParser):
+    """The commands' parser, as `LightningCLI` asks for it."""
 
 
 class CLI(LightningCLI):
@@ -62,7 +76,7 @@ class CLI(LightningCLI):
             FaceData,
             args=list(argv),
             run=False,
-            parser_class=Parser,
+            parser_class=RunParser,
             parser_kwargs={"prog": "python -m experiments.fit", "description": __doc__, "default_env": False},
             save_config_callback=None,
             auto_configure_optimizers=False,
@@ -72,16 +86,18 @@ class CLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--method", type=Literal[tuple(METHODS)], default=self.method, help="what to train")  # type: ignore[valid-type]
         parser.add_argument("--preset", type=Literal[PRESETS], default=self.preset, help="demo without --data.root, else paper")  # type: ignore[valid-type]
-        parser.add_argument("--run", type=str | None, help="run folder; runs/<data>-<degradation>/<method>-<preset> if not given")
+        parser.add_argument("--run_dir", "--run", type=str | None, help=RUN_DIR)
         parser.add_argument(
             "--resume", type=str | None, help="go on from a checkpoint: a path, or `auto` for last.ckpt of the run folder, if there"
         )
         parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="delete what an earlier run left in the run folder")
         parser.add_argument("--init_from", type=str | None, help="start a new run from the weights of this checkpoint")
-        parser.add_argument("--dry_run", action=ActionYesNo, default=False, help="print data, parameters and memory, then exit")
-        parser.add_argument("--iterations", type=int, default=100_000, help="length of the whole run; an iteration is one batch")
+        parser.add_argument("--dry_run", action=ActionYesNo, default=False, help="print data, parameters, memory and what is missing; exit")
+        parser.add_argument("--iterations", type=int, default=ITERATIONS, help="length of the whole run; an iteration is one batch")
+        parser.add_argument("--stop_at", type=int | None, help="iteration to stop at this time, of a run that is to be resumed")
         parser.add_argument("--validate_every", type=int, default=5_000, help="iterations between validations")
         parser.add_argument("--save_every", type=int, default=5_000, help="iterations between saves of last.ckpt")
+        add_image_options(parser)
         parser.add_argument("--log_every", type=int, default=50, help="iterations between rows of metrics.csv")
         parser.add_argument("--edits", type=int | None, help="inverters: portraits edited at every validation, beside the true picture")
         parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and noise; held-out data follow --data.seed")
@@ -90,11 +106,12 @@ class CLI(LightningCLI):
             "--loss_limit", type=float, default=1000.0, help="a loss so many times as large as of late ends the run; 0 lets it pass"
         )
         parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
-        parser.add_argument("--wandb", type=Literal["off", "offline", "online"], default="off", help="log to Weights & Biases")
+        add_dashboard_options(parser)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         trainer_parameters = set(inspect.signature(L.Trainer).parameters) - TRAINER_OPTIONS
         parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, fail_untyped=False, skip=trainer_parameters)
+        describe_switches(parser)
         parser.add_lightning_class_args(self._model_class, "model")
         parser.add_lightning_class_args(FaceData, "data")
         parser.add_class_arguments(Judge, "metrics", instantiate=False, skip={"scored"})
@@ -103,7 +120,9 @@ class CLI(LightningCLI):
         parser.set_defaults({"trainer.devices": 1, **recipe(self.method, self.preset)})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parse(parser, args)
+        check_files(args, [name.removeprefix("--") for name in parser._option_string_actions])
+        self.config = settle_lengths(parse(parser, args), args)
+        check_frozen(args, self.config, self.preset)
 
     def _set_seed(self) -> None:
         if not 0 <= self.config.seed < 2**32:
@@ -117,19 +136,15 @@ class CLI(LightningCLI):
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, or with --dry_run only say what would be trained. Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    named = peek(argv)
-    if named.method is None:
-        if {"--help", "-h"} & set(argv):
-            print(
-                __doc__,
-                f"methods: {', '.join(METHODS)}",
-                f"presets: {', '.join(PRESETS)}",
-                "--method M --help lists all options.",
-                sep="\n",
-            )
-            return 0
-        raise UserError(f"--method is missing: choose one of {', '.join(METHODS)}")
-    return fit(*resolve(argv))
+    status = explain(argv, __doc__)
+    if status is not None:
+        return status
+    config, resolved = resolve(argv)
+    check_switches(config)
+    if config.trainer.fast_dev_run:
+        with trial(config) as short:
+            return fit(short, resolved)
+    return fit(config, resolved)
 
 
 def resolve(argv: Sequence[str]) -> tuple[Namespace, dict[str, Any]]:
@@ -137,10 +152,18 @@ def resolve(argv: Sequence[str]) -> tuple[Namespace, dict[str, Any]]:
     named = peek(argv)
     cli = CLI(named.method, named.preset, argv)
     resolved = yaml.safe_load(cli.parser.dump(cli.config))
+    usual = yaml.safe_load(cli.parser.dump(cli.parser.get_defaults(), skip_validation=True))
+    cli.config.overrides = describe_overrides(resolved, usual)
     return cli.config, {name: value for name, value in resolved.items() if name not in TRANSIENT}
 
 
 def fit(config: Namespace, resolved: dict[str, Any]) -> int:
+    """`train`, with what it prints in the run folder as well."""
+    with Transcript() as transcript:
+        return train(config, resolved, transcript)
+
+
+def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -> int:
     """One run, from checked options to the last checkpoint; `resolved` as from the function of that name."""
     console.quiet()
     if config.weights_dir is not None:
@@ -148,18 +171,14 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
     check_config(config)
     if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
         config.trainer.accelerator = "cpu"  # the metrics need float64, which Apple's GPUs do not have
-    run = Path(config.run or default_run(config))
+    run = Path(config.run_dir or default_run(config))
     resume, saved = resume_path(config, run), None
     if resume is not None or config.init_from is not None:
         saved = checkpoint_of(resume or config.init_from, config.method)
         take_from_checkpoint(config, saved, resumed=resume is not None)
     data = FaceData(**config.data.as_dict())
-    try:
-        method = find_method(config.method)(**config.model.as_dict())
-    except UserError:  # a ValueError too, which names the option itself
-        raise
-    except ValueError as error:
-        raise UserError(f"--model options: {error}") from error
+    missing = Missing(listing=config.dry_run)
+    method = build_method(config, missing)
     if config.trainer.precision == "64-true":
         method.double()  # before weights are loaded, which would else lose digits
     if method.image_shape != data.shape:
@@ -167,31 +186,38 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         raise UserError(f"--data.height gives images of {rows[0]} rows, {config.method} takes {rows[1]}: set both alike")
     method.run_seed = data.train_seed = config.seed
     method.total_iterations, method.watch.factor = config.iterations, config.loss_limit
-    method.check_batch(share(config.data.batch_size, processes(config)))
+    images = share(config.data.batch_size, processes(config))
+    method.check_batch(images)
+    method.accumulate = parts_of_batch(config, method, images)
+    data.repeat = repeated(config)
 
-    first = _get_rank() in (None, 0) and os.environ.get("NODE_RANK", "0") == "0"
+    first = first_process()
     if first and not config.dry_run:
         check_run(run, config)
+    if first:
+        elsewhere = other_runs(config) if resume is None else None
+        for words in (rescaling(config, method.batch_advice), elsewhere, later_segments(config.config or ())):
+            if words is not None:
+                print(words)
     validated = 0
     if saved is None:
-        method.check_start()
+        missing.find(method.check_start)
     elif resume is not None:
         validated = restart(method, data, saved, resume, config)
     else:
         load_weights(method, saved["state_dict"], f"checkpoint {config.init_from}")
     del saved  # it may be large
+    if config.dry_run:
+        return print_plan(config, method, data, images, run, missing) if first else 0
     method.build_losses()
     judge = Judge(**config.metrics.as_dict(), scored=method.scored)
     method.choose_monitor(judge.names)
     data.setup("fit")
     if judge.features and len(data.val_indices) < 2:
         raise UserError("--data.val_images: FID compares two sets of at least 2 images; hold out more, or give --metrics.fid off")
-    if config.dry_run:
-        print_plan(config.method, method, data, config.iterations, run)
-        return 0
     if method.iteration > config.iterations or method.iteration == config.iterations == validated:
-        print(f"{resume} is at iteration {method.iteration} of {config.iterations}: nothing left to train")
         if first:
+            print(f"{resume} is at iteration {method.iteration} of {config.iterations}: nothing left to train")
             draw_curves(run)
         return 0
     if resume is None and config.init_from is None:
@@ -200,9 +226,16 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         compile_parts(method)
 
     if first:
-        prepare_run(run, resolved, config)
+        prepare_run(run, config)
+        transcript.keep_in(run / "train.log", f"$ {command()}")
+        changes = write_configuration(run, resolved, method.iteration, method.starts_from)
+        if changes:
+            print(describe_changes(changes, method.iteration))
     tie()
     trainer, guards, metrics = build_trainer(config, resolved, run, method, judge)
+    if trainer.is_global_zero:
+        record_start(run, method.iteration, changes, trainer)
+        print(opening(config.method, method, data, trainer, run), flush=True)
     try:
         trainer.fit(method, data, ckpt_path=resume, weights_only=True)
     except BaseException as error:
@@ -226,7 +259,11 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         return 0
     draw_curves(run)
     report(run, method, guards, metrics, config)
-    return 0 if guards.signal is None else 128 + guards.signal
+    if guards.signal is None:
+        return 0
+    if guards.signal == signal.SIGUSR1:
+        print(ask_for_requeue(config.resume == "auto"), flush=True)
+    return 128 + guards.signal
 
 
 def take_from_checkpoint(config: Namespace, saved: dict[str, Any], resumed: bool) -> None:
@@ -254,6 +291,7 @@ def check_config(config: Namespace) -> None:
     """What types cannot say: options that must agree with each other."""
     if config.data.size != config.model.size:
         raise UserError(f"--data.size {config.data.size} and --model.size {config.model.size} differ: set both")
+    check_dashboards(config)
     check_precision(config)
     check_strategy(config, find_method(config.method))
     if config.loss_limit != 0 and config.loss_limit <= 1:
@@ -261,6 +299,8 @@ def check_config(config: Namespace) -> None:
     for name in ("iterations", "validate_every", "save_every", "log_every"):
         if config[name] < 1:
             raise UserError(f"--{name} must be at least 1, got {config[name]}")
+    if config.stop_at is not None and config.stop_at < 1:
+        raise UserError(f"--stop_at must be at least 1, got {config.stop_at}")
     if config.edits is not None:
         if config.edits < 2:
             raise UserError(f"--edits {config.edits}: expected at least 2")
@@ -272,39 +312,21 @@ def check_config(config: Namespace) -> None:
         raise UserError(f"--data.degradation none leaves {config.method} nothing to restore: choose another")
     if config.resume is not None and config.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
-    for name in ("root", "val_root"):
-        if config.data[name] is not None and not Path(config.data[name]).expanduser().exists():
-            raise UserError(f"--data.{name} {config.data[name]}: no such folder or zip file")
-    if config.preset == "paper" and config.data.root is None:
-        raise UserError(
-            "--preset paper trains on photographs: give --data.root DIR_OR_ZIP (FFHQ, CelebA-HQ or any folder of aligned faces), "
-            "or choose --preset demo for the embedded portraits"
-        )
+    if not config.dry_run:  # which lists them with all else that is missing
+        check_roots(config)
 
 
 def build_trainer(
     config: Namespace, resolved: dict[str, Any], run: Path, method: Method, judge: Judge
 ) -> tuple[L.Trainer, Guards, Metrics]:
-    guards, logs, metrics = Guards(config.iterations, config.log_every), Logs(config.log_every), Metrics(judge, run)
+    guards, logs, metrics = Guards(config.iterations, config.log_every, config.stop_at), Logs(config.log_every), Metrics(judge, run)
     loggers: list[Any] = [CSVLog(run / "metrics.csv", resume_from=method.iteration)]
-    if config.wandb != "off":
-        loggers.append(
-            WandbLog(
-                run,
-                config.wandb,
-                name=f"{config.method}-{config.preset}",
-                group=f"{data_name(config.data.root)}-{config.data.degradation}",
-                method=config.method,
-                preset=config.preset,
-                config=resolved,
-            )
-        )
-    options = config.trainer.as_dict()
+    loggers += dashboards(config, resolved, run, method.iteration)
+    options = trainer_options(config, run)
     if options["strategy"] == "auto" and processes(config) > 1:
         options["strategy"] = method.strategy
     plugins: list[Any] = [AtomicCheckpointIO()]
-    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        plugins.append(SLURMEnvironment(auto_requeue=False))  # our own signal handling saves between two iterations
+    plugins += environments(find_launch())
     trainer = L.Trainer(
         **options,
         logger=loggers,
@@ -312,7 +334,7 @@ def build_trainer(
             EMA(),
             guards,
             logs,
-            Progress(logs),
+            Progress(logs, metrics, config.validate_every),
             metrics,
             *([] if config.edits is None else [Edits(config.edits, config.metrics.scorer, judge)]),
             Pictures(run / "pictures"),
@@ -335,10 +357,17 @@ def report(run: Path, method: Method, guards: Guards, metrics: Metrics, config: 
     if guards.signal is not None:
         name = signal.Signals(guards.signal).name
         print(f"stopped by {name} at iteration {method.iteration} of {config.iterations}; go on with --resume auto")
+    elif method.iteration < config.iterations:
+        print(f"stopped at iteration {method.iteration} of {config.iterations}, as --stop_at says; go on with --resume auto")
     if metrics.values:
         print(f"validation at iteration {metrics.iteration}, {metrics.images} images:")
         for name, value in metrics.values.items():
             print(f"  {name.removeprefix('val/'):24}{value:10.4f}")
+    if config.trainer.fast_dev_run:
+        print("fast_dev_run: iterations and validation work; nothing was kept")
+        return
+    if config.trainer.profiler is not None and (run / PROFILE).exists():
+        print(f"profile: {run / PROFILE}")
     print(f"run folder: {run}")
 
 

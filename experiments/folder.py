@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 
-from _runtime import UserError, write_text
+from _runtime import UserError
+from experiments.naming import default_folder
 
-TRANSIENT = ("config", "run", "resume", "overwrite", "dry_run", "init_from")  # say how a call starts, not what the run is
-FILES = ("config.yaml", "metrics.csv", "validation.json", "validation.csv", "curves.png", "wandb_id")
-FOLDERS = ("checkpoints", "pictures", "evaluation", "wandb")
+TRANSIENT = ("config", "run_dir", "resume", "overwrite", "dry_run", "init_from", "stop_at")  # say how a call starts, not what the run is
+FILES = ("config.yaml", "segments.jsonl", "train.log", "metrics.csv", "validation.json", "validation.csv", "curves.png", "wandb_id")
+FOLDERS = ("checkpoints", "pictures", "evaluation", "wandb", "tensorboard", "profile")
 
 
-def data_name(root: str | None) -> str:
-    """What the data are called in folders and on dashboards."""
-    return Path(root).expanduser().resolve().name.removesuffix(".zip") if root else "portraits"
+RUN_DIR = "run folder; runs/<data>-<degradation>/<method>-<preset>[-<options that are not the recipe's>] if not given; --run for short"
 
 
 def default_run(config: Namespace) -> Path:
-    return Path("runs") / f"{data_name(config.data.root)}-{config.data.degradation}" / f"{config.method}-{config.preset}"
+    """The run folder where none is given: runs that differ in more than their length have different ones."""
+    return default_folder(config.as_dict(), config.overrides)
 
 
 def resume_path(config: Namespace, run: Path) -> Path | None:
@@ -33,22 +31,33 @@ def resume_path(config: Namespace, run: Path) -> Path | None:
     return Path(config.resume) if config.resume else None
 
 
+def other_runs(config: Namespace) -> str | None:
+    """Words about runs with other options that a `--resume auto` which starts anew may have meant; None where there are none."""
+    if config.resume != "auto" or config.run_dir is not None:
+        return None
+    run = default_run(config)
+    found = sorted(run.parent.glob(f"{config.method}-{config.preset}*/checkpoints/last.ckpt"))
+    if not found:
+        return None
+    others = ", ".join(str(path.parents[1]) for path in found)
+    return f"a new run starts in {run}; to go on with one of other options, name it with --run_dir: {others}"
+
+
 def check_run(run: Path, config: Namespace) -> None:
     """Raise `UserError` where a new run would write over an earlier one."""
     if config.resume is None and not config.overwrite and any((run / name).exists() for name in FILES + FOLDERS):
-        raise UserError(f"run folder {run} exists: go on with --resume auto, start anew with --overwrite, or choose another --run DIR")
+        raise UserError(f"run folder {run} exists: go on with --resume auto, start anew with --overwrite, or choose another --run_dir DIR")
 
 
-def prepare_run(run: Path, resolved: dict[str, Any], config: Namespace) -> None:
-    """Create the run folder, empty of what an earlier run wrote if that was asked for, and write the configuration into it."""
+def prepare_run(run: Path, config: Namespace) -> None:
+    """Create the run folder, empty of what an earlier run wrote if that was asked for."""
     try:
         if config.overwrite:
-            for name in FILES:
-                (run / name).unlink(missing_ok=True)
+            for path in (*(run / name for name in FILES), *run.glob("config-*.yaml")):
+                path.unlink(missing_ok=True)
             for name in FOLDERS:
                 shutil.rmtree(run / name, ignore_errors=True)
         for name in ("checkpoints", "pictures"):
             (run / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"run folder {run} cannot be created: {error.strerror}") from error
-    write_text(run / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))

@@ -105,7 +105,7 @@ def steps(runs: Path, smoke: bool, devices: int) -> Iterator[Step]:
 
     def training(name: str, method: str, *options: str, limit: float = 90) -> Step:
         run = runs / as_file(name)
-        where = ("--run", str(run), "--overwrite")
+        where = ("--run_dir", str(run), "--overwrite")
         command = ("-m", "experiments.fit", "--method", method, *short, *where, *options)
         return Step(name, command, limit, run)
 
@@ -113,12 +113,13 @@ def steps(runs: Path, smoke: bool, devices: int) -> Iterator[Step]:
         return str(runs / name / "checkpoints" / "last.ckpt")
 
     own = {"gan_prior": ("--model.augment", "ada"), "hfgi": ("--model.base", last("e4e"))}
+    own |= dict.fromkeys(("e4e", "psp"), ("--model.prior", "scratch"))  # faces are not the point here
     for method in METHODS:
         yield training(method, method, *own.get(method, ()))
     stage1 = last("gan_prior_restoration")
     yield training("stage 2", "gan_prior_restoration", "--model.stage", "2", "--model.stage1", stage1)
     yield training("gpen, bf16", "gpen", "--trainer.precision", "bf16-mixed")
-    yield training("e4e, bf16", "e4e", "--trainer.precision", "bf16-mixed")
+    yield training("e4e, bf16", "e4e", *own["e4e"], "--trainer.precision", "bf16-mixed")
     yield training("nafnet, fp16", "nafnet", "--trainer.precision", "16-mixed")
     if devices > 1:
         yield training("gpen, two devices", "gpen", "--trainer.devices", "2")

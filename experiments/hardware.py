@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import lightning as L
@@ -10,7 +11,8 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from _runtime import UserError
-from experiments.plan import training_bytes
+from experiments.launchers import check_launch, environments, find_launch
+from experiments.memory import training_bytes
 from lightning_modules.base import Method
 
 PRECISIONS: dict[int | str, str] = {  # of Lightning's names, those every method trains with
@@ -21,6 +23,7 @@ PRECISIONS: dict[int | str, str] = {  # of Lightning's names, those every method
 }
 DDP = "ddp_find_unused_parameters_true"
 GIB = 2**30
+GPUS_OF_A_TASK = "every task must see all GPUs of its node: ask for them with --gpus-per-node, not --gpus-per-task"
 
 
 def check_precision(config: Namespace) -> None:
@@ -49,15 +52,28 @@ def check_strategy(config: Namespace, method: type[Method]) -> None:
 
 
 def processes(config: Namespace) -> int:
-    """How many processes Lightning will start; `UserError` where the machine does not have what the options name."""
+    """How many processes a run has; `UserError` where machine or launcher do not have what the options name."""
+    launch = find_launch()
+    check_visible_gpus(config)
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     try:
-        trainer = L.Trainer(**{name: config.trainer[name] for name in ("devices", "num_nodes", "accelerator")}, **quiet)
+        options = {name: config.trainer[name] for name in ("devices", "num_nodes", "accelerator")}
+        trainer = L.Trainer(**options, **quiet, plugins=environments(launch))
     except (MisconfigurationException, ModuleNotFoundError) as error:
-        raise UserError(f"--trainer options: {' '.join(str(error).split())}") from error
+        advice = f"; {GPUS_OF_A_TASK}" if launch.by == "srun" else ""
+        raise UserError(f"--trainer options: {' '.join(str(error).split())}{advice}") from error
+    check_launch(launch, trainer.num_devices, config.trainer.num_nodes)
     if config.trainer.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
         raise UserError("--trainer.precision 16-mixed needs a GPU: float16 has no gradient scaling on a CPU; use bf16-mixed")
     return trainer.world_size
+
+
+def check_visible_gpus(config: Namespace) -> None:
+    """Raise `UserError` where a SLURM job has GPUs and would train without them."""
+    if config.trainer.accelerator != "auto" or torch.cuda.is_available():
+        return
+    if os.environ.get("SLURM_JOB_GPUS") or os.environ.get("SLURM_GPUS_ON_NODE", "0") != "0":
+        raise UserError(f"the SLURM job has GPUs, but torch sees none here: {GPUS_OF_A_TASK}; or give --trainer.accelerator cpu")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -69,15 +85,18 @@ def memory_advice(method: Method, batch: int, processes: int) -> str:
     """Words about what a batch of all processes needs, and which one would fit the device."""
     share = batch // processes
     needed = training_bytes(method, share)
-    words = f"no memory left for {share} images at a time: about {sum(needed) / GIB:.1f} GiB in float32, without workspace"
+    images, gibibytes = share // method.accumulate, sum(needed) / GIB
+    words = f"no memory left for {images} images at a time: about {gibibytes:.1f} GiB in float32, without workspace"
+    in_parts = not method.one_piece and share > method.accumulate
+    kept = ", or keep the batch and take it in more parts with --data.accumulate" if in_parts else ""
     if method.device.type != "cuda":
-        return f"{words}; use a smaller --data.batch_size"
+        return f"{words}; use a smaller --data.batch_size{kept}"
     there = torch.cuda.get_device_properties(method.device).total_memory
     fixed, each = sum(needed[:-1]), needed[-1] / share
     fitting = [n for n in range(1, share) if fixed + n * each < 0.8 * there and batch_works(method, n)]  # a fifth for workspace
     if not fitting:
         return f"{words}, on a GPU of {there / GIB:.1f} GiB; no smaller batch would fit: use a smaller --model.size or width"
-    return f"{words}, on a GPU of {there / GIB:.1f} GiB; --data.batch_size {fitting[-1] * processes} would fit"
+    return f"{words}, on a GPU of {there / GIB:.1f} GiB; --data.batch_size {fitting[-1] * processes} would fit{kept}"
 
 
 def batch_works(method: Method, images: int) -> bool:

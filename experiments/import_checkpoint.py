@@ -11,28 +11,38 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError, write_bytes
 from experiments import console
 from experiments.options import Parser, parse
-from experiments.plan import count
-from lightning_modules.pretrained.released import IMPORTERS, Imported, find_importer, import_released
+
+if TYPE_CHECKING:
+    from lightning_modules.pretrained.released import Imported
+
+METHODS = ("e4e", "gan_prior", "gpen", "hfgi", "hinet", "nafnet", "psp")  # the keys of `IMPORTERS`, whose import takes seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Import. Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m experiments.import_checkpoint", description=__doc__, default_env=False)
-    parser.add_argument("--method", type=str, required=True, help=f"whose checkpoint it becomes: {', '.join(IMPORTERS)}")
+    parser.add_argument("--method", type=str, required=True, help=f"whose checkpoint it becomes: {', '.join(METHODS)}")
     parser.add_argument("--source", type=str, required=True, help="released file: .pth, .pt, .pkl (NVlabs) or .safetensors")
     parser.add_argument("--discriminator", type=str | None, help="released file of the discriminator, where it is not in the source")
     parser.add_argument("--output", type=str, required=True, help="our checkpoint, *.ckpt")
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists")
-    config = parse(parser, argv)
+    return import_checkpoint(parse(parser, argv))
+
+
+def import_checkpoint(config: Namespace) -> int:
+    """Import as the options say."""
+    import torch
+
+    from lightning_modules.pretrained.released import find_importer, import_released
+
     find_importer(config.method)
     output, source = Path(config.output), Path(config.source)
     check_output(output, ".ckpt", config.overwrite)
@@ -76,6 +86,8 @@ def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
 
 def summary(imported: Imported, source: Path) -> str:
     """What was recognised, a line each."""
+    from experiments.plan import count
+
     networks = dict(imported.method.named_children())
     once = {name: part for name, part in networks.items() if f"{name}_ema" not in networks and count(part)}
     parts = [f"{name} {count(part) / 1e6:.3f} M" for name, part in once.items()]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments import yardstick
-from experiments.benchmark import PRECISIONS, Row, conditions, difference, race
+from experiments.networks_speed import PRECISIONS, Row, conditions, difference, race
 from lightning_modules.base import Inverter
 from lightning_modules.e4e import E4E
 from lightning_modules.hfgi import HFGI

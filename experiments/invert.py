@@ -11,14 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from jsonargparse import ActionYesNo, Namespace
 
 from experiments import console
-from experiments.codes import joined, load_inverter, write_codes
-from experiments.options import Parser, parse
-from experiments.photographs import INPUT, Photographs, Writing, add_filter_option, add_reading_options, check_new, check_reading
-from lightning_modules.base import Code
+from experiments.options import INPUT, Parser, add_filter_option, add_reading_options, check_reading, parse
 
 CODES = "codes.safetensors"
 
@@ -42,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def invert(config: Namespace) -> int:
     """Invert as the options say."""
+    import torch
+
+    from experiments.codes import joined, load_inverter, write_codes
+    from experiments.photographs import Photographs, Writing, check_new
+    from lightning_modules.base import Code
+
     output = Path(config.output)
     photographs = Photographs(Path(config.input))
     photographs.check_apart(output)

@@ -16,7 +16,6 @@ from jsonargparse import ActionYesNo
 from PIL import Image
 
 from _runtime import UserError
-from datamodules.degradations.motion import EXTENT, SEEDS, motion_bank, save_kernels
 from experiments import console
 from experiments.options import Parser, parse
 
@@ -38,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{option} {path}: expected a name that ends in {suffix}")
         if path and path.exists() and not config.overwrite:
             raise UserError(f"--{option} {path} exists: give --overwrite or another name")
+    from datamodules.degradations.motion import EXTENT, SEEDS, motion_bank, save_kernels
+
     if config.output:
         save_kernels(Path(config.output))
     if config.sheet:

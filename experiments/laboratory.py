@@ -54,7 +54,6 @@ class Edit:
 @torch.no_grad()
 def find_edits(G: Generator, scorer: Scorer, *, samples: int, seed: int = 0) -> dict[str, Edit]:
     """The directions of the attributes in `EDITED`, from `samples` codes of the generator."""
-    device = G.w_avg.device
     generator = torch.Generator().manual_seed(seed)
     w = torch.cat([G.mapping(torch.randn(n, G.z_dim, generator=generator).to(G.w_avg)) for n in sizes(samples)])
     scores = torch.cat([read(scorer, G(part, noise="const"), logits=True) for part in shown(w, "directions")])

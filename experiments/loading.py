@@ -23,7 +23,7 @@ from PIL import Image
 from datamodules.datasets import Photographs, Training
 from datamodules.decode import ImageFiles, decode, fit
 from datamodules.degradations import DEGRADATIONS
-from experiments.prepare import encode
+from experiments.squares import encode
 
 Row = tuple[str, dict[str, float]]  # as experiments.tables.Table takes them
 

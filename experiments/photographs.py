@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import Namespace
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -21,26 +20,9 @@ from tqdm import tqdm
 
 from _runtime import UserError, write_bytes
 from datamodules.decode import Filter, ImageFiles, UnreadableImage, central_part, decode, resize
-from experiments.options import Parser
 from lightning_modules.metrics.image import to_uint8
 
 UNREADABLE = 0.1  # share of the files that may be unreadable before the command counts as failed
-INPUT = "an image, a folder (searched recursively) or a zip of images"
-
-
-def add_reading_options(parser: Parser) -> None:
-    """The options of how images are read; `check_reading` checks them."""
-    parser.add_argument("--batch_size", type=int, default=8, help="images at once")
-    parser.add_argument("--workers", type=int, default=2, help="processes that read images")
-
-
-def add_filter_option(parser: Parser) -> None:
-    """How photographs are reduced for an inverter; `filter_of` its checkpoint where nothing is given."""
-    parser.add_argument(
-        "--filter",
-        type=Filter | None,
-        help="how images are reduced: by means over areas, or by Pillow's bilinear filter; as the checkpoint was trained if not given",
-    )
 
 
 def filter_of(checkpoint: Mapping[str, Any]) -> Filter:
@@ -48,12 +30,6 @@ def filter_of(checkpoint: Mapping[str, Any]) -> Filter:
     trained = checkpoint.get("datamodule_hyper_parameters", {})
     imported = checkpoint["suite"].get("imported", {})
     return trained.get("filter") or imported.get("filter") or "area"
-
-
-def check_reading(config: Namespace) -> None:
-    """Raise `UserError` where the options of `add_reading_options` cannot work."""
-    if config.batch_size < 1 or config.workers < 0:
-        raise UserError(f"--batch_size {config.batch_size} --workers {config.workers}: expected at least 1 and 0")
 
 
 class Photographs:

@@ -8,25 +8,17 @@ whole; a call that was interrupted goes on when it is repeated.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import cv2
-import numpy as np
-import torch
 from jsonargparse import ActionYesNo
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from _runtime import UserError
-from datamodules.datasets import allowed
-from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, fit
+from datamodules.decode import ImageFiles, SmallImage, UnreadableImage
 from experiments import console
 from experiments.options import Parser, parse
 from experiments.outputs import Archive, Folder, check_apart, check_replaceable, note, part_of, publish, remove, renamed, start
@@ -63,6 +55,11 @@ def cores() -> int:
 
 def prepare(source: Path, output: Path, size: int, kind: str, workers: int, overwrite: bool) -> int:
     """Bring all images of `source` to (size, size) pixels in the folder or zip `output`."""
+    from torch.utils.data import DataLoader
+
+    from datamodules.datasets import allowed
+    from experiments.squares import Squares, single_threaded
+
     output = output.expanduser().resolve()
     zipped = output.suffix.lower() == ".zip"
     files = ImageFiles(source, "--input")
@@ -82,7 +79,7 @@ def prepare(source: Path, output: Path, size: int, kind: str, workers: int, over
 
     todo = [i for i, name in enumerate(names) if name not in store.names]
     squares = Squares(files, names, todo, size, kind, store if isinstance(store, Folder) else None)
-    loader = DataLoader(squares, None, num_workers=min(workers, len(todo)), worker_init_fn=_single_threaded)
+    loader = DataLoader(squares, None, num_workers=min(workers, len(todo)), worker_init_fn=single_threaded)
     skipped: list[str] = []
     with tqdm(total=len(names), initial=len(names) - len(todo), desc="prepare", unit="image", dynamic_ncols=True, disable=None) as bar:
         for name, result in loader:
@@ -102,51 +99,6 @@ def prepare(source: Path, output: Path, size: int, kind: str, workers: int, over
     return 0
 
 
-class Squares(Dataset):
-    """Names and encoded squares; where the output is a folder, the worker itself writes them; in place of what fails stands the error.
-
-    Bytes are tensors, since these go through shared memory: a worker that is filling a pipe when the command is killed never ends.
-    """
-
-    def __init__(self, files: ImageFiles, names: list[str], todo: list[int], size: int, kind: str, folder: Folder | None) -> None:
-        self.files, self.names, self.todo, self.size, self.kind, self.folder = files, names, todo, size, kind, folder
-
-    def __len__(self) -> int:
-        return len(self.todo)
-
-    def __getitem__(self, k: int) -> tuple[str, Tensor | UserError]:
-        i = self.todo[k]
-        name = self.names[i]
-        try:
-            image = self.files.image(i)
-            height, width = image.shape[:2]
-            if min(height, width) < self.size:
-                raise SmallImage(f"{self.files.path(i)}: {width}x{height} pixels are too few for --size {self.size}")
-            data = encode(fit(image, (self.size, self.size)), self.kind)
-            if self.folder is None:
-                return name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            self.folder.add(name, data)
-        except UserError as error:
-            return name, error
-        return name, torch.empty(0)
-
-
-def encode(image: np.ndarray, kind: str) -> bytes:
-    """uint8 (H, W, 3) RGB as a png, webp or jpeg file.
-
-    OpenCV's PNG (one filter for all rows, only runs compressed) is written about ten times faster than Pillow's and read up to twice as
-    fast, for a tenth more bytes. Lossless WebP is a fifth smaller than that, and takes three to four times longer to write and to read.
-    """
-    if kind == "png":
-        return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
-    data = io.BytesIO()
-    if kind == "webp":
-        Image.fromarray(image).save(data, "WEBP", lossless=True, method=1, quality=0)  # quality is the effort here
-    else:
-        Image.fromarray(image).save(data, "JPEG", quality=95, subsampling=0)
-    return data.getvalue()
-
-
 def check_sizes(files: ImageFiles, size: int) -> None:
     """Refuse a set of too small images before long work starts, from the headers of up to 64 of them."""
     sides = []
@@ -157,10 +109,6 @@ def check_sizes(files: ImageFiles, size: int) -> None:
             continue  # counted when its turn comes
     if sides and sorted(sides)[len(sides) // 2] < size:
         raise UserError(f"--size {size}: most images of {files.root} are smaller, and images are never enlarged; choose a smaller size")
-
-
-def _single_threaded(worker: int) -> None:
-    cv2.setNumThreads(0)
 
 
 if __name__ == "__main__":

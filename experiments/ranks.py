@@ -10,8 +10,14 @@ import time
 from typing import Any
 
 import lightning as L
+from lightning.fabric.utilities.rank_zero import _get_rank
 
 FIRST = "FACE_SUITE_FIRST_PROCESS"  # environment variable: the process that was started by hand and starts the others of its machine
+
+
+def first_process() -> bool:
+    """Whether this process speaks for the run, as far as its environment tells before a trainer knows."""
+    return _get_rank() in (None, 0) and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def tie() -> None:

@@ -7,7 +7,7 @@ preset. A preset (configs/presets/<preset>.yaml) holds what is common to all met
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 from _runtime import UserError, nearest
 
 CONFIGS = Path(__file__).with_name("configs")
+METHODS = tuple(sorted(path.stem for path in CONFIGS.glob("methods/*.yaml")))
 PRESETS = ("smoke", "demo", "small", "paper")
 
 
@@ -26,10 +27,51 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"configuration {path} cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"configuration {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UserError(f"configuration {path}{line}: not valid YAML: {problem}") from error
     if not isinstance(content or {}, dict):
         raise UserError(f"configuration {path} must be a mapping of options, e.g. `iterations: 1000`")
     return content or {}
+
+
+def config_files(argv: Sequence[str]) -> list[str]:
+    """The files that --config names, the later over the earlier."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", "-c", action="append", default=[])
+    return parser.parse_known_args(argv)[0].config
+
+
+def check_files(argv: Sequence[str], options: Collection[str]) -> None:
+    """Raise `UserError` where a --config file names what is none of the `options` (`model.lr`, ...), with the nearest one."""
+    for path in config_files(argv):
+        check_keys(path, read_yaml(Path(path)), options)
+
+
+def check_keys(path: str, tree: Mapping[str, Any], options: Collection[str], section: str = "") -> None:
+    """The keys of one section of a file; an option's own value may be a mapping."""
+    inside = [name.removeprefix(section) for name in options if name.startswith(section)]
+    sections = {name.partition(".")[0] for name in inside if "." in name}
+    for key, value in tree.items():
+        if key in sections and isinstance(value, dict):
+            check_keys(path, value, options, f"{section}{key}.")
+        elif key not in inside and key not in sections:
+            known = {name.partition(".")[0] for name in inside}
+            raise UserError(f"configuration {path}: unknown option {section}{key}: {nearest(str(key), known)}")
+
+
+def check_frozen(argv: Sequence[str], config: Mapping[str, Any], preset: str) -> None:
+    """Raise `UserError` where a random generator would be kept as it is that nobody asked for: the recipe's, of a demo that trains it."""
+    if preset == "smoke" or config.get("model.prior") != "scratch" or not config.get("model.freeze_prior"):
+        return
+    by_hand = any(argument.partition("=")[0] == "--model.prior" for argument in argv)
+    in_files = any("prior" in (read_yaml(Path(path)).get("model") or {}) for path in config_files(argv))
+    if not by_hand and not in_files:
+        raise UserError(
+            "--model.freeze_prior keeps what --model.prior names, and the recipe's is random: give --model.prior PATH "
+            "(python -m experiments.reproduce prior trains one), or ask for it with --model.prior scratch"
+        )
 
 
 def peek(argv: Sequence[str]) -> argparse.Namespace:

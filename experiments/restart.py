@@ -30,7 +30,10 @@ def restart(method: Method, data: FaceData, checkpoint: dict[str, Any], path: Pa
     check_entries(checkpoint["callbacks"]["Checkpoints"], {"best": object, "validated": int}, what)
     batch = checkpoint["datamodule_hyper_parameters"]["batch_size"]
     if batch != config.data.batch_size:
-        raise UserError(f"{what} was trained with --data.batch_size {batch}: the position in the data depends on it, keep it")
+        raise UserError(
+            f"{what} was trained with --data.batch_size {batch}, and where it stands in the data depends on it: keep "
+            f"it, or start a new run from the weights with --init_from {path} and another --run_dir"
+        )
     method.on_load_checkpoint(checkpoint)
     data.start_iteration = method.iteration
     return checkpoint["callbacks"]["Checkpoints"]["validated"]

@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from datamodules.degradations.motion import EXTENT, motion_kernel
 from datamodules.degradations.primitives import blur_batch
 from datamodules.degradations.steps import REFERENCE
-from experiments.benchmark import PRECISIONS, Row, Shape, conditions, convolution_peak, difference, race
 from experiments.loading import photograph
+from experiments.networks_speed import PRECISIONS, Row, Shape, conditions, convolution_peak, difference, race
 from lightning_modules.base import Restorer
 from lightning_modules.gan_prior_restoration import GANPriorRestoration
 from lightning_modules.hinet import HINet

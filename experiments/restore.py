@@ -11,15 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError
 from experiments import console
-from experiments.devices import load_to_device
-from experiments.options import Parser, parse
-from experiments.photographs import INPUT, Photographs, Writing, add_reading_options, check_new, check_reading
-from lightning_modules.base import Restorer
+from experiments.options import INPUT, Parser, add_reading_options, check_reading, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def restore(config: Namespace) -> int:
     """Restore the image or all images of the input into the output folder."""
+    import torch
+
+    from experiments.devices import load_to_device
+    from experiments.photographs import Photographs, Writing, check_new
+    from lightning_modules.base import Restorer
+
     photographs, output = Photographs(Path(config.input)), Path(config.output)
     photographs.check_apart(output)
     check_new(output, photographs.names, config.overwrite)

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+
+TEX: dict[str, str | int | None] = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "±": r"$\pm$",
+    **{character: rf"\{character}" for character in "_%&#${}"},
+}
 
 
 class Mean(float):
@@ -31,38 +41,56 @@ class Table:
         rows: (name, column -> value), a number, a `Mean` or text; a row need not have every column.
         reference: how many leading rows (degraded input, ...) do not compete for the best.
         footnote: protocol lines printed below.
+        parts: names of further rows that do not compete: what a method's result is made of.
     """
 
     columns: dict[str, tuple[int, str]]
     rows: Sequence[tuple[str, Mapping[str, float | str]]]
     reference: int = 0
     footnote: Sequence[str] = field(default_factory=list)
+    parts: Collection[str] = ()
+
+    def competes(self, i: int) -> bool:
+        return i >= self.reference and self.rows[i][0] not in self.parts
 
     def best(self, column: str) -> list[str]:
         """The best and the second value of a column as they are printed, without deviation."""
         digits, direction = self.columns[column]
-        values = [value for _, row in self.rows[self.reference :] if isinstance(value := row.get(column), (float, int))]
+        competing = [row.get(column) for i, (_, row) in enumerate(self.rows) if self.competes(i)]
+        values = [value for value in competing if isinstance(value, (float, int))]
         if not direction or len(values) < 2:
             return []
         ranked = sorted({round(value, digits) for value in values}, reverse=direction == "max")
         return [f"{value:.{digits}f}" for value in ranked[: 2 if len(values) > 2 else 1]]
 
-    def cells(self, marks: tuple[str, str], plain: str = "{}", spread: str = " ± ") -> list[list[str]]:
-        """Header and rows as text; `marks` wrap the best and the second values, `plain` the others, {} being the value."""
+    def cells(
+        self,
+        marks: tuple[str, str],
+        plain: str = "{}",
+        spread: str = " ± ",
+        escape: Callable[[str], str] = str,
+    ) -> list[list[str]]:
+        """Header and rows as text; `marks` wrap the best and the second values, `plain` the others, {} being the escaped value."""
         arrows = {"max": " ↑", "min": " ↓", "": ""}
-        lines = [["", *(name + arrows[direction] for name, (_, direction) in self.columns.items())]]
+        lines = [["", *(escape(name + arrows[direction]) for name, (_, direction) in self.columns.items())]]
         best = {column: dict(zip(self.best(column), marks, strict=False)) for column in self.columns}
         for i, (name, row) in enumerate(self.rows):
-            line = [name]
+            line = [escape(name)]
             for column, (digits, direction) in self.columns.items():
                 value = row.get(column, "-")
                 text = value if isinstance(value, str) else f"{value:.{digits}f}"
-                mark = best[column].get(text, plain) if i >= self.reference else plain
+                mark = best[column].get(text, plain) if self.competes(i) else plain
                 if isinstance(value, Mean):
                     text += f"{spread}{value.deviation:.{digits}f}"
-                line.append(mark.format(text) if direction else text)
+                line.append(mark.format(escape(text)) if direction else escape(text))
             lines.append(line)
         return lines
+
+    def legend(self, best: str, second: str) -> list[str]:
+        """A line that says what the marks mean, where there are any."""
+        marked = max((len(self.best(column)) for column in self.columns), default=0)
+        words = [f"{best}: best of its column", f"{second}: second"][:marked]
+        return [", ".join(words)] if words else []
 
     def text(self) -> str:
         lines = self.cells(("{}*", "{}'"), plain="{} ")
@@ -71,21 +99,18 @@ class Table:
             "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
             for line in lines
         ]
-        return "\n".join([*body, *self.footnote])
+        return "\n".join([*body, *self.legend("*", "'"), *self.footnote])
 
     def markdown(self) -> str:
-        header, *rows = self.cells(("**{}**", "<u>{}</u>"))
+        header, *rows = self.cells(("**{}**", "<u>{}</u>"), escape=lambda text: text.replace("|", r"\|"))
         lines = [header, ["---", *["---:"] * len(self.columns)], *rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n" + "".join(f"\n{line}  " for line in self.footnote) + "\n"
+        notes = [*self.legend("**bold**", "<u>underlined</u>"), *self.footnote]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n" + "".join(f"\n{line}  " for line in notes) + "\n"
 
     def latex(self) -> str:
-        def escape(text: str) -> str:
-            for raw, tex in (("_", r"\_"), ("%", r"\%"), ("↑", r"$\uparrow$"), ("↓", r"$\downarrow$"), ("±", r"$\pm$")):
-                text = text.replace(raw, tex)
-            return text
-
-        header, *rows = [[escape(cell) for cell in line] for line in self.cells(("\\textbf{{{}}}", "\\underline{{{}}}"))]
+        marks = ("\\textbf{{{}}}", "\\underline{{{}}}")
+        header, *rows = self.cells(marks, escape=lambda text: text.translate(str.maketrans(TEX)))
         lines = [" & ".join(line) + r" \\" for line in rows]
-        notes = "".join(f"% {line}\n" for line in self.footnote)
+        notes = "".join(f"% {line}\n" for line in [*self.legend("bold", "underlined"), *self.footnote])
         start = r"\begin{tabular}{l" + "r" * len(self.columns) + "}\n\\toprule\n"
         return notes + start + " & ".join(header) + " \\\\\n\\midrule\n" + "\n".join(lines) + "\n\\bottomrule\n\\end{tabular}\n"

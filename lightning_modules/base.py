@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import lightning as L
@@ -19,7 +20,10 @@ from torch import Tensor
 from lightning_modules.checkpoints import FORMAT_VERSION
 from lightning_modules.losses.frozen import Frozen
 from lightning_modules.networks.ops import area_means, full_precision
+from lightning_modules.parts import means, split, unsynchronised
 from lightning_modules.watch import LossWatch
+
+Objective = Callable[[dict[str, Any]], tuple[Tensor, dict[str, Tensor]]]
 
 
 class Method(L.LightningModule):
@@ -31,9 +35,14 @@ class Method(L.LightningModule):
         strategy: Lightning's strategy when a run has several processes.
         ema: names of the modules that have a running average beside them, `G` -> `G_ema`.
         starts_from: options naming files that the constructor reads; a checkpoint holds what takes their place.
+        shaped_by_start: names of the modules whose shapes are in those files.
         compiled: names of the modules whose passes `--compile` compiles.
+        one_piece: why the images of an iteration have to be there at once; empty where `training_step` is a
+            `minimise`, which takes them in parts.
+        batch_advice: what the authors say about batches smaller than theirs, one sentence.
 
     Attributes the fit command sets before training:
+        accumulate: in how many parts `minimise` takes a batch.
         run_seed: every random number of a training step is a function of (run_seed, iteration, rank).
         total_iterations: length of the run, for schedules.
     """
@@ -42,7 +51,10 @@ class Method(L.LightningModule):
     monitor: tuple[str, str] | None = None
     ema: ClassVar[tuple[str, ...]] = ()
     starts_from: ClassVar[tuple[str, ...]] = ()
+    shaped_by_start: ClassVar[tuple[str, ...]] = ()
     compiled: ClassVar[tuple[str, ...]] = ()
+    one_piece: str = "its training step sees all images of a batch together"
+    batch_advice: ClassVar[str] = ""
     # two players: every backward pass touches the parameters of one of them only, which plain DDP refuses
     strategy: ClassVar[str] = "ddp_find_unused_parameters_true"
 
@@ -53,6 +65,7 @@ class Method(L.LightningModule):
         self.images_seen = 0
         self.total_iterations: int | None = None
         self.run_seed = 0
+        self.accumulate = 1
         self.terms: dict[str, Tensor] = {}  # of the newest iteration, detached; callbacks/logs.py writes them
         self.watch = LossWatch()
 
@@ -62,6 +75,11 @@ class Method(L.LightningModule):
         return self.hparams["size"], self.hparams["size"]
 
     # --- what a run starts from ---------------------------------------------------------------------------------
+
+    @classmethod
+    def without_start(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """The constructor's options with stand-ins for the files it reads: what `--dry_run` builds where one is missing."""
+        return options
 
     def initialise(self) -> None:
         """Load what a new run starts from (a trained prior, ...). Not called when a run is resumed or a file is loaded."""
@@ -123,8 +141,39 @@ class Method(L.LightningModule):
         """
         self.watch.see_loss(loss, self.iteration)
         optimizer.zero_grad(set_to_none=True)
+        self._add_gradient(loss)
+        self._step(optimizer)
+
+    def minimise(self, objective: Objective, batch: dict[str, Any]) -> None:
+        """One step of the only optimizer along `objective`: batch -> (loss, its terms), which are logged.
+
+        All are means over images, and no image has a say in what another contributes: so the batch may come in
+        `accumulate` parts, with the same gradient, and only one part's activations are kept at a time.
+        """
+        optimizer: LightningOptimizer = self.optimizers()  # type: ignore[assignment]
+        if self.accumulate == 1:
+            loss, terms = objective(batch)
+            self.descend(optimizer, loss)
+            self.log_terms(terms)
+            return
+        parts = split(batch, self.accumulate)
+        found = []
+        optimizer.zero_grad(set_to_none=True)
+        for number, part in enumerate(parts, start=1):
+            loss, terms = objective(part)
+            share = loss / len(parts)
+            self.watch.see_loss(share, self.iteration)
+            with nullcontext() if number == len(parts) else unsynchronised(self.trainer):
+                self._add_gradient(share)
+            found.append(terms)
+        self._step(optimizer)
+        self.log_terms(means(found))
+
+    def _add_gradient(self, loss: Tensor) -> None:
         with full_precision(loss):  # or the second derivatives of R1 and path length would leave float32
             self.manual_backward(loss)
+
+    def _step(self, optimizer: LightningOptimizer) -> None:
         moved = getattr(optimizer, "optimizer", optimizer).state  # of the plain one: Lightning's may hold an earlier state
         for group in optimizer.param_groups:
             for parameter in group["params"]:
@@ -178,12 +227,16 @@ class Method(L.LightningModule):
         """
         raise NotImplementedError(f"{type(self).__name__} has no validation_step")
 
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """What the method makes of a batch: the images that are its result."""
+        return next(iter(self.validation_step(batch, batch_idx).values()))
+
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Named rows of images (B, 3, H, W) in [-1, 1] for the picture grid; the same every time but for the weights."""
         return {}
-
-    def memory_forward(self, batch: int) -> None:
-        """The forward passes whose activations a training step keeps, for the memory estimate of `--dry_run`."""
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
@@ -220,8 +273,15 @@ class Restorer(Method):
         """(B, 3, H, W) in [-1, 1] -> restored (B, 3, H, W), nominally in [-1, 1] and not clamped."""
         raise NotImplementedError
 
+    def forward(self, input: Tensor) -> Tensor:
+        return self.restore(input)
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         return {"restored": self.restore(batch["input"])}
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The restored images; of data without degradation the images themselves are what is restored."""
+        return self.restore(batch.get("input", batch["target"]))
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return {"input": batch["input"], "restored": self.restore(batch["input"]), "target": batch["target"]}
@@ -242,6 +302,13 @@ class Inverter(Method):
     def synthesize(self, code: Code) -> Tensor:
         """The image of a code, at the generator's size; nominally in [-1, 1] and not clamped."""
         raise NotImplementedError
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> the image of its code, in its shape; not clamped."""
+        return self.seen(self.synthesize(self.invert(image)))
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        return self(batch["target"])
 
     def seen(self, image: Tensor) -> Tensor:
         """A synthesised image in the shape of those that `invert` takes, by means over areas: what losses and metrics compare."""

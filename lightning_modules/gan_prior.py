@@ -49,6 +49,7 @@ class GANPrior(Method):
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
     ema: ClassVar[tuple[str, ...]] = ("G",)
+    one_piece = "its discriminator compares the images of a batch with each other"
     compiled: ClassVar[tuple[str, ...]] = ("G", "D")
     G_ema: Generator
     R1_EVERY, PATH_EVERY = 16, 4
@@ -131,6 +132,9 @@ class GANPrior(Method):
         """Images (B, 3, H, W) of the averaged generator for z (B, D); truncation psi moves w towards its mean."""
         return self.G_ema(self.G_ema.map(z, truncation))
 
+    def forward(self, z: Tensor) -> Tensor:
+        return self.sample(z)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         opt_g, opt_d = self.optimizers()  # type: ignore[attr-defined]
         x = batch["target"]
@@ -200,8 +204,3 @@ class GANPrior(Method):
                 torch.manual_seed(0)  # the same noise every time: only the weights change between two grids
                 rows[f"psi {psi}"] = self.sample(z, psi)
         return rows
-
-    def memory_forward(self, batch: int) -> None:
-        size = self.hparams["size"]
-        self.D.features(self.G(self.sample_w(batch)))
-        self.D.features(torch.empty(batch, 3, size, size, device=self.device))

@@ -72,6 +72,8 @@ class GANPriorRestoration(Restorer):
     """
 
     starts_from: ClassVar[tuple[str, ...]] = ("regressor",)
+    shaped_by_start: ClassVar[tuple[str, ...]] = ("R",)
+    one_piece = "in stage 1 it normalises over all images of a batch"
     compiled: ClassVar[tuple[str, ...]] = ("E", "G", "D", "F")
     R1_EVERY = 16
 
@@ -125,6 +127,8 @@ class GANPriorRestoration(Restorer):
         self.D = Discriminator(size, **shape) if stage == 1 and lambda_adv > 0 else None
         self.F = Fusion(fusion_width) if stage == 2 else None
         self._choose_what_trains()
+        if self.F is not None:
+            self.one_piece = ""
 
         perceptual, contextual = lambda_per > 0, stage == 2 and lambda_fc * max(lambda_cxr, lambda_cxg) > 0
         self.L_1, self.adversary, self.r1 = nn.L1Loss(), NonSaturating(), R1(gamma=r1)
@@ -154,6 +158,10 @@ class GANPriorRestoration(Restorer):
         return self
 
     # --- what a run starts from ---------------------------------------------------------------------------------
+
+    @classmethod
+    def without_start(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, "regressor": "identity", "stage1": "scratch"}
 
     def _make_regressor(self) -> Restorer | None:
         """R, with its weights where it is in a file of its own; None for the identity.
@@ -285,7 +293,7 @@ class GANPriorRestoration(Restorer):
         if self.F is None:
             self._invert_step(batch["input"], batch["target"])
         else:
-            self._fuse_step(batch["input"], batch["target"])
+            self.minimise(self._fusion_objective, batch)
 
     def _invert_step(self, x: Tensor, target: Tensor) -> None:
         """Stage 1: D, then E and G."""
@@ -310,9 +318,10 @@ class GANPriorRestoration(Restorer):
         self.descend(opt_e, loss)
         self.log_terms(terms)
 
-    def _fuse_step(self, x: Tensor, target: Tensor) -> None:
+    def _fusion_objective(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Stage 2: min_F  L_1 + lambda_per L_per + lambda_fc (lambda_cxr L_cx(x_R, x_hat) + lambda_cxg L_cx(x_G, x_hat))."""
         assert self.F is not None
+        x, target = batch["input"], batch["target"]
         with torch.no_grad():
             x_R = self.regress(x)
             x_G = self.inversion(x, x_R)
@@ -325,8 +334,7 @@ class GANPriorRestoration(Restorer):
                 if weight > 0:
                     term = terms[f"{self.L_cx.name}_{name}"] = self.L_cx.compare(tiles, self.L_cx.tiles(reference))
                     loss = loss + weight * term
-        self.descend(self.optimizers(), loss)  # type: ignore[arg-type]
-        self.log_terms(terms)
+        return loss, terms
 
     def _distortion(self, image: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L_1 + lambda_per L_per, and the two."""
@@ -352,14 +360,3 @@ class GANPriorRestoration(Restorer):
         if self.D is not None:
             optimizers.append(adam(self.D.parameters(), lr=own["lr_d"], betas=(0.0, 0.99)))
         return optimizers
-
-    def memory_forward(self, batch: int) -> None:
-        size = self.hparams["size"]
-        x = torch.empty(batch, 3, size, size)
-        if self.F is not None:
-            self.F(x, x)
-            return
-        x_G = self.inversion(x, x)
-        if self.D is not None:
-            self.D.features(x)
-            self.D.features(x_G)

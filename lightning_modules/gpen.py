@@ -52,6 +52,7 @@ class GPEN(Restorer):
     """
 
     ema: ClassVar[tuple[str, ...]] = ("G",)
+    one_piece = "its discriminator compares the images of a batch with each other"
     compiled: ClassVar[tuple[str, ...]] = ("G", "D")
     G_ema: GPENGenerator
     R1_EVERY = 16
@@ -172,9 +173,3 @@ class GPEN(Restorer):
             adam(groups, betas=(self.hparams["beta1"], 0.99)),
             adam(self.D.parameters(), lr=discriminator * lazy, betas=(0.0, 0.99**lazy)),
         ]
-
-    def memory_forward(self, batch: int) -> None:
-        size = self.hparams["size"]
-        x = torch.empty(batch, 3, size, size)
-        self.D.features(x)
-        self.D.features(self.G(x))

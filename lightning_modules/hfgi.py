@@ -49,6 +49,8 @@ class HFGI(Inverter):
     """
 
     starts_from: ClassVar[tuple[str, ...]] = ("base",)
+    shaped_by_start: ClassVar[tuple[str, ...]] = ("base", "C")
+    one_piece = "it normalises over all images of a batch"
     compiled: ClassVar[tuple[str, ...]] = ("A", "C")
 
     def __init__(
@@ -76,6 +78,12 @@ class HFGI(Inverter):
         self.C = ConsultationEncoder(len(G.synthesis.convs[self.layer].bias), width=width)
         self.distortion = Distortion(lambda_l2, lambda_lpips, lambda_id, features, identity)
         self.train()
+
+    @classmethod
+    def without_start(cls, options: dict[str, Any]) -> dict[str, Any]:
+        size = options["size"]
+        base = {"prior": "scratch", "start": "scratch", "size": size, "generator_size": size}
+        return {**options, "base": {"method": "e4e", "hyper_parameters": base}}
 
     def _make_base(self) -> PSP:
         """E and G without their losses. The hyper-parameter `base` becomes what rebuilds them."""
@@ -171,8 +179,3 @@ class HFGI(Inverter):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         parts = [self.C] if self.A is None else [self.A, self.C]
         return [Ranger([p for part in parts for p in part.parameters()], lr=self.hparams["lr"])]
-
-    def memory_forward(self, batch: int) -> None:
-        map = torch.empty(batch, 3, *self.image_shape, device=self.device)
-        w = torch.empty(batch, self.base.G.layers, self.base.G.style_dim, device=self.device)
-        self.consult(w, map if self.A is None else self.A(map, map), noise="random")

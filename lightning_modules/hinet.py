@@ -42,6 +42,8 @@ class HINet(Restorer):
 
     any_size: ClassVar[bool] = True
     strategy: ClassVar[str] = "ddp"
+    one_piece = ""  # it normalises each image by itself
+    batch_advice: ClassVar[str] = "its authors: lower rates with smaller batches"
     compiled: ClassVar[tuple[str, ...]] = ("net",)
     BETA1 = 0.9
     CLIP = 0.01  # norm of the gradient
@@ -70,11 +72,13 @@ class HINet(Restorer):
         return 2 * self.net((input + 1) / 2)[1] - 1
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.minimise(self._objective, batch)
+
+    def _objective(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         x, target = (batch[name] / 2 + 0.5 for name in ("input", "target"))  # [0, 1]
         name = f"{self.hparams['loss']}_loss"
         terms = {f"{name}_{stage}": self.L(out, target) for stage, out in enumerate(self.net(x), start=1)}
-        self.descend(self.optimizers(), self.weight * sum(terms.values()))  # type: ignore[arg-type]
-        self.log_terms(terms)
+        return self.weight * torch.stack(list(terms.values())).sum(), terms
 
     def lr_factor(self) -> float:
         end, warm_up = self.hparams["lr_end"] / self.hparams["lr"], self.hparams["warm_up"]
@@ -91,7 +95,3 @@ class HINet(Restorer):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         optimizer = adam(self.net.parameters(), lr=self.hparams["lr"], betas=(self.BETA1, self.hparams["beta2"]))
         return [clip_norm(optimizer, self.CLIP)]
-
-    def memory_forward(self, batch: int) -> None:
-        size = self.hparams["size"]
-        self.net(torch.empty(batch, 3, size, size))

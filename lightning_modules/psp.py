@@ -50,6 +50,7 @@ class PSP(Inverter):
     """
 
     family: ClassVar[Literal["psp", "e4e"]] = "psp"
+    one_piece = "it normalises over all images of a batch"
     compiled: ClassVar[tuple[str, ...]] = ("E", "G")
     G: Generator
 
@@ -97,8 +98,9 @@ class PSP(Inverter):
             return {}
         if own["prior"] is None:
             raise UserError(
-                "an inverter needs a trained GAN prior: give --model.prior PATH (python -m experiments.fit --method gan_prior "
-                "--model.noise add trains one), or ask for random weights with --model.prior scratch"
+                "an inverter needs a trained GAN prior: give --model.prior PATH (python -m experiments.reproduce prior trains one on "
+                "portraits, python -m experiments.fit --method gan_prior --model.noise add on your data), or ask for a random generator, "
+                "on which nothing is learnt, with --model.prior scratch"
             )
         keys = ("channel_base", "channel_max", "style_dim", "mapping_layers")
         checkpoint = start_checkpoint("--model.prior", own["prior"], "gan_prior", own, keys)
@@ -159,6 +161,3 @@ class PSP(Inverter):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return [Ranger(self.E.parameters(), lr=self.hparams["lr"])]
-
-    def memory_forward(self, batch: int) -> None:
-        self.seen(self.G(self.E(torch.empty(batch, 3, *self.image_shape, device=self.device))))

@@ -56,6 +56,7 @@ class Scorer(Method):
 
     monitor = ("val/attribute_error", "min")
     strategy: ClassVar[str] = "ddp"
+    one_piece = "it normalises over all images of a batch"
     compiled: ClassVar[tuple[str, ...]] = ("net",)
 
     def __init__(self, *, size: int = 64, width: int = 16, embedding: int = 64, lr: float = 8e-3) -> None:
@@ -75,6 +76,9 @@ class Scorer(Method):
         """(B, 3, H, W) in [-1, 1] -> attributes (B, A) in natural units, columns as in ATTRIBUTES; binary ones as probabilities."""
         return self.net.natural(self.net(images))
 
+    def forward(self, images: Tensor) -> Tensor:
+        return self.predict(images)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         predicted, true = self.net(batch["target"]), attributes_of(batch)
         squares = (predicted - self.net.standardised(true)).square()
@@ -89,6 +93,10 @@ class Scorer(Method):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         return {"scores": errors(self.predict(batch["target"]), attributes_of(batch))}
 
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The attributes (B, A), as `predict`."""
+        return self.predict(batch["target"])
+
     def lr_factor(self) -> float:
         return min(1.0, self.iteration / WARM_UP) * cosine_decay(self.progress)
 
@@ -100,10 +108,6 @@ class Scorer(Method):
         embedded = self.embed(batch["target"])
         apart = torch.cdist(embedded, embedded).fill_diagonal_(torch.inf)
         return {"image": batch["target"], "nearest": batch["target"][apart.argmin(1)]}
-
-    def memory_forward(self, batch: int) -> None:
-        size = self.hparams["size"]
-        self.net(torch.empty(batch, 3, size, size))
 
 
 class AttributeNetwork(nn.Module):

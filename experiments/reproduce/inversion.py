@@ -91,6 +91,7 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
             *("--checkpoint", *paths.values(), "--names", *paths),
             *("--metrics.scorer", reader if portraits else "null"),
             *("--output", str(output / "evaluation"), "--overwrite"),
+            *config.dashboard,
         ]
     )
     methods = {name: inverter(path) for name, path in paths.items()}

@@ -37,6 +37,7 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
             *("--names", *(NAMES[stage.resolved["model"]["noise"]] for stage in trained)),
             *(("--metrics.scorer", str(scorer(config).checkpoint(root))) if scored_by_portraits(config) else ()),
             *("--output", config.output, "--overwrite"),
+            *config.dashboard,
         ]
     )
 

@@ -21,11 +21,16 @@ from tqdm import tqdm
 
 from _runtime import UserError
 from experiments import fit
+from experiments.dashboards import OPTIONS as DASHBOARDS
 from experiments.tables import Table
 from lightning_modules.checkpoints import read_checkpoint
 
 # How a run is watched, placed and sped up, which does not change what it ends with
-INCIDENTAL = ("trainer", "log_every", "save_every", "wandb", "weights_dir", "compile", "loss_limit")
+INCIDENTAL = (
+    "trainer", "images", "validate_images", "save_images", "log_every", "save_every", "weights_dir", "compile", "loss_limit",
+    *DASHBOARDS,
+)  # fmt: skip
+INCIDENTAL_DATA = ("workers", "accumulate")
 TRIAL = 17  # iterations that an estimate takes; the regularisers that come every 16 are in it once
 
 
@@ -63,7 +68,7 @@ class Stage:
     @cached_property
     def digest(self) -> str:
         decisive = {name: value for name, value in self.resolved.items() if name not in INCIDENTAL}
-        decisive["data"] = {name: value for name, value in decisive["data"].items() if name != "workers"}
+        decisive["data"] = {name: value for name, value in decisive["data"].items() if name not in INCIDENTAL_DATA}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def folder(self, root: Path) -> Path:
@@ -88,7 +93,7 @@ class Stage:
 
     def command(self, root: Path) -> list[str]:
         """What trains this stage alone: options of `python -m experiments.fit`."""
-        return [*self.argv(root), "--run", str(self.folder(root)), "--resume", "auto"]
+        return [*self.argv(root), "--run_dir", str(self.folder(root)), "--resume", "auto"]
 
     def train(self, root: Path, *more: str) -> Path:
         """Train what is left, with options `more` that do not change the result; returns the checkpoint.

@@ -130,6 +130,7 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
             *("--data.val_root", str(test_set(config, by_seed[0][OURS], root)), "--data.root", "null"),
             *("--metrics.scorer", str(scorer(config).checkpoint(root)) if config.data.root is None else "null"),
             *("--output", str(output / "evaluation"), "--overwrite"),
+            *config.dashboard,
         ]
     )
     tables = comparison(config, evaluation, by_seed[0]), parts(evaluation)

@@ -73,6 +73,7 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
         [
             *("--checkpoint", *paths.values(), "--names", *paths, "--metrics.scorer", reader),
             *("--output", str(output / "evaluation"), "--overwrite"),
+            *config.dashboard,
         ]
     )
     measured = dict(evaluation.table.rows)

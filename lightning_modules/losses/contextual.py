@@ -52,7 +52,7 @@ class ContextualLoss(nn.Module):
     def __init__(self, features: Literal["pretrained", "random"] = "pretrained") -> None:
         super().__init__()
         self.name = "contextual" if features == "pretrained" else "contextual_random"
-        self.trunk = Frozen(VGG19 if features == "pretrained" else RandomLayers)
+        self.trunk = Frozen(vgg19, VGG19) if features == "pretrained" else Frozen(RandomLayers)
 
     def forward(self, generated: Tensor, reference: Tensor) -> Tensor:
         """Two (B, 3, H, W) in [-1, 1] -> the mean over B."""
@@ -117,7 +117,7 @@ def best_match(x: Tensor, y: Tensor, h: float) -> Tensor:
 
 
 class VGG19(nn.Module):
-    """torchvision's published VGG-19 up to conv4_2, on images in [-1, 1]."""
+    """torchvision's VGG-19 up to conv4_2, on images in [-1, 1]; its layers have no weights yet."""
 
     shift: Tensor
     scale: Tensor
@@ -126,8 +126,6 @@ class VGG19(nn.Module):
         super().__init__()
         with torch.device("meta"):  # no weights are drawn only to be replaced
             self.layers = torchvision.models.vgg19(weights=None).features[: CONV4_2 + 1]
-        published = weights.read("contextual/vgg19")
-        self.layers.load_state_dict({name: published[f"features.{name}"] for name in self.layers.state_dict()}, assign=True)
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # ImageNet's, of images in [0, 1]
         self.register_buffer("shift", (2 * mean - 1)[:, None, None])
         self.register_buffer("scale", (2 * std)[:, None, None])
@@ -136,6 +134,14 @@ class VGG19(nn.Module):
         """(B, 3, H, W) in [-1, 1] -> (B, 256, H / 4, W / 4) and (B, 512, H / 8, W / 8), after the ReLUs."""
         middle = self.layers[: CONV3_2 + 1]((x - self.shift) / self.scale)
         return [middle, self.layers[CONV3_2 + 1 :](middle)]
+
+
+def vgg19() -> VGG19:
+    """VGG-19 with the published weights."""
+    network = VGG19()
+    published = weights.read("contextual/vgg19")
+    network.layers.load_state_dict({name: published[f"features.{name}"] for name in network.layers.state_dict()}, assign=True)
+    return network
 
 
 class RandomLayers(nn.Module):

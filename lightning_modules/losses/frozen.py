@@ -19,11 +19,12 @@ class Frozen(nn.Module):
 
     Args:
         build: makes the network. Raises `UserError` where a file is missing or damaged.
+        bare: makes it without what is in its file; None where `build` needs no file.
     """
 
-    def __init__(self, build: Callable[[], nn.Module]) -> None:
+    def __init__(self, build: Callable[[], nn.Module], bare: Callable[[], nn.Module] | None = None) -> None:
         super().__init__()
-        self.build = build
+        self.build, self.bare = build, bare
         self._unregistered: list[nn.Module] = []  # a list, which nn.Module does not look into
 
     @property
@@ -33,6 +34,11 @@ class Frozen(nn.Module):
             with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
                 self._unregistered.append(self.build().requires_grad_(False).eval())
         return self._unregistered[0]
+
+    def build_bare(self) -> None:
+        """Take the network without its weights, for what depends on its shapes alone."""
+        with torch.device("meta"):
+            self._unregistered = [(self.bare or self.build)().requires_grad_(False).eval()]
 
     def forward(self, x: Tensor, *more: Tensor) -> Any:
         dtype = torch.promote_types(x.dtype, torch.float32)

@@ -41,7 +41,10 @@ class LPIPS(nn.Module):
         super().__init__()
         self.name = "lpips" if features == "pretrained" else "lpips_random"
         self.smallest = SMALLEST[net if features == "pretrained" else "random"]
-        self.distance = Frozen(partial(pretrained, net) if features == "pretrained" else RandomDistance)
+        if features == "pretrained":
+            self.distance = Frozen(partial(pretrained, net), partial(bare, net))
+        else:
+            self.distance = Frozen(RandomDistance)
 
     def forward(self, x: Tensor, y: Tensor, per_image: bool = False) -> Tensor:
         """Two (B, 3, H, W) in [-1, 1] -> the mean over B, or (B,) if `per_image`."""
@@ -89,11 +92,16 @@ class RandomTrunk(nn.Module):
 
 def pretrained(net: Net) -> nn.Module:
     """The lpips package's network with the published trunk, without its download: (x, y) in [-1, 1] -> (B, 1, 1, 1)."""
-    with torch.device("meta"), warnings.catch_warnings():  # no weights are drawn only to be replaced
-        warnings.simplefilter("ignore")  # lpips calls torchvision the old way
-        network = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+    network = bare(net)
     fill(network, net, Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth")
     return network
+
+
+def bare(net: Net) -> nn.Module:
+    """`pretrained` without any weights."""
+    with torch.device("meta"), warnings.catch_warnings():  # none are drawn only to be replaced
+        warnings.simplefilter("ignore")  # lpips calls torchvision the old way
+        return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
 
 
 def fill(network: nn.Module, net: Net, heads: Path) -> None:

@@ -6,7 +6,7 @@ scores per image against its targets (PSNR, SSIM, LPIPS) and a distance between 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,32 +15,10 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lightning_modules.metrics import fid as frechet
 from lightning_modules.metrics import perceptual
+from lightning_modules.metrics.columns import COLUMNS as COLUMNS
 from lightning_modules.metrics.identity import PROTOCOL as IDENTITY_PROTOCOL
 from lightning_modules.metrics.identity import Likeness
 from lightning_modules.metrics.image import MSE, PROTOCOL, PSNR, SSIM, MeanOverImages
-
-
-class Column(NamedTuple):
-    """How a score is written in tables."""
-
-    title: str
-    digits: int
-    better: Literal["max", "min"]
-
-
-COLUMNS = {
-    "psnr": Column("PSNR", 2, "max"),
-    "ssim": Column("SSIM", 4, "max"),
-    "mse": Column("MSE", 4, "min"),
-    "lpips": Column("LPIPS", 4, "min"),
-    "lpips_vgg": Column("LPIPS (VGG)", 4, "min"),
-    "lpips_random": Column("LPIPS (random net)", 4, "min"),
-    "id": Column("ID", 3, "max"),
-    "id_random": Column("ID (random net)", 3, "max"),
-    "fid": Column("FID", 2, "min"),
-    "fid_random": Column("FID (random net)", 4, "min"),
-    "fid_portraits": Column("FID (portraits)", 3, "min"),
-}
 
 
 class PerImage(Metric):

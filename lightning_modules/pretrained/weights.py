@@ -13,12 +13,14 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from _runtime import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDER_VARIABLE = "FACE_SUITE_WEIGHTS"
 TIMEOUT = 30  # seconds without a single byte
@@ -155,6 +157,8 @@ WEIGHTS: dict[str, Weights] = {
 
 def folders() -> list[Path]:
     """Where files are looked for, in this order; `fetch` writes to the first."""
+    import torch
+
     chosen = os.environ.get(FOLDER_VARIABLE)
     return [*([Path(chosen).expanduser()] if chosen else []), Path(torch.hub.get_dir()) / "checkpoints"]
 
@@ -199,6 +203,8 @@ def read(name: str) -> dict[str, Tensor]:
     Raises:
         UserError: see `find`, or the file holds something else.
     """
+    import torch
+
     path = find(name)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -676,3 +676,8 @@ def test_rendering_ahead_gives_the_same_portraits() -> None:
         expected, found = one.fetch(indices), ahead.fetch(indices)
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_help_names_every_degradation() -> None:
+    for name in DEGRADATIONS:
+        assert f" {name} " in " ".join(FaceData.__doc__.split())

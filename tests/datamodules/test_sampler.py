@@ -77,3 +77,13 @@ def test_blocks_stay_together_and_nothing_is_lost() -> None:
     starts = [indices[i] for i in range(70) if i == 0 or indices[i] != indices[i - 1] + 1]
     assert sorted(starts) == [0, 32, 64] or len(starts) < 3  # neighbours may follow each other by chance
     assert not np.array_equal(order(3200, 0, 0, block=32), order(3200, 0, 1, block=32))
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_the_first_batches_can_come_again_and_again(start: int) -> None:
+    first = take(2, n=7, batch_size=4)
+    whole = take(9, n=7, batch_size=4, repeat=2)
+    assert whole == [first[b % 2] for b in range(9)]
+    assert take(5, n=7, batch_size=4, repeat=2, start=start) == whole[start : start + 5]
+    shares = [take(3, n=7, batch_size=4, repeat=2, rank=rank, world=2) for rank in range(2)]
+    assert [flat([share[b] for share in shares]) for b in range(3)] == whole[:3]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from _runtime import UserError
 from experiments import directions as command
+from experiments import finding
 from experiments.codes import write_codes
 from lightning_modules.editing import directions
 from lightning_modules.editing.ganspace import find_components
@@ -48,7 +49,7 @@ def test_boundaries_change_what_the_scorer_reads(checkpoints, tmp_path, capsys) 
     G, net = load_method(prior)[0].G_ema, load_method(scorer)[0].net
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        samples = [command.draw(G, min(16, 600 - start), generator) for start in range(0, 600, 16)]
+        samples = [finding.draw(G, min(16, 600 - start), generator) for start in range(0, 600, 16)]
         scores = torch.cat([net(G(w, noise=noise).clamp(-1, 1)) for w, noise in samples])
         w = G.map(torch.randn(200, G.z_dim, generator=torch.Generator().manual_seed(7)))  # other ones
     for name in ("glasses", "light_azimuth"):

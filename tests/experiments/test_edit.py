@@ -130,6 +130,29 @@ def test_strips_and_grid_show_input_inversion_and_edits(checkpoint, faces, codes
     assert np.array_equal(grid[-TILE - GAP :, -last.shape[1] :], last)
 
 
+def test_several_directions_are_strips_below_each_other(checkpoint, faces, codes, direction, tmp_path, capsys) -> None:
+    smile = directions.load(direction)
+    directions.save(Direction("age", "interfacegan", -smile.vectors), tmp_path / "age.safetensors")
+    both = ["--direction", str(direction), str(tmp_path / "age.safetensors")]
+    call(checkpoint, direction, tmp_path / "one", "--codes", codes)
+    options = ["--checkpoint", checkpoint, *both, "--codes", str(codes), "--output", str(tmp_path / "two"), "--images"]
+    edit.main([*options, "--strength", "-3", "0", "3"])
+    assert "3 codes edited along 'smile', 'age' in" in capsys.readouterr().out
+    one, two = (picture(tmp_path / name / "strips/001.png") for name in ("one", "two"))
+    assert two.shape[0] - one.shape[0] == TILE + GAP
+    left = two.shape[1] - one.shape[1]  # the directions' names stand there
+    assert left > 0
+    assert np.array_equal(two[: one.shape[0], left + GAP :], one[:, GAP:])
+    grid = picture(tmp_path / "two/grid.png")
+    assert grid.shape[0] == picture(tmp_path / "one/grid.png").shape[0] + 3 * (TILE + GAP)
+    for k in range(3):  # the opposite direction
+        edits = tmp_path / f"two/images/{k:03d}"
+        assert close(picture(edits / "smile/3.png"), picture(edits / "age/-3.png"))
+        assert not close(picture(edits / "smile/3.png"), picture(edits / "age/3.png"))
+    with pytest.raises(UserError, match="two of them have one name"):
+        edit.main([*options, "--overwrite", "--direction", str(direction), str(direction), "--strength", "1"])
+
+
 def test_released_files(checkpoint, codes, tmp_path) -> None:
     vectors = torch.linalg.qr(torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(1))).Q.T
     parts = Components(torch.zeros(1, WIDTH), vectors, torch.tensor([3.0, 2.0, 1.0]))

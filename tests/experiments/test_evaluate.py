@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,7 +70,7 @@ def test_prior_is_scored_by_its_samples(checkpoint, tmp_path, capsys) -> None:
     assert rows == {"prior": {"FID (random net)": pytest.approx(trained["val/fid_random"], rel=1e-4)}}
     assert "samples (psi = 1)" in capsys.readouterr().out
     with pytest.raises(UserError, match="GANPrior cannot be scored beside GPEN"):
-        evaluate.main(["--checkpoint", str(checkpoint), prior, "--output", str(tmp_path / "both")])
+        evaluate.run(["--checkpoint", str(checkpoint), prior, "--output", str(tmp_path / "both")])
 
 
 def test_metrics_are_chosen_by_name(checkpoint, tmp_path, monkeypatch) -> None:
@@ -164,7 +166,7 @@ def test_refusals(checkpoint, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_images_a_checkpoint_was_trained_on_are_refused(tmp_path, draw_faces, monkeypatch) -> None:
+def test_images_a_checkpoint_was_trained_on_are_refused(tmp_path, draw_faces, monkeypatch, capsys) -> None:
     faces = draw_faces(tmp_path / "faces", 12)
     run = tmp_path / "run"
     options = ["--method", "gpen", "--preset", "smoke", "--data.root", str(faces), "--data.degradation", "x4", "--iterations", "1"]
@@ -179,8 +181,12 @@ def test_images_a_checkpoint_was_trained_on_are_refused(tmp_path, draw_faces, mo
         with pytest.raises(UserError, match=r"was trained on images of .*faces.*--data\.val_images 4"):
             evaluate.main(["--checkpoint", checkpoint, *more, "--output", "other"])
     fit.main([*options, "--data.val_images", "6", "--run", str(tmp_path / "b")])
+    both = ["--checkpoint", checkpoint, str(tmp_path / "b/checkpoints/last.ckpt"), "--output", "other"]
     with pytest.raises(UserError, match=r"b/checkpoints/last\.ckpt was trained on images"):
-        evaluate.main(["--checkpoint", checkpoint, str(tmp_path / "b/checkpoints/last.ckpt"), "--output", "other"])
+        evaluate.run(both)
+    assert evaluate.main([*both, "--data.val_images", "4"]) == 0  # the second saw some of these
+    assert re.search(r"left out: .*b/checkpoints/last\.ckpt was trained on images", capsys.readouterr().err)
+    assert list(json.loads(Path("other/results.json").read_text())["rows"]) == ["input", "run"]
 
 
 def test_table_marks_the_best_and_leaves_the_reference_out() -> None:
@@ -193,3 +199,92 @@ def test_table_marks_the_best_and_leaves_the_reference_out() -> None:
     assert "| input | 99.00 | 0.0 |" in table.markdown()
     assert r"a\_1 & 1.00 & 2.0 \\" in table.latex()
     assert "3.00*" in table.text()
+
+
+def test_mixed_runs_get_a_table_for_each_kind_and_each_set_of_images(checkpoint, tmp_path, capsys) -> None:
+    """What a glob over run folders finds: the same method on other data, another kind, a damaged file, what is no image method."""
+    more = ["--preset", "smoke", "--iterations", "1"]
+    runs = {"x4": "nafnet", "blind": "gpen", "prior": "gan_prior", "scorer": "scorer"}
+    for name, method in runs.items():
+        data = ["--data.degradation", "x4"] if name == "x4" else []
+        fit.main(["--method", method, *more, *data, "--run_dir", str(tmp_path / name)])
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(checkpoint.read_bytes()[:1000])
+    paths = [str(checkpoint), str(damaged), *(str(tmp_path / name / "checkpoints/last.ckpt") for name in runs)]
+    capsys.readouterr()
+    assert evaluate.main(["--checkpoint", *paths, "--output", str(tmp_path / "out")]) == 0
+    printed, errors = capsys.readouterr()
+    assert printed.startswith("3 tables: ")
+    folders = {
+        "restoration-portraits-gpen-paper-32px": ["input", "gpen-smoke", "blind"],
+        "restoration-portraits-x4-32px": ["input", "x4"],
+        "samples-portraits-32px": ["prior"],
+    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(folders)
+    for folder, rows in folders.items():
+        assert list(json.loads((tmp_path / "out" / folder / "results.json").read_text())["rows"]) == rows
+    assert len(errors.splitlines()) == errors.count("left out: ") == 2
+    assert re.search(r"left out: checkpoint .*damaged\.ckpt cannot be read", errors)
+    assert re.search(r"left out: .*scorer/checkpoints/last\.ckpt: the images of Scorer cannot be scored", errors)
+
+    restorers = [paths[0], paths[2]]  # what is given holds for all: one table
+    options = ["--data.degradation", "x4", "--names", "a", "b", "--output", str(tmp_path / "same")]
+    assert evaluate.main(["--checkpoint", *restorers, *options]) == 0
+    assert list(json.loads((tmp_path / "same/results.json").read_text())["rows"]) == ["input", "a", "b"]
+    with pytest.raises(UserError, match="no.ckpt does not exist"):
+        evaluate.main(["--checkpoint", paths[0], "no.ckpt", "--output", str(tmp_path / "none")])
+
+
+def test_an_imported_checkpoint_joins_the_table_of_its_kind(tmp_path, draw_faces) -> None:
+    """It was trained beside no images of ours; where it stands in the list makes no difference."""
+    faces = draw_faces(tmp_path / "faces", 12)
+    run = tmp_path / "psp"
+    fit.main(
+        [
+            "--method",
+            "psp",
+            "--preset",
+            "smoke",
+            "--iterations",
+            "1",
+            "--run_dir",
+            str(run),
+            "--data.root",
+            str(faces),
+            "--data.val_images",
+            "4",
+        ]
+    )
+    evaluate.main(["--checkpoint", imported(tmp_path), str(run / "checkpoints/last.ckpt"), "--output", str(tmp_path / "out")])
+    result = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(result["rows"]) == ["psp", "psp mean", "imported", "imported mean"]
+    assert result["protocol"]["val"] == 4
+
+
+def test_parts_of_a_method_do_not_compete() -> None:
+    rows = [("ours", {"PSNR": 2.0}), ("ours x_G", {"PSNR": 9.0}), ("other", {"PSNR": 1.0}), ("third", {"PSNR": 2.0})]
+    table = Table({"PSNR": (2, "max")}, rows, parts={"ours x_G"})
+    assert table.best("PSNR") == ["2.00", "1.00"]
+    assert "| ours x_G | 9.00 |" in table.markdown()
+    assert Table({"PSNR": (2, "max")}, rows).best("PSNR") == ["9.00", "2.00"]
+    same = Table({"PSNR": (2, "max")}, [("a", {"PSNR": 2.0}), ("b", {"PSNR": 1.0}), ("a x", {"PSNR": 2.0})], parts={"a x"})
+    assert "| a x | 2.00 |" in same.markdown()  # as good as the best, but none of those compared
+
+
+def test_a_legend_says_what_the_marks_mean() -> None:
+    columns = {"PSNR": (2, "max")}
+    rows = [(name, {"PSNR": value}) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
+    assert "*: best of its column, ': second\nnote" in Table(columns, rows, footnote=["note"]).text()
+    assert "**bold**: best of its column, <u>underlined</u>: second" in Table(columns, rows).markdown()
+    assert "% bold: best of its column, underlined: second\n" in Table(columns, rows).latex()
+    assert "second" not in Table(columns, rows[:2]).text()
+    assert "best" not in Table(columns, rows[:1]).text()
+
+
+def test_names_are_escaped_for_latex_and_markdown() -> None:
+    table = Table({"a_b & 100 %": (1, "max")}, [("gpen_x #2 {$3} ~\\^", {"a_b & 100 %": 1.0}), ("b|c", {"a_b & 100 %": 2.0})])
+    text = table.latex()
+    assert r"gpen\_x \#2 \{\$3\} \textasciitilde{}\textbackslash{}\textasciicircum{} & 1.0 \\" in text
+    assert r"a\_b \& 100 \% $\uparrow$ \\" in text
+    assert r"\textbf{2.0}" in text
+    assert r"| b\|c | **2.0** |" in table.markdown()

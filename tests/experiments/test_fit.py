@@ -143,6 +143,7 @@ def test_stop_between_an_iteration_and_its_validation(tmp_path, monkeypatch) -> 
 def test_resume_with_another_rate_uses_it(tmp_path) -> None:
     smoke("gpen", tmp_path / "run", "--iterations", "1")
     smoke("gpen", tmp_path / "run", "--iterations", "2", "--resume", "auto", "--model.lr", "1e-5")
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["model"]["lr"] == 2e-3  # as the run began
     assert column(tmp_path / "run", "train/lr") == [2e-3, 1e-5]
 
 

@@ -10,6 +10,7 @@ import torch
 from _runtime import UserError
 from experiments.fit import main
 from experiments.hardware import memory_advice
+from experiments.memory import training_bytes
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.gpen import GPEN
 from lightning_modules.methods import METHODS
@@ -71,7 +72,11 @@ def test_a_resume_in_float64_passes_through_no_float32(tmp_path) -> None:
 
 
 def test_no_memory_left_names_the_need(tmp_path, monkeypatch) -> None:
-    def full(self: GPEN, batch: object, batch_idx: int) -> None:
+    step = GPEN.training_step
+
+    def full(self: GPEN, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        if batch["target"].is_meta:  # the estimate's, which takes no memory
+            return step(self, batch, batch_idx)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(GPEN, "training_step", full)
@@ -92,6 +97,18 @@ def test_no_memory_left_on_a_gpu_names_the_batch_that_would_fit(monkeypatch) -> 
     assert 0 < batch < 64
     assert batch % 2 == 0
     assert "no smaller batch would fit" in words["little"]
+    assert "--data.accumulate" not in words["some"]  # its discriminator needs the batch in one piece
+
+
+def test_no_memory_left_names_the_way_to_keep_the_batch() -> None:
+    method = tiny("nafnet")
+    whole, needed = memory_advice(method, 64, 2), training_bytes(method, 32)
+    assert "use a smaller --data.batch_size, or keep the batch and take it in more parts with --data.accumulate" in whole
+    method.accumulate = 4
+    assert memory_advice(method, 64, 2).startswith("no memory left for 8 images at a time")
+    in_parts = training_bytes(method, 32)
+    assert in_parts[:-1] == needed[:-1]
+    assert in_parts[-1] < 0.5 * needed[-1]  # activations
 
 
 def test_an_explosion_that_stays_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from _runtime import UserError
 from datamodules.portraits import LABELS, render, sample_parameters
 from experiments import portraits
+from experiments.sheets import COLOURS, SWEEPS, parsing
 
 NAMES = ["backgrounds.png", "edits.png", "faces.png", "masks.png", "sweeps.png"]
 
@@ -35,7 +36,7 @@ def test_sheets_show_the_renderers_pictures(tmp_path, capsys) -> None:
         assert holds(sheets["edits.png"], face)
         assert holds(sheets["masks.png"], face)
     assert not holds(sheets["faces.png"], render(sample_parameters(3, [5]), 96)["image"][0].permute(1, 2, 0).numpy())
-    assert len(sheets["sweeps.png"]) >= 96 * len(portraits.SWEEPS)
+    assert len(sheets["sweeps.png"]) >= 96 * len(SWEEPS)
     for name in ("sweeps.png", "edits.png", "backgrounds.png"):  # rows have names, in ink on the left
         assert (sheets[name][:, :40] < 100).any()
 
@@ -43,13 +44,13 @@ def test_sheets_show_the_renderers_pictures(tmp_path, capsys) -> None:
 def test_every_label_has_its_colour() -> None:
     people = sample_parameters(0, range(32))
     mask = render(people, 64)["mask"]
-    picture = ((portraits.parsing(people, 64) + 1) * 127.5).round().byte()
+    picture = ((parsing(people, 64) + 1) * 127.5).round().byte()
     seen = mask.unique().tolist()
     assert len(seen) > 12
     colours = [picture.permute(0, 2, 3, 1)[mask == label].unique(dim=0) for label in seen]
     assert all(len(colour) == 1 for colour in colours)
     assert len(torch.cat(colours).unique(dim=0)) == len(seen)
-    assert {LABELS[label] for label in seen} <= portraits.COLOURS.keys()
+    assert {LABELS[label] for label in seen} <= COLOURS.keys()
 
 
 def test_sheets_that_exist_stay(tmp_path) -> None:

@@ -18,7 +18,7 @@ from _runtime import UserError
 from datamodules.datasets import Photographs
 from datamodules.decode import ImageFiles
 from datamodules.faces import FaceData
-from experiments import prepare
+from experiments import prepare, squares
 from experiments.outputs import Archive, Folder
 
 
@@ -147,7 +147,7 @@ def test_members_are_stored_with_permissions(faces, tmp_path) -> None:
 def test_a_killed_call_goes_on_when_repeated(output, tmp_path, draw_faces, monkeypatch) -> None:
     originals = draw_faces(tmp_path / "faces", 12)
     call(originals, tmp_path / "whole" / output)
-    real, encoded = prepare.encode, []
+    real, encoded = squares.encode, []
 
     def encode(image, kind):
         encoded.append(kind)
@@ -155,7 +155,7 @@ def test_a_killed_call_goes_on_when_repeated(output, tmp_path, draw_faces, monke
             os.kill(os.getpid(), signal.SIGKILL)
         return real(image, kind)
 
-    monkeypatch.setattr(prepare, "encode", encode)
+    monkeypatch.setattr(squares, "encode", encode)
     child = os.fork()
     if child == 0:
         try:

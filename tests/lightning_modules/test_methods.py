@@ -68,6 +68,18 @@ def test_answers_are_repeatable_and_do_not_look_at_other_rows(name: str) -> None
     assert not torch.equal(together[0], together[1])
 
 
+@torch.no_grad()
+def test_a_call_answers_as_the_method_does(name: str) -> None:
+    """`method(images)`: restored or inverted images, attributes of a scorer; `method(z)`: images of a prior."""
+    method = tiny(name).eval()
+    asked, answer, _ = question(method, 2)
+    expected = method.predict if hasattr(method, "embed") else answer
+    torch.manual_seed(0)  # of a prior's noise
+    answered = method(asked)
+    torch.manual_seed(0)
+    assert torch.equal(answered, expected(asked))
+
+
 def test_wrong_shapes_are_refused_in_words(name: str) -> None:
     method = tiny(name)
     batch = batch_of(4, SIZE)

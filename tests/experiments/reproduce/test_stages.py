@@ -64,7 +64,7 @@ def test_plan_of_stages_that_start_from_each_other(tmp_path: Path, monkeypatch) 
     printed = stages.plan([first, second], root)
     assert trained == [("regressor", 3), ("ours", 3)]
     assert not root.exists()
-    assert f"python -m experiments.fit --method nafnet --preset smoke --run {first.folder(root)} --resume auto" in printed
+    assert f"python -m experiments.fit --method nafnet --preset smoke --run_dir {first.folder(root)} --resume auto" in printed
     assert str(first.checkpoint(root)) in printed
 
     real(first, root)

@@ -25,7 +25,7 @@ from lightning_modules.networks.augment import (
     translation,
     warp,
 )
-from tests.device import SecondDevice
+from tests.device import NAME, SecondDevice
 
 
 def pictures(batch: int, size: int = 32, seed: int = 0) -> Tensor:
@@ -233,8 +233,8 @@ def test_double_precision_is_kept():
 def test_the_host_neither_waits_nor_uploads_while_p_leaves_0():
     augment, x = AdaptiveAugment(kimg=0.5), pictures(2)
     with SecondDevice() as device:
-        augment.to(device.name)
-        x, sure = x.to(device.name), torch.tensor(1.0).to(device.name)
+        augment.to(NAME)
+        x, sure = x.to(NAME), torch.tensor(1.0).to(NAME)
         device.waits.clear()
         for _ in range(2 * augment.interval):
             augment.update(sure, batch=32)
@@ -249,8 +249,8 @@ def test_images_and_gradients_are_unchanged_at_p_0_on_a_device():
     augment, x = AdaptiveAugment(), pictures(2)
     x[1, :, :4] = -0.0
     with SecondDevice() as device:
-        augment.to(device.name)
-        on_device = x.to(device.name).requires_grad_()
+        augment.to(NAME)
+        on_device = x.to(NAME).requires_grad_()
         y = augment(on_device)
         (gradient,) = torch.autograd.grad(y.square().sum(), on_device)
         assert torch.equal(y.cpu(), x)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.networks.warps import corners, perspective, random_perspective
-from tests.device import SecondDevice
+from tests.device import NAME, SecondDevice
 from tests.golden.check import Fixture
 
 
@@ -97,7 +97,7 @@ def test_half_precision_regions_do_not_move_pixels(half: torch.dtype) -> None:
 def test_a_warp_on_a_device_waits_for_nothing() -> None:
     map = torch.randn(2, 3, 32, 32, generator=seeded(0))
     with SecondDevice() as device:
-        there = map.to(device.name)
+        there = map.to(NAME)
         device.waits.clear()
         warped = random_perspective(there, 1.0, generator=seeded(1))
         assert device.waits == []

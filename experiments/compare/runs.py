@@ -1,0 +1,174 @@
+"""What a run folder says about its run, read without torch: configuration, curves, scores and pictures."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from _runtime import UserError
+from experiments.dashboards import OPTIONS as DASHBOARDS
+from experiments.naming import flatten
+from lightning_modules.metrics.columns import direction
+
+SEED = "seed"
+ABSENT = "-"
+UNSEEN = (*DASHBOARDS, "weights_dir", "log_every", "save_every", "data.workers")  # no part in what a run ends with
+
+Curve = dict[int, float]  # iteration -> value
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        folder: where it lies.
+        name: what it is called, unlike all others compared with it.
+        config: dotted option -> value.
+        curves: column of metrics.csv -> its values by iteration.
+    """
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+    curves: dict[str, Curve]
+
+    @property
+    def iteration(self) -> int:
+        """The newest that was logged."""
+        return max(iteration for curve in self.curves.values() for iteration in curve)
+
+    @property
+    def batch(self) -> int:
+        return int(self.config["data.batch_size"])
+
+    @cached_property
+    def scores(self) -> dict[str, Curve]:
+        """The validation scores that have a best, without `val/`; values that are no numbers are left out."""
+        scores: dict[str, Curve] = {}
+        for name, curve in self.curves.items():
+            numbers = {iteration: value for iteration, value in curve.items() if math.isfinite(value)}
+            if name.startswith("val/") and direction(name) is not None and numbers:
+                scores[name.removeprefix("val/")] = numbers
+        return scores
+
+    @cached_property
+    def pictures(self) -> dict[int, Path]:
+        """The grids of held-out samples, by iteration."""
+        found = {path.stem: path for path in (self.folder / "pictures").glob("*.png")}
+        return {int(stem): path for stem, path in sorted(found.items()) if stem.isdecimal()}
+
+
+def best(score: str, curve: Curve) -> tuple[float, int]:
+    """The best value of a score and the iteration that first reached it; the score must have a direction."""
+    choose = max if direction(score) == "max" else min
+    value = choose(curve.values())
+    return value, next(iteration for iteration, other in curve.items() if other == value)
+
+
+def newest(curve: Curve) -> tuple[float, int]:
+    iteration = max(curve)
+    return curve[iteration], iteration
+
+
+def read_runs(folders: Sequence[str]) -> list[Run]:
+    """The runs of different folders, under the shortest ends of their paths that tell them apart."""
+    paths: list[Path] = []
+    for folder in folders:
+        path = Path(folder).expanduser()
+        if path.resolve() in [known.resolve() for known in paths]:
+            raise UserError(f"{folder} is given twice")
+        paths.append(path)
+    names = short_names([path.resolve() for path in paths])
+    return [read_run(path, name) for path, name in zip(paths, names, strict=True)]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Raises: UserError where the folder is no run's, or its run logged nothing yet."""
+    for file in ("config.yaml", "metrics.csv"):
+        if not (folder / file).is_file():
+            raise UserError(f"{folder} is not a run folder, or its run logged nothing yet: {file} is not there")
+    try:
+        options = read_options(folder)
+        curves = read_columns(folder / "metrics.csv")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{folder} cannot be read: {' '.join(str(error).split())}") from error
+    if "data.batch_size" not in options:
+        raise UserError(f"{folder / 'config.yaml'} is not the configuration of a run")
+    if not curves:
+        raise UserError(f"{folder / 'metrics.csv'} holds no values yet")
+    return Run(folder, name, options, curves)
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """The configuration a run began with, and what a resume changed, as options of their own: `model.lr from 5000`."""
+    options = read_flat(folder / "config.yaml")
+    before = dict(options)
+    later = {path.stem.partition("-")[2]: path for path in folder.glob("config-*.yaml")}
+    for iteration in sorted((stem for stem in later if stem.isdecimal()), key=int):
+        after = read_flat(later[iteration])
+        for name, value in after.items():
+            if value != before.get(name, ABSENT) and name not in UNSEEN:
+                options[f"{name} from {iteration}"] = value
+        before = after
+    return options
+
+
+def read_flat(path: Path) -> dict[str, Any]:
+    config = yaml.safe_load(path.read_text())
+    return flatten(config) if isinstance(config, dict) else {}
+
+
+def read_columns(path: Path) -> dict[str, Curve]:
+    """The columns of a metrics.csv; where a resumed run logged an iteration again, the later value stands."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "iteration" not in rows[0]:
+        raise ValueError("metrics.csv has no rows with a column iteration")
+    columns: dict[str, Curve] = {}
+    for row in rows:
+        iteration = int(row.pop("iteration"))
+        for name, cell in row.items():
+            if cell:
+                columns.setdefault(name, {})[iteration] = float(cell)
+    return columns
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The last part of every path, and as many before it as tell all apart."""
+    for length in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("different paths differ in their parts")
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Options in which the configurations differ -> their values, run by run; ABSENT where a run has no such option."""
+    names = dict.fromkeys(name for run in runs for name in run.config if name not in UNSEEN)
+    values = {name: [run.config.get(name, ABSENT) for run in runs] for name in names}
+    return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
+
+
+def by_seed(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs whose configurations differ in the seed alone, together; in the order of their first ones.
+
+    The same seed twice is not a second seed: such a run stays alone.
+    """
+    groups: list[list[Run]] = []
+    for run in runs:
+        for group in groups:
+            alike = not set(differences([group[0], run])) - {SEED}
+            if alike and run.config.get(SEED) not in [other.config.get(SEED) for other in group]:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups

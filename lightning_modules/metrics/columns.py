@@ -1,0 +1,39 @@
+"""How scores are written and which values of them are better; for whoever reads results without measuring."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Column(NamedTuple):
+    """How a score is written in tables."""
+
+    title: str
+    digits: int
+    better: Literal["max", "min"]
+
+
+COLUMNS = {
+    "psnr": Column("PSNR", 2, "max"),
+    "ssim": Column("SSIM", 4, "max"),
+    "mse": Column("MSE", 4, "min"),
+    "lpips": Column("LPIPS", 4, "min"),
+    "lpips_vgg": Column("LPIPS (VGG)", 4, "min"),
+    "lpips_random": Column("LPIPS (random net)", 4, "min"),
+    "id": Column("ID", 3, "max"),
+    "id_random": Column("ID (random net)", 3, "max"),
+    "fid": Column("FID", 2, "min"),
+    "fid_random": Column("FID (random net)", 4, "min"),
+    "fid_portraits": Column("FID (portraits)", 3, "min"),
+}
+
+
+def direction(name: str) -> Literal["max", "min"] | None:
+    """Which values of a logged score are better: `val/psnr`, or of a part of the result (`val/lpips_random_x_R`); None if nobody says."""
+    score = name.rpartition("/")[2]
+    if score.endswith("_input"):  # of the degraded images: the same at every validation
+        return None
+    if score == "improved":
+        return "max"
+    known = [column for column in COLUMNS if score == column or score.startswith(f"{column}_")]
+    return COLUMNS[max(known, key=len)].better if known else None

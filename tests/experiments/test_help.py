@@ -1,0 +1,74 @@
+"""How soon a command answers a question or a mistake: before it imports what takes seconds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import import_checkpoint, recipes
+from lightning_modules.methods import METHODS
+from lightning_modules.pretrained.released import IMPORTERS
+
+FOLDER = Path(recipes.__file__).parent
+BY_SIGNATURE = {"evaluate", "degrade"}  # their --data options are what the class takes, which has to be imported
+COMMANDS = sorted({path.stem for path in FOLDER.glob("*.py") if "console.run(main)" in path.read_text()} - BY_SIGNATURE)
+HEAVY = {"torch", "torchvision", "torchmetrics", "lightning", "kornia", "albumentations", "timm", "wandb", "lpips"}
+CALL = """
+import runpy, sys
+sys.argv = ["command", *sys.argv[2:]]
+try:
+    runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+finally:
+    print("imported:", *sys.modules)
+"""
+
+
+def answer(module: str, *arguments: str) -> tuple[int, str, set[str]]:
+    """Exit status, what is said, and which of `HEAVY` is imported."""
+    code = CALL.replace("MODULE", repr(module))
+    call = subprocess.run([sys.executable, "-c", code, module, *arguments], capture_output=True, text=True, cwd=FOLDER.parent, timeout=120)
+    said, _, imported = call.stdout.rpartition("imported:")
+    assert imported, call.stderr
+    return call.returncode, said + call.stderr, HEAVY & set(imported.split())
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "compare", "reproduce"], ids="{}.py".format)  # `gpu` alone is a mark
+def test_help_imports_nothing_heavy(command: str) -> None:
+    status, said, heavy = answer(f"experiments.{command}", "--help")
+    assert status == 0
+    assert f"python -m experiments.{command}" in said
+    assert not heavy
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids="{}.py".format)
+def test_an_unknown_option_is_told_before_anything_heavy_is_imported(command: str) -> None:
+    status, said, heavy = answer(f"experiments.{command}", "--checkpiont", "x")
+    assert status == 2
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    assert not heavy
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["restore", "--checkpoint", "x.ckpt"], "input"),
+        (["fit"], "--method is missing: choose one of e4e"),
+        (["fit", "--method", "gpn"], "did you mean 'gpen'?"),
+        (["fit", "--preset", "large"], "unknown preset 'large'"),
+        (["reproduce", "table2"], "unknown table 'table2'"),
+    ],
+)
+def test_a_missing_or_wrong_choice_is_told_before_anything_heavy_is_imported(call: list[str], message: str) -> None:
+    status, said, heavy = answer(f"experiments.{call[0]}", *call[1:])
+    assert status == 2
+    assert message in said
+    assert not heavy
+
+
+def test_names_that_are_known_without_imports_are_those_of_the_tables() -> None:
+    assert tuple(METHODS) == recipes.METHODS
+    assert tuple(IMPORTERS) == import_checkpoint.METHODS
