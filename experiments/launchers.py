@@ -1,4 +1,4 @@
-"""Who started the processes of a run: SLURM's srun, torchrun, or Lightning itself; they must be as many as the options name."""
+"""Who started the processes of a run: srun, torchrun or Lightning; they must be as many as the options name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 
 from _runtime import UserError
 
-INTERACTIVE = ("bash", "interactive")  # names of jobs that are a shell, whose variables say nothing of what is started in it
+INTERACTIVE = ("bash", "interactive")  # jobs that are a shell: their variables are not of what runs in it
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What was started: `per_node` processes on each of `nodes` machines by srun or torchrun, or a single one by hand."""
+    """What was started: `per_node` processes on each of `nodes` machines, or a single one by hand."""
 
     by: Literal["srun", "torchrun", "hand"]
     per_node: int = 1
@@ -26,10 +26,11 @@ class Launch:
 def find_launch() -> Launch:
     """What the environment's variables say.
 
-    A single SLURM task counts as started by hand, so that `--trainer.devices 4` starts three more as it does anywhere else.
+    A single SLURM task counts as started by hand, so that `--trainer.devices 4` starts
+    three more as anywhere else.
 
     Raises:
-        UserError: SLURM has several tasks, and this is none of them or another one than it would take itself for.
+        UserError: SLURM has several tasks, and this is none of them, or one that would train by itself.
     """
     if TorchElasticEnvironment.detect():
         per_node = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
@@ -40,11 +41,12 @@ def find_launch() -> Launch:
     name = os.environ.get("SLURM_JOB_NAME")
     if name in INTERACTIVE:
         if os.environ.get("SLURM_PROCID", "0") != "0":
-            raise UserError(f"in a job named {name} every task would train by itself: give srun --job-name another name")
+            words = "every task would train by itself: give srun --job-name another name"
+            raise UserError(f"in a job named {name} {words}")
         return Launch("hand")
     batch_script = os.environ.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_ID" not in os.environ
     if "SLURM_PROCID" not in os.environ or batch_script:
-        raise UserError(f"the SLURM job has {tasks} tasks, but this is started without srun: put srun before python")
+        raise UserError(f"the SLURM job has {tasks} tasks, but this started without srun: put srun before python")
     return Launch("srun", *_layout(tasks))
 
 
@@ -53,16 +55,17 @@ def _layout(tasks: int) -> tuple[int, int]:
     nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ.get("SLURM_NNODES") or "1")
     spread = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")  # e.g. 4(x2), or 3,1
     if "," in spread or tasks % nodes:
-        raise UserError(f"SLURM gave {nodes} nodes {spread or tasks} tasks, not each as many: give --ntasks-per-node")
+        raise UserError(f"SLURM spread {spread or tasks} tasks over {nodes} nodes unevenly: give --ntasks-per-node")
     return tasks // nodes, nodes
 
 
 def check_launch(launch: Launch, devices: int, nodes: int) -> None:
-    """Raise `UserError` unless `--trainer.devices` times `--trainer.num_nodes` are the processes that were started."""
+    """Raise `UserError` unless `--trainer.devices` times `--trainer.num_nodes` is what was started."""
     if launch.by == "hand":
         if nodes > 1 and "SLURM_JOB_ID" in os.environ and "NODE_RANK" not in os.environ:
             raise UserError(
-                f"--trainer.num_nodes {nodes} without srun would wait for the other nodes for ever: start one task per device, "
+                f"--trainer.num_nodes {nodes} without srun would wait for the other nodes for ever: "
+                f"start one task per device, "
                 f"srun --nodes {nodes} --ntasks-per-node {devices} python -m experiments.fit ..."
             )
         return
@@ -73,8 +76,8 @@ def check_launch(launch: Launch, devices: int, nodes: int) -> None:
         wanted += f" --trainer.num_nodes {launch.nodes}"
     machines = "node" if launch.nodes == 1 else "nodes"
     raise UserError(
-        f"{launch.by} started {launch.per_node * launch.nodes} processes on {launch.nodes} {machines}, but --trainer.devices times "
-        f"--trainer.num_nodes are {devices} x {nodes}: write {wanted}, or start {devices * nodes}"
+        f"{launch.by} started {launch.per_node * launch.nodes} processes on {launch.nodes} {machines}, "
+        f"but --trainer.devices times --trainer.num_nodes are {devices} x {nodes}: write {wanted}, or start {devices * nodes}"
     )
 
 
@@ -83,7 +86,7 @@ def environments(launch: Launch) -> list[Any]:
     if launch.by == "srun":
         # what `srun --ntasks` leaves out and Lightning insists on
         os.environ["SLURM_NTASKS_PER_NODE"] = str(launch.per_node)
-        return [SLURMEnvironment(auto_requeue=False)]  # its handler saves within a signal, ours between two iterations
+        return [SLURMEnvironment(auto_requeue=False)]  # its handler saves within a signal, ours after an iteration
     if launch.by == "hand" and "SLURM_NTASKS" in os.environ:
         return [LightningEnvironment()]
     return []
@@ -99,7 +102,7 @@ def job() -> str | None:
 
 
 def ask_for_requeue(resumes: bool) -> str:
-    """Let SLURM start the job again, which a signal ended before its time. Called by one process, last: SLURM ends the job with it.
+    """Let SLURM start the job again that a signal ended. One process calls this, last: SLURM ends the job with it.
 
     Args:
         resumes: whether the job's command goes on where it stopped.

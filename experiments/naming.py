@@ -10,7 +10,7 @@ from typing import Any
 
 LIMIT = 80  # characters of a folder's name that describe options; a hash stands for what goes beyond
 UNNAMED = {  # sections and options that say how a call starts, where it runs, how long, and how it is watched
-    *("method", "preset", "config", "run", "run_dir", "resume", "overwrite", "dry_run", "init_from", "stop_at"),
+    *("method", "preset", "config", "run_dir", "resume", "overwrite", "dry_run", "init_from", "stop_at"),
     *("trainer", "compile", "weights_dir", "data.workers", "data.val_batch_size", "data.accumulate"),
     *("iterations", "images", "validate_every", "validate_images", "save_every", "save_images"),
     *("log_every", "loss_limit", "metrics", "edits", "tensorboard"),
@@ -28,13 +28,16 @@ def data_name(root: str | None) -> str:
 def describe_overrides(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """Which options of a run are not the recipe's, in words that name it: `["model.lr=0.001", "seed=1"]`.
 
-    One `option=value` each, in the order of the options, under their full names; empty where nothing differs. Values are short and of
-    characters that every file system takes: a path is its last two parts, a list is separated by commas. What does not change what is
-    trained is left out (`UNNAMED`, and all of `wandb*`): a run that is longer, elsewhere or watched otherwise is called the same.
+    One `option=value` each, in the order of the options, under their full names; empty where nothing differs.
+    Values are short and of characters that every file system takes: a path is its last two parts, a list is
+    separated by commas. What does not change what is trained is left out (`UNNAMED`, and all of `wandb*`): a run
+    that is longer, elsewhere or watched otherwise is called the same.
+
+    A parsed call has them as `config.overrides`, see `experiments.fit.resolve`.
 
     Args:
-        config: all options as plain values, as `experiments.fit.resolve` returns second.
-        defaults: the same of a call that gives nothing but method and preset, as `experiments.fit.defaults` returns.
+        config: all options as plain values.
+        defaults: the same of a call that gives nothing but method and preset.
     """
     given, usual = flatten(config), flatten(defaults)
     words = []

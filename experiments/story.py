@@ -1,7 +1,8 @@
-"""What a run folder tells of its run: the options of every segment, and when, where and by which code each was started.
+"""What a run folder tells of its run: the options of every segment, when and where and by which code it was started.
 
-A segment is what one start of the command trains. The first one's options are config.yaml. One that goes on with other options leaves
-that file as it is and writes its own beside it, config-<iteration>.yaml. segments.jsonl has a line for every start.
+A segment is what one start of the command trains. The first one's options are config.yaml. One that goes on with
+other options leaves that file as it is and writes its own beside it, config-<iteration>.yaml. segments.jsonl has a
+line for every start.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def write_configuration(run: Path, resolved: Mapping[str, Any], iteration: int, 
     Args:
         run: the run folder.
         resolved: all options as plain values.
-        iteration: where the segment starts; what is there of this and later iterations belongs to a part that is trained again.
+        iteration: where the segment starts; files of this and later ones are of a part that is trained again.
         kept: options of the model that a resumed run takes from its checkpoint, whatever the command says.
     """
     earlier = []
@@ -87,7 +88,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
 
 def describe_changes(changes: Changes, iteration: int) -> str:
     """A line for whoever resumes with other options."""
-    words = [f"{name} {_plain(now)} (was {_plain(before)})" for name, (before, now) in list(changes.items())[:SHOWN]]
+    shown = list(changes.items())[:SHOWN]
+    words = [f"{name} {_plain(now)} (was {_plain(before)})" for name, (before, now) in shown]
     if len(changes) > SHOWN:
         words.append(f"{len(changes) - SHOWN} more")
     return f"from iteration {iteration} on with other options, see config-{iteration}.yaml: {', '.join(words)}"
@@ -99,7 +101,8 @@ def later_segments(paths: Collection[str | os.PathLike[str]]) -> str | None:
         later = configurations(path.parent)[1:]
         if later and path.name == "config.yaml":
             start, following = later[0]
-            return f"{path} holds the options of the run's beginning, until iteration {start}; go on with --config {following}"
+            beginning = f"{path} holds the options of the run's beginning, until iteration {start}"
+            return f"{beginning}; go on with --config {following}"
     return None
 
 
@@ -135,19 +138,21 @@ def command() -> str:
 
 
 def commit() -> dict[str, Any]:
-    """Commit of the checkout that this code lies in and whether files differ from it; None for both where it is no checkout."""
+    """Commit of the checkout that this code lies in, and whether files differ from it; None where it is none."""
     root = Path(__file__).resolve().parents[1]
     unknown: dict[str, Any] = {"commit": None, "dirty": None}
     if not (root / ".git").exists():  # not one that an installed package merely lies below
         return unknown
     try:
-        head, status = (
-            subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=10, check=True).stdout
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
+        head, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
     except (OSError, subprocess.SubprocessError):
         return unknown
     return {"commit": head.strip(), "dirty": bool(status.strip())}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
 
 
 def versions() -> dict[str, str | None]:
@@ -175,9 +180,10 @@ def opening(name: str, method: Method, data: FaceData, trainer: L.Trainer, run: 
     described = data.describe()
     source = data_name(data.options.root)
     return (
-        f"{name} on {trainer.world_size} x {device_name(trainer)}, {trainer.precision}; trains {trained / 1e6:.2f} M of "
-        f"{count(method) / 1e6:.2f} M parameters on {described['train']:,} images of {source} ({described['degradation']}, "
-        f"{described['val']:,} held out); {_position(method)}; {run}"
+        f"{name} on {trainer.world_size} x {device_name(trainer)}, {trainer.precision}; "
+        f"trains {trained / 1e6:.2f} M of {count(method) / 1e6:.2f} M parameters "
+        f"on {described['train']:,} images of {source} ({described['degradation']}, {described['val']:,} held out); "
+        f"{_position(method)}; {run}"
     )
 
 

@@ -18,7 +18,7 @@ SECONDS = 60  # a line that is drawn over again and again, as a bar is, is kept 
 
 
 class Transcript:
-    """Within its context what goes to the standard streams is kept as well: in memory, then in the file that `keep_in` names.
+    """Keeps what goes to the standard streams in its context: in memory, then in the file that `keep_in` names.
 
     A full disk costs the file, not the run.
     """
@@ -66,7 +66,7 @@ class Transcript:
 
 
 class Copied:
-    """A stream that hands every finished line to a transcript too; of what a carriage return draws over, one state a minute."""
+    """A stream whose finished lines a transcript gets too; of what is drawn over and over, one state a minute."""
 
     def __init__(self, stream: Any, transcript: Transcript) -> None:
         self._stream, self._transcript = stream, transcript

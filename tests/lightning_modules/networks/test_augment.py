@@ -248,7 +248,7 @@ def test_the_host_neither_waits_nor_uploads_while_p_leaves_0():
 def test_images_and_gradients_are_unchanged_at_p_0_on_a_device():
     augment, x = AdaptiveAugment(), pictures(2)
     x[1, :, :4] = -0.0
-    with SecondDevice() as device:
+    with SecondDevice():
         augment.to(NAME)
         on_device = x.to(NAME).requires_grad_()
         y = augment(on_device)
