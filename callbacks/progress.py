@@ -183,6 +183,8 @@ class Progress(ProgressBar):
         for name, value in self.scores.items():
             direction = better if monitor == f"val/{name}" else None
             said.append(say(name, value, self.before.get(name), direction))
+        if not said:  # nothing is measured
+            return
         said[:1] = [f"validation at {self.metrics.iteration}: {said[0]}"]
         width = self.bar.format_dict["ncols"]
         line = ", ".join(said)

@@ -12,6 +12,8 @@ from typing import Any
 import lightning as L
 from lightning.fabric.utilities.rank_zero import _get_rank
 
+from experiments.launchers import find_launch
+
 FIRST = "FACE_SUITE_FIRST_PROCESS"  # environment variable: the process that was started by hand and starts the others of its machine
 
 
@@ -25,7 +27,8 @@ def tie() -> None:
 
     A killed process takes no leave: without this the others could wait for it until the collectives' timeout, half an hour.
     """
-    if "LOCAL_RANK" not in os.environ or FIRST not in os.environ:
+    by_lightning = find_launch().by == "hand" and "LOCAL_RANK" in os.environ
+    if not by_lightning or FIRST not in os.environ:  # it may come from whoever started srun or torchrun
         os.environ[FIRST] = str(os.getpid())
     elif os.environ[FIRST] != str(os.getpid()):
         threading.Thread(target=_end_with_first, daemon=True).start()

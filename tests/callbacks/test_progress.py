@@ -18,6 +18,7 @@ import pytest
 
 from callbacks.progress import BAR, RunBar, fitted
 from callbacks.scores import headline, say
+from experiments.fit import main
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--method", "gpen", "--preset", "smoke", "--trainer.accelerator", "cpu", "--iterations", "12"]
@@ -83,8 +84,6 @@ def test_a_file_gets_one_line_for_each_row_of_the_log(tmp_path) -> None:
 
 
 def test_a_resumed_run_knows_the_validation_before(tmp_path, capsys) -> None:
-    from experiments.fit import main
-
     options = [*OPTIONS[:-1], "5", *INTERVALS, "--run_dir", str(tmp_path / "run")]
     main(options)
     capsys.readouterr()
@@ -137,3 +136,9 @@ def test_the_headline_has_the_scores_of_the_result_alone() -> None:
     names = ["fid_random", "fid_random_input", "psnr", "psnr_xg", "psnr_input", "lpips_vgg", "id", "improved", "attribute_error"]
     found = headline({f"val/{name}": 1.0 for name in names})
     assert list(found) == ["psnr", "lpips_vgg", "id", "fid_random", "improved", "attribute_error"]
+
+
+def test_a_validation_without_scores_says_nothing(tmp_path, capsys) -> None:
+    options = ["--method", "gan_prior", "--preset", "smoke", "--metrics.fid", "off", "--run_dir", str(tmp_path / "run")]
+    assert main(options) == 0
+    assert "validation at" not in capsys.readouterr().err

@@ -18,6 +18,7 @@ from _runtime import UserError
 from experiments.fit import main, resolve
 from experiments.folder import default_run
 from experiments.launchers import Launch, ask_for_requeue, check_launch, find_launch
+from experiments.ranks import FIRST
 from lightning_modules.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,8 @@ def programs(folder: Path) -> dict[str, str]:
         (folder / name).write_text(content)
         (folder / name).chmod(stat.S_IRWXU)
     paths = {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
-    return {**os.environ, **paths, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "SLURM_CPUS_PER_TASK": "1"}
+    inherited = {FIRST: str(os.getppid())}  # of a run that started this one
+    return {**os.environ, **paths, **inherited, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "SLURM_CPUS_PER_TASK": "1"}
 
 
 def iterations(run: Path) -> list[int]:
