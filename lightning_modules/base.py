@@ -196,7 +196,8 @@ class Method(L.LightningModule):
 
     def shared_generator(self) -> torch.Generator:
         """Random numbers on the host that all processes draw alike, a function of (run_seed, iteration)."""
-        seed = np.random.SeedSequence((self.run_seed, self.iteration)).generate_state(1, np.uint64)[0]
+        sequence = np.random.SeedSequence((self.run_seed, self.iteration), spawn_key=(1,))  # no rank's own, of which 0 would be the same
+        seed = sequence.generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(seed >> 1))
 
     def on_fit_start(self) -> None:

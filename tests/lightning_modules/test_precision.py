@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -111,5 +112,9 @@ def test_all_ranks_can_draw_alike() -> None:
     first = torch.rand(4, generator=method.shared_generator())
     torch.manual_seed(99)
     assert torch.equal(first, torch.rand(4, generator=method.shared_generator()))
+    method.iteration = 6
+    method._trainer = SimpleNamespace(world_size=1, global_rank=0, optimizers=[])
+    method.on_train_batch_start(batch_of(1, SIZE), 0)  # the first rank's own numbers are others
+    assert not torch.equal(first, torch.rand(4))
     method.iteration = 8
     assert not torch.equal(first, torch.rand(4, generator=method.shared_generator()))
