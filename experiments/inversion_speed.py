@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments import yardstick
+from experiments.devices import compute_device
 from experiments.networks_speed import PRECISIONS, Row, conditions, difference, race
 from lightning_modules.base import Inverter
 from lightning_modules.e4e import E4E
@@ -77,7 +78,7 @@ class PlainE4E(E4E):
 
 def rows(sizes: Sequence[int], repeats: int, **smaller: Any) -> tuple[list[Row], list[str]]:
     """Rows and footnote for generators of each size, on the GPU where there is one; `smaller` are options of another e4e."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     found: list[Row] = []
     with PRECISIONS["float32"]():
         for size in sizes:

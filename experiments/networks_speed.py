@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from experiments import yardstick
+from experiments.devices import compute_device
 from lightning_modules.gan_prior import GANPrior
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.stylegan2 import Generator, Synthesis
@@ -71,7 +72,7 @@ def rows(sizes: Sequence[int], repeats: int, compiled: bool) -> tuple[list[Row],
 
 def networks(cases: Sequence[Build], repeats: int, compiled: bool) -> tuple[list[Row], list[str]]:
     """Rows and footnote for all cases, on the GPU where there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     rows: list[Row] = []
     notes = [*FOOTNOTE, conditions(device, repeats)]
     for build in cases:

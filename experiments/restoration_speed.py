@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from datamodules.degradations.motion import EXTENT, motion_kernel
 from datamodules.degradations.primitives import blur_batch
 from datamodules.degradations.steps import REFERENCE
+from experiments.devices import compute_device
 from experiments.loading import photograph
 from experiments.networks_speed import PRECISIONS, Row, Shape, conditions, convolution_peak, difference, race
 from lightning_modules.base import Restorer
@@ -61,7 +62,7 @@ NETWORKS: dict[str, Callable[[int], Restorer]] = {
 
 def rows(sizes: Sequence[int], repeats: int) -> tuple[list[Row], list[str]]:
     """Rows and footnote for images of each size, on the GPU where there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     found: list[Row] = []
     with PRECISIONS["float32"]():
         for size in sizes:
