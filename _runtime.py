@@ -33,7 +33,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def prepare() -> None:
     """Make later imports of torchvision, albumentations and lightning safe; imports none of them itself."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for its newest version on import
+    os.environ.setdefault(
+        "NO_ALBUMENTATIONS_UPDATE", "1"
+    )  # albumentations asks the network for its newest version on import
     # lightning calls a renamed pytree helper of torch once per trainer; nothing a user can act on
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     if not any(isinstance(finder, TorchvisionFinder) for finder in sys.meta_path):
@@ -43,7 +45,9 @@ def prepare() -> None:
 class TorchvisionFinder(MetaPathFinder):
     """Finds torchvision where it is, and lets it be imported `without_operators` where they do not fit torch."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "torchvision":
             return None
         spec = PathFinder.find_spec(name, path, target)

@@ -20,7 +20,9 @@ from lightning_modules.base import Method
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write beside the destination, flush to disk, then rename over it."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
         path = Path(path)
         temporary = path.with_name(f".{path.name}.part")
         try:
@@ -31,7 +33,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            cause = error if isinstance(error, OSError) else error.__context__  # torch's zip writer fails again while it closes
+            cause = (
+                error if isinstance(error, OSError) else error.__context__
+            )  # torch's zip writer fails again while it closes
             if not isinstance(cause, OSError):
                 raise
             kept = "; the previous one is kept" if path.exists() else ""
@@ -61,7 +65,9 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         # the run was stopped between an iteration and the end of its validation
-        due = pl_module.iteration % trainer.val_check_batch == 0 or pl_module.iteration == pl_module.total_iterations  # type: ignore[operator]
+        every: int = trainer.val_check_batch  # type: ignore[assignment]
+        at_end = pl_module.iteration == pl_module.total_iterations
+        due = at_end or pl_module.iteration % every == 0
         if due and self.validated != pl_module.iteration and trainer.enable_validation:
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
@@ -82,7 +88,9 @@ class Checkpoints(Checkpoint):
         if pl_module.monitor is not None:
             name, mode = pl_module.monitor
             value = float(trainer.callback_metrics[name])
-            best = self.best if self.criterion in (None, name) else None  # a resumed run may measure something else
+            best = (
+                self.best if self.criterion in (None, name) else None
+            )  # a resumed run may measure something else
             if not math.isnan(value) and (best is None or (value > best if mode == "max" else value < best)):
                 self.best, self.criterion = value, name
                 self.save(trainer, pl_module, "best")

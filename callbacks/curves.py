@@ -44,14 +44,23 @@ def plot_curves(csv_path: str | Path, png_path: str | Path) -> None:
             style = {"marker": "o", "markersize": 3.5, **STAGES[stage]} if len(curve) == 1 else STAGES[stage]
             (legend[stage],) = axis.plot(list(curve), list(curve.values()), **style)
         axis.set_title(metric, fontsize=10)
-        axis.set_xlim(0, 1.03 * max(last, 1))  # the same for all, so that panels can be read against each other
+        axis.set_xlim(
+            0, 1.03 * max(last, 1)
+        )  # the same for all, so that panels can be read against each other
         axis.tick_params(labelsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes:
         axis.set_visible(False)
-    figure.legend(legend.values(), legend.keys(), loc="outside upper right", ncols=len(legend), frameon=False, fontsize=9)
+    figure.legend(
+        legend.values(),
+        legend.keys(),
+        loc="outside upper right",
+        ncols=len(legend),
+        frameon=False,
+        fontsize=9,
+    )
     figure.supxlabel(COUNTER, fontsize=9)
     canvas.draw()
     save_png(png_path, np.asarray(canvas.buffer_rgba())[..., :3])
@@ -80,11 +89,15 @@ def read_curves(csv_path: str | Path) -> Panels:
             try:
                 x, value = float(row[COUNTER]), float(cell)
             except ValueError as error:
-                raise UserError(f"{path}, line {line}: expected numbers in {COUNTER} and {column}: {error}") from error
+                raise UserError(
+                    f"{path}, line {line}: expected numbers in {COUNTER} and {column}: {error}"
+                ) from error
             panels.setdefault(metric, {}).setdefault(stage, {})[x] = value
     if not panels:
         raise UserError(f"{path} holds no curves: expected columns train/... or val/... with numbers")
     return {
-        metric: {stage: dict(sorted(panels[metric][stage].items())) for stage in STAGES if stage in panels[metric]}
+        metric: {
+            stage: dict(sorted(panels[metric][stage].items())) for stage in STAGES if stage in panels[metric]
+        }
         for metric in sorted(panels, key=lambda metric: ("val" not in panels[metric], metric))
     }

@@ -39,9 +39,13 @@ class WandbLog(WandbLogger):
         UserError: W&B refuses, e.g. nobody is logged in.
     """
 
-    def __init__(self, folder: Path, mode: Mode, *, project: str | None = None, resume_from: int = 0, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, mode: Mode, *, project: str | None = None, resume_from: int = 0, **options: Any
+    ) -> None:
         run = self._start(folder, mode, project, options)
-        super().__init__(save_dir=folder, project=project or os.environ.get("WANDB_PROJECT", PROJECT), experiment=run)
+        super().__init__(
+            save_dir=folder, project=project or os.environ.get("WANDB_PROJECT", PROJECT), experiment=run
+        )
         self.best = read_best(folder / "metrics.csv", resume_from)
 
     @staticmethod
@@ -80,7 +84,9 @@ class WandbLog(WandbLogger):
         for name, value in metrics.items():
             if name.startswith("val/") and note_best(self.best, name, float(value), step):
                 score = name.removeprefix("val/")
-                self.experiment.summary.update({f"best/{score}": float(value), f"best/{score}_iteration": step})
+                self.experiment.summary.update(
+                    {f"best/{score}": float(value), f"best/{score}_iteration": step}
+                )
 
     @rank_zero_only
     def log_picture(self, name: str, picture: np.ndarray, step: int) -> None:

@@ -15,6 +15,8 @@ class EMA(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         for name in pl_module.ema:
             module, average = getattr(pl_module, name), getattr(pl_module, f"{name}_ema")
-            torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - pl_module.ema_decay())
+            torch._foreach_lerp_(
+                list(average.parameters()), list(module.parameters()), 1 - pl_module.ema_decay()
+            )
             for old, new in zip(average.buffers(), module.buffers(), strict=True):
                 old.copy_(new)

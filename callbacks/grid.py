@@ -20,7 +20,9 @@ TILE = 96  # px; smaller images are enlarged, by whole factors so that their pix
 PAPER, INK = (255, 255, 255), (32, 32, 32)
 
 
-def tile(rows: Sequence[Tensor], *, row_names: Sequence[str] = (), column_names: Sequence[str] = ()) -> np.ndarray:
+def tile(
+    rows: Sequence[Tensor], *, row_names: Sequence[str] = (), column_names: Sequence[str] = ()
+) -> np.ndarray:
     """Arrange images in a grid on white, rounded to 8 bits.
 
     rows          one (N, 3, H, W) in [-1, 1] RGB per row, all of the same shape, on any device.

@@ -86,4 +86,6 @@ def check_weights(trainer: L.Trainer, pl_module: Method) -> None:
     """Raise `UserError` on every process where weights are no longer numbers, as a gradient can make them while the loss is finite."""
     finite = torch.stack([parameter.isfinite().all() for parameter in pl_module.parameters()]).all()
     if trainer.strategy.reduce_boolean_decision(not bool(finite), all=False):
-        raise UserError(f"weights became infinite or NaN before iteration {pl_module.iteration}; the checkpoints before are kept")
+        raise UserError(
+            f"weights became infinite or NaN before iteration {pl_module.iteration}; the checkpoints before are kept"
+        )

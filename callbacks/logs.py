@@ -40,7 +40,11 @@ class CSVLog(Logger):
             text = path.read_text()
             whole = text[: text.rfind("\n") + 1]  # a full disk may have cut the last row
             rows = csv.DictReader(io.StringIO(whole))
-            self.rows = [{k: v for k, v in row.items() if v != ""} for row in rows if int(row["iteration"]) <= resume_from]
+            self.rows = [
+                {k: v for k, v in row.items() if v != ""}
+                for row in rows
+                if int(row["iteration"]) <= resume_from
+            ]
         self.columns: list[str] = []  # as in the file
 
     @property

@@ -40,7 +40,9 @@ class Metrics(L.Callback):
         self.judge, self.folder = judge, folder
         self.tallies: dict[str, Tally] = {}  # by suffix
         self.own: PerImage | None = None
-        self.input: tuple[Tensor, dict[str, float]] | None = None  # rows and distances of the inputs, which never change
+        self.input: tuple[Tensor, dict[str, float]] | None = (
+            None  # rows and distances of the inputs, which never change
+        )
         self.values: dict[str, float] = {}
         self.images = 0  # that the newest values are of
         self.iteration = 0
@@ -54,7 +56,9 @@ class Metrics(L.Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             self.input = None  # the data may be others each time
 
-    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: dict[str, Any], *args: object) -> None:
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: dict[str, Any], *args: object
+    ) -> None:
         if not outputs:
             return
         outputs = dict(outputs)
@@ -94,7 +98,9 @@ class Metrics(L.Callback):
         assert index is not None
         self.values |= {f"{stage}/{name}": column.mean().item() for name, column in columns.items()}
         if {"psnr", "psnr_input"} <= columns.keys():
-            self.values[f"{stage}/improved"] = (columns["psnr"] > columns["psnr_input"]).double().mean().item()
+            self.values[f"{stage}/improved"] = (
+                (columns["psnr"] > columns["psnr_input"]).double().mean().item()
+            )
         self.images, self.iteration = len(index), pl_module.iteration
 
         in_run = trainer.state.fn == TrainerFn.FITTING
@@ -134,7 +140,9 @@ class Metrics(L.Callback):
         }
         write_text(folder / "validation.json", json.dumps(result, indent=2) + "\n")
         names = dict(zip(data.val_indices, data.val_names, strict=True))
-        scored = [names[int(index)] for index in table[:, 0]]  # not all where the trainer's batches are limited
+        scored = [
+            names[int(index)] for index in table[:, 0]
+        ]  # not all where the trainer's batches are limited
         write_rows(folder / "validation.csv", columns, table, scored)
 
 

@@ -63,7 +63,9 @@ class Pace:
         if not self._iterations:
             return None
         if validated:
-            behind = iteration // self.validate_every + (iteration == self.total and iteration % self.validate_every > 0)
+            behind = iteration // self.validate_every + (
+                iteration == self.total and iteration % self.validate_every > 0
+            )
         else:
             behind = (iteration - 1) // self.validate_every
         ahead = -(-self.total // self.validate_every) - behind

@@ -26,17 +26,26 @@ class Pictures(L.Callback):
         self.folder = folder
 
     def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: Method, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: Method,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         if batch_idx > 0 or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        samples = {name: value[:COUNT] for name, value in batch.items() if isinstance(value, (torch.Tensor, list))}
+        samples = {
+            name: value[:COUNT] for name, value in batch.items() if isinstance(value, (torch.Tensor, list))
+        }
         with torch.no_grad():
             rows = pl_module.pictures(samples)
         if not rows:
             return
         picture = tile(list(rows.values()), row_names=list(rows))
-        save_png(self.folder / f"{pl_module.iteration:07d}.png", picture, places(list(rows.values()), list(rows)))
+        save_png(
+            self.folder / f"{pl_module.iteration:07d}.png", picture, places(list(rows.values()), list(rows))
+        )
         for logger in trainer.loggers:
             if isinstance(logger, (WandbLog, TensorBoardLog)):
                 logger.log_picture("val/samples", picture, pl_module.iteration)

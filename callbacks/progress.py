@@ -112,7 +112,9 @@ class Progress(ProgressBar):
             return
         self.pace.iterate(time.perf_counter())
         self.bar.left = self.pace.left(pl_module.iteration)
-        logged = pl_module.iteration % self.logs.every == 0 or pl_module.iteration == pl_module.total_iterations
+        logged = (
+            pl_module.iteration % self.logs.every == 0 or pl_module.iteration == pl_module.total_iterations
+        )
         if logged:
             self.bar.items = self.items(pl_module)
         self.bar.update()
@@ -157,7 +159,9 @@ class Progress(ProgressBar):
     def on_validation_batch_start(self, *args: object) -> None:
         self._batch_began = time.perf_counter()
 
-    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: dict[str, Any], *args: object) -> None:
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: dict[str, Any], *args: object
+    ) -> None:
         if self.validation is not None:
             seen = trainer.world_size * len(batch["index"])
             self.validation.update(min(seen, self.validation.total - self.validation.n))
@@ -228,6 +232,10 @@ def earlier_scores(trainer: L.Trainer) -> dict[str, float]:
     rows = [row for logger in trainer.loggers if isinstance(logger, CSVLog) for row in logger.rows]
     scores: dict[str, float] = {}
     for row in rows:
-        found = {name: float(value) for name, value in row.items() if name.startswith("val/") and "/edit_" not in name}
+        found = {
+            name: float(value)
+            for name, value in row.items()
+            if name.startswith("val/") and "/edit_" not in name
+        }
         scores = found or scores
     return headline(scores)

@@ -102,9 +102,15 @@ class FrozenSet:
         try:
             self.protocol: dict[str, Any] = json.loads((root / self.note).read_text())
             self.images: list[str] = self.protocol.pop("images")
-            self.source, self.pixels, made_at = Path(self.protocol["val_source"]), self.protocol["pixels"], self.protocol["size"]
+            self.source, self.pixels, made_at = (
+                Path(self.protocol["val_source"]),
+                self.protocol["pixels"],
+                self.protocol["size"],
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{root / self.note} is damaged: have experiments.degrade write the test set again") from error
+            raise UserError(
+                f"{root / self.note} is damaged: have experiments.degrade write the test set again"
+            ) from error
         if made_at != size:
             raise UserError(f"--data.size {size}: the test set {root} was made at {made_at} px")
 
@@ -119,11 +125,16 @@ class FrozenSet:
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         """Input and target, uint8 (size, size, 3). Raises UserError."""
-        pair = {side: decode(self.root / side / PurePosixPath(self.images[index]).with_suffix(".png")) for side in self.sides}
+        pair = {
+            side: decode(self.root / side / PurePosixPath(self.images[index]).with_suffix(".png"))
+            for side in self.sides
+        }
         for side, image in pair.items():
             if image.shape != (self.size, self.size, 3):
                 height, width = image.shape[:2]
-                raise UserError(f"{self.root}/{side}: {self.images[index]} has {width}x{height} pixels, {self.note} says {self.size}")
+                raise UserError(
+                    f"{self.root}/{side}: {self.images[index]} has {width}x{height} pixels, {self.note} says {self.size}"
+                )
         return pair
 
     def fetch(self, indices: Sequence[int]) -> Batch:
@@ -135,7 +146,9 @@ class FrozenSet:
         digest, block = hashlib.sha256(), 64  # pairs in memory
         with (
             ThreadPoolExecutor(8) as pool,
-            tqdm(total=len(self.images), desc="checking the test set", leave=False, delay=2, disable=hidden) as bar,
+            tqdm(
+                total=len(self.images), desc="checking the test set", leave=False, delay=2, disable=hidden
+            ) as bar,
         ):
             for start in range(0, len(self.images), block):
                 for pair in pool.map(self.load, range(start, min(start + block, len(self.images)))):
@@ -143,7 +156,9 @@ class FrozenSet:
                         digest.update(pair[side].tobytes())
                     bar.update()
         if digest.hexdigest()[:12] != self.pixels:
-            raise UserError(f"{self.root}: its images are not those that {self.note} describes (hash of the pixels); write the set again")
+            raise UserError(
+                f"{self.root}: its images are not those that {self.note} describes (hash of the pixels); write the set again"
+            )
 
 
 class Training(Dataset):
@@ -208,7 +223,9 @@ class Training(Dataset):
 class HeldOut(Dataset):
     """Batches for lists of indices, degraded to 8 bits as a function of (seed, index) alone; a frozen set's are as its files."""
 
-    def __init__(self, source: Photographs | Portraits | FrozenSet, degradation: Degradation, seed: int) -> None:
+    def __init__(
+        self, source: Photographs | Portraits | FrozenSet, degradation: Degradation, seed: int
+    ) -> None:
         self.source, self.degradation, self.seed = source, degradation, seed
 
     def __getitems__(self, indices: list[int]) -> Batch | UserError:
@@ -218,7 +235,10 @@ class HeldOut(Dataset):
             return error
         if self.degradation.steps and not isinstance(self.source, FrozenSet):
             images = batch["target"].permute(0, 2, 3, 1).numpy()
-            pairs = [self.degradation.degrade(np.ascontiguousarray(image), self.seed, i) for image, i in zip(images, indices, strict=True)]
+            pairs = [
+                self.degradation.degrade(np.ascontiguousarray(image), self.seed, i)
+                for image, i in zip(images, indices, strict=True)
+            ]
             batch["input"], batch["target"] = (to_batch(side) for side in zip(*pairs, strict=True))
         return {**batch, **labels(self.source, indices)}
 
@@ -231,7 +251,9 @@ def allowed(unreadable: float, n: int) -> int:
 def too_many(lines: Sequence[str], n: int) -> UserError:
     """The error that names the first few of them."""
     more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
-    return UserError(f"{len(lines)} of {n} images are unusable, more than --data.unreadable allows: {'; '.join(lines[:3])}{more}")
+    return UserError(
+        f"{len(lines)} of {n} images are unusable, more than --data.unreadable allows: {'; '.join(lines[:3])}{more}"
+    )
 
 
 def labels(source: Photographs | Portraits | FrozenSet, indices: Sequence[int]) -> Batch:

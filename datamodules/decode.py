@@ -72,14 +72,18 @@ class ImageFiles:
             try:
                 found = self._zip().namelist()
             except (zipfile.BadZipFile, OSError, ValueError) as error:
-                raise UserError(f"{option} {root}: the zip file cannot be read ({_one_line(error)})") from error
+                raise UserError(
+                    f"{option} {root}: the zip file cannot be read ({_one_line(error)})"
+                ) from error
         elif self.root.exists():
             raise UserError(f"{option} {root}: expected a folder of images or a zip file")
         else:
             raise UserError(f"{option} {root}: no such folder or zip file")
         self.names = sorted({name for name in found if _is_image(name)}, key=_natural)
         if not self.names:
-            raise UserError(f"{option} {root}: no image inside (looked recursively for {', '.join(s[1:] for s in SUFFIXES)})")
+            raise UserError(
+                f"{option} {root}: no image inside (looked recursively for {', '.join(s[1:] for s in SUFFIXES)})"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -109,13 +113,17 @@ class ImageFiles:
             return image.size
 
     def _zip(self) -> zipfile.ZipFile:
-        if self._archive is None or self._process != os.getpid():  # a forked handle shares its file position with its parent
+        if (
+            self._archive is None or self._process != os.getpid()
+        ):  # a forked handle shares its file position with its parent
             self._archive, self._process = zipfile.ZipFile(self.root), os.getpid()
         return self._archive
 
     def _walk(self) -> Iterator[str]:
         def refuse(error: OSError) -> None:
-            raise UserError(f"{self.option} {self.root}: cannot list {error.filename} ({error.strerror})") from error
+            raise UserError(
+                f"{self.option} {self.root}: cannot list {error.filename} ({error.strerror})"
+            ) from error
 
         seen = set()
         for folder, folders, files in os.walk(self.root, followlinks=True, onerror=refuse):
@@ -155,7 +163,9 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
     try:
         if image is None:
             return kornia_rs.io.decode_image_png_u8(data, shape, "rgb")
-        upright = image.format == "WEBP" and image.getexif().get(_ORIENTATION, 1) == 1  # OpenCV turns JPEGs, but WebPs only since 4.13
+        upright = (
+            image.format == "WEBP" and image.getexif().get(_ORIENTATION, 1) == 1
+        )  # OpenCV turns JPEGs, but WebPs only since 4.13
         if (image.format == "JPEG" or upright) and image.mode in ("RGB", "L"):
             return _opencv(data, cv2.IMREAD_COLOR_RGB)
         if _has_16_bits(image):
@@ -188,7 +198,9 @@ def resize(image: np.ndarray, shape: tuple[int, int], filter: Filter) -> np.ndar
     return cv2.resize(image, shape[::-1], interpolation=cv2.INTER_LINEAR if enlarged else cv2.INTER_AREA)
 
 
-def fit(image: np.ndarray, shape: tuple[int, int], name: str = "image", filter: Filter = "area") -> np.ndarray:
+def fit(
+    image: np.ndarray, shape: tuple[int, int], name: str = "image", filter: Filter = "area"
+) -> np.ndarray:
     """Centre-crop uint8 (H, W, 3) to the proportions of ``shape`` (height, width) and reduce it to that by ``filter``, see `resize`.
 
     Raises:
@@ -205,7 +217,9 @@ def fit(image: np.ndarray, shape: tuple[int, int], name: str = "image", filter: 
 
 def too_small(name: str, width: int, height: int, shape: tuple[int, int]) -> SmallImage:
     options = f"--data.size {shape[1]}" + ("" if shape[0] == shape[1] else f" --data.height {shape[0]}")
-    return SmallImage(f"{name}: {width}x{height} pixels are too few for {options}, images are never enlarged; choose a smaller size")
+    return SmallImage(
+        f"{name}: {width}x{height} pixels are too few for {options}, images are never enlarged; choose a smaller size"
+    )
 
 
 def _open(source: bytes | Path, name: str) -> ImageFile.ImageFile:
@@ -215,7 +229,11 @@ def _open(source: bytes | Path, name: str) -> ImageFile.ImageFile:
     except MemoryError:
         raise
     except Exception as error:
-        reason = "unknown or damaged format" if isinstance(error, Image.UnidentifiedImageError) else _one_line(error)
+        reason = (
+            "unknown or damaged format"
+            if isinstance(error, Image.UnidentifiedImageError)
+            else _one_line(error)
+        )
         raise UnreadableImage(f"{name}: not a readable image ({reason})") from error
 
 
@@ -245,7 +263,9 @@ def _opencv(data: bytes, flags: int) -> np.ndarray:
 def _has_16_bits(image: ImageFile.ImageFile) -> bool:
     """Whether the file stores 16 bits a sample, which Pillow would cut to 8 for colour images."""
     args = image.tile[0].args if image.tile and image.format in ("PNG", "TIFF") else ""
-    return ";16" in str(args[0] if isinstance(args, tuple) else args)  # Pillow's name of the stored layout, e.g. RGB;16B
+    return ";16" in str(
+        args[0] if isinstance(args, tuple) else args
+    )  # Pillow's name of the stored layout, e.g. RGB;16B
 
 
 def _from_16_bits(data: bytes, image: Image.Image) -> np.ndarray:

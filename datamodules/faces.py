@@ -25,7 +25,16 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from _runtime import UserError, nearest
-from datamodules.datasets import Batch, FrozenSet, HeldOut, Photographs, Portraits, Training, allowed, too_many
+from datamodules.datasets import (
+    Batch,
+    FrozenSet,
+    HeldOut,
+    Photographs,
+    Portraits,
+    Training,
+    allowed,
+    too_many,
+)
 from datamodules.decode import Filter, ImageFiles, UnreadableImage, too_small
 from datamodules.degradations import DEGRADATIONS
 from datamodules.sampler import Stream
@@ -97,11 +106,17 @@ class FaceData(LightningDataModule):
             raise UserError(f"--data.size {size}: expected a power of two from 16 on, e.g. 64, 256 or 512")
         if height is not None:
             if height % 8 or not 8 <= height < size:
-                raise UserError(f"--data.height {height}: expected a multiple of 8 below --data.size {size}; leave it out for squares")
+                raise UserError(
+                    f"--data.height {height}: expected a multiple of 8 below --data.size {size}; leave it out for squares"
+                )
             if degradation != "none":
-                raise UserError(f"--data.height {height}: degradations are of squares; give --data.degradation none")
+                raise UserError(
+                    f"--data.height {height}: degradations are of squares; give --data.degradation none"
+                )
             if root is None and (val_root is None or FrozenSet.at(val_root)):
-                raise UserError(f"--data.height {height}: portraits and test sets are square; give --data.root with photographs")
+                raise UserError(
+                    f"--data.height {height}: portraits and test sets are square; give --data.root with photographs"
+                )
         for option, value, least in (
             ("batch_size", batch_size, 1),
             ("accumulate", accumulate, 1),
@@ -116,15 +131,23 @@ class FaceData(LightningDataModule):
         if not 0 <= unreadable <= 1:
             raise UserError(f"--data.unreadable {unreadable}: expected a share of the files, 0 to 1")
         if degradation not in DEGRADATIONS:
-            raise UserError(f"unknown --data.degradation {degradation!r}: {nearest(degradation, DEGRADATIONS)}")
+            raise UserError(
+                f"unknown --data.degradation {degradation!r}: {nearest(degradation, DEGRADATIONS)}"
+            )
         if val_split not in ("random", "last") and not Path(val_split).is_file():
-            raise UserError(f"--data.val_split {val_split}: expected random, last or a text file with one image name per line")
+            raise UserError(
+                f"--data.val_split {val_split}: expected random, last or a text file with one image name per line"
+            )
 
         if root is not None and FrozenSet.at(root):
-            raise UserError(f"--data.root {root} is a test set of degraded and clean images: name it as --data.val_root")
+            raise UserError(
+                f"--data.root {root} is a test set of degraded and clean images: name it as --data.val_root"
+            )
 
         self.shape = height or size, size
-        self.degradation = DEGRADATIONS[degradation] if kernels is None else DEGRADATIONS[degradation].with_kernels(kernels)
+        self.degradation = (
+            DEGRADATIONS[degradation] if kernels is None else DEGRADATIONS[degradation].with_kernels(kernels)
+        )
         self.train_seed = 0
         self.start_iteration = 0
         self.repeat: int | None = None
@@ -140,8 +163,12 @@ class FaceData(LightningDataModule):
         """Index the files, choose and check the held-out images, look at the sizes of some training images; once."""
         if not self.val_indices:
             files = None if self.options.root is None else ImageFiles(self.options.root)
-            if files is None:  # even streams train, odd ones validate: no seed's held-out portraits are another's training portraits
-                self.train_source = Portraits(2 * self.options.seed, self.options.size, ahead=self.options.workers < 2)
+            if (
+                files is None
+            ):  # even streams train, odd ones validate: no seed's held-out portraits are another's training portraits
+                self.train_source = Portraits(
+                    2 * self.options.seed, self.options.size, ahead=self.options.workers < 2
+                )
                 self.train_indices = range(self.options.portraits)
             val_root = self.options.val_root
             if val_root is not None and FrozenSet.at(val_root):
@@ -155,7 +182,9 @@ class FaceData(LightningDataModule):
                 self.val_indices = range(self.options.val_images)
         _, world = self._processes()
         if len(self.val_indices) < world:
-            raise UserError(f"--data.val_images: {len(self.val_indices)} held-out images are too few for {world} processes")
+            raise UserError(
+                f"--data.val_images: {len(self.val_indices)} held-out images are too few for {world} processes"
+            )
 
     def _setup_photographs(self, files: ImageFiles | None, val_files: ImageFiles) -> None:
         held_out = self._choose(val_files, everything=val_files is not files)
@@ -174,9 +203,13 @@ class FaceData(LightningDataModule):
     def _train_without(self, files: ImageFiles, held_out_root: Path, held_out: Sequence[str]) -> None:
         paths = {f"{os.path.realpath(held_out_root)}/{name}" for name in held_out}
         root = os.path.realpath(files.root)
-        train = [i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths]  # also where one root is inside the other
+        train = [
+            i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths
+        ]  # also where one root is inside the other
         if not train:
-            raise UserError(f"--data.root {self.options.root}: all {len(files)} images are held out, none is left to train on")
+            raise UserError(
+                f"--data.root {self.options.root}: all {len(files)} images are held out, none is left to train on"
+            )
         self.train_source, self.train_indices = Photographs(files, self.shape, self.options.filter), train
         self._glance(files, train)
 
@@ -192,8 +225,12 @@ class FaceData(LightningDataModule):
         if split == "last":
             return list(range(max(0, n - wanted), n))
 
-        def drawn(i: int) -> bytes:  # without the suffix, so that a data set prepared in another format has the same split
-            return hashlib.sha256(f"{self.options.seed}:{os.path.splitext(files.names[i])[0]}".encode()).digest()
+        def drawn(
+            i: int,
+        ) -> bytes:  # without the suffix, so that a data set prepared in another format has the same split
+            return hashlib.sha256(
+                f"{self.options.seed}:{os.path.splitext(files.names[i])[0]}".encode()
+            ).digest()
 
         return sorted(sorted(range(n), key=drawn)[:wanted])
 
@@ -218,8 +255,17 @@ class FaceData(LightningDataModule):
             return None
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            hidden = bool(_get_rank())  # from the environment: the trainer is not there yet when this runs first
-            checks = tqdm(pool.map(problem, indices), "checking held-out images", len(indices), leave=False, delay=2, disable=hidden)
+            hidden = bool(
+                _get_rank()
+            )  # from the environment: the trainer is not there yet when this runs first
+            checks = tqdm(
+                pool.map(problem, indices),
+                "checking held-out images",
+                len(indices),
+                leave=False,
+                delay=2,
+                disable=hidden,
+            )
             problems = dict(zip(indices, checks, strict=True))
         bad = [line for line in problems.values() if line]
         if len(bad) > allowed(self.options.unreadable, len(indices)) or len(bad) == len(indices):
@@ -281,7 +327,9 @@ class FaceData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         rank, world = self._processes()
-        share = [self.val_indices[k] for k in range(rank, len(self.val_indices), world)]  # unpadded: each image counts once
+        share = [
+            self.val_indices[k] for k in range(rank, len(self.val_indices), world)
+        ]  # unpadded: each image counts once
         dataset = HeldOut(self.val_source, self.degradation, self.options.seed)
         return self._loader(dataset, sampler=share, batch_size=self.options.val_batch_size)
 
@@ -326,11 +374,15 @@ class FaceData(LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch | UserError, dataloader_idx: int) -> Batch:
         """Raise what a worker found the user has to act on; count and name unusable training images."""
         if isinstance(batch, UserError):
-            raise UserError(str(batch))  # a new one: raising the batch itself ties it and the loader's workers into a reference cycle
+            raise UserError(
+                str(batch)
+            )  # a new one: raising the batch itself ties it and the loader's workers into a reference cycle
         for line in batch.pop("skipped", ()):
             if line not in self.skipped:
                 self.skipped[line] = None
-                log.warning("skipped %s (%d unusable of %d so far)", line, len(self.skipped), len(self.train_indices))
+                log.warning(
+                    "skipped %s (%d unusable of %d so far)", line, len(self.skipped), len(self.train_indices)
+                )
         if len(self.skipped) > allowed(self.options.unreadable, len(self.train_indices)):
             raise too_many(list(self.skipped), len(self.train_indices))
         return batch
@@ -379,7 +431,9 @@ class _Loader(DataLoader):
         if not self.num_workers:
             return super().__iter__()
         resource_tracker.ensure_running()  # its start, which creates what the processes share, would lift the block
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))  # they inherit it
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        )  # they inherit it
         try:
             return super().__iter__()
         finally:

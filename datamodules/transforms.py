@@ -16,7 +16,9 @@ def _swapped(labels: Sequence[str]) -> np.ndarray:
     """Label value -> label value with l_x and r_x exchanged where both exist (l_lip is the lower lip)."""
     other = {"l": "r", "r": "l"}
     mirrored = [other.get(name[0], "") + name[1:] if name[1:2] == "_" else name for name in labels]
-    return np.array([labels.index(name) if name in labels else i for i, name in enumerate(mirrored)], np.uint8)
+    return np.array(
+        [labels.index(name) if name in labels else i for i, name in enumerate(mirrored)], np.uint8
+    )
 
 
 LABEL_SWAP = _swapped(LABELS)
@@ -36,9 +38,17 @@ class Flip:
     """Mirror one face in two, decided by a seed alone."""
 
     def __init__(self) -> None:
-        self.compose = A.Compose([MirrorFace(p=0.5)], keypoint_params=A.KeypointParams(format="xy", remove_invisible=False))
+        self.compose = A.Compose(
+            [MirrorFace(p=0.5)], keypoint_params=A.KeypointParams(format="xy", remove_invisible=False)
+        )
 
-    def __call__(self, seed: Sequence[int], image: np.ndarray, mask: np.ndarray | None = None, landmarks: np.ndarray | None = None) -> dict:
+    def __call__(
+        self,
+        seed: Sequence[int],
+        image: np.ndarray,
+        mask: np.ndarray | None = None,
+        landmarks: np.ndarray | None = None,
+    ) -> dict:
         """Mirrored or untouched copies of what is given.
 
         Args:

@@ -19,10 +19,18 @@ from tqdm import tqdm
 
 from _runtime import UserError
 from datamodules.faces import FaceData
-from experiments import console
-from experiments.options import Parser, parse
-from experiments.outputs import check_apart, check_replaceable, part_of, publish, remove, renamed, start
-from experiments.squares import encode
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
+from experiments.shared.outputs import (
+    check_apart,
+    check_replaceable,
+    part_of,
+    publish,
+    remove,
+    renamed,
+    start,
+)
+from experiments.shared.squares import encode
 
 NOTE = "protocol.json"
 
@@ -32,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m experiments.degrade", description=__doc__, default_env=False)
     parser.add_argument("--output", type=str, required=True, help="the folder to make")
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace a test set that this command wrote")
+    parser.add_argument(
+        "--overwrite", action=ActionYesNo, default=False, help="replace a test set that this command wrote"
+    )
     parser.add_class_arguments(FaceData, "data", fail_untyped=False)
     config = parse(parser, argv)
     return degrade(FaceData(**config.data.as_dict()), Path(config.output), config.overwrite)
@@ -57,8 +67,12 @@ def degrade(data: FaceData, output: Path, overwrite: bool) -> int:
     pixels = hashlib.sha256()
     with tqdm(total=len(files), desc="degrade", unit="image", dynamic_ncols=True, disable=None) as bar:
         for batch in data.test_dataloader():
-            batch = data.on_before_batch_transfer(batch, 0)  # raises what a worker found; images are uint8 until they are on a device
-            sides = {side: batch[side].permute(0, 2, 3, 1).contiguous().numpy() for side in ("input", "target")}
+            batch = data.on_before_batch_transfer(
+                batch, 0
+            )  # raises what a worker found; images are uint8 until they are on a device
+            sides = {
+                side: batch[side].permute(0, 2, 3, 1).contiguous().numpy() for side in ("input", "target")
+            }
             for k, name in enumerate(batch["name"]):
                 for side, images in sides.items():
                     store.add(f"{side}/{files[name]}", encode(images[k], "png"))
@@ -67,7 +81,9 @@ def degrade(data: FaceData, output: Path, overwrite: bool) -> int:
     whole = {**protocol, "pixels": pixels.hexdigest()[:12], "images": data.val_names}
     store.add(NOTE, (json.dumps(whole, indent=2) + "\n").encode())
     publish(part, output)
-    print(f"{len(files)} images of {protocol['val_source']}, degraded by {protocol['degradation']}, in {output}: input/, target/, {NOTE}")
+    print(
+        f"{len(files)} images of {protocol['val_source']}, degraded by {protocol['degradation']}, in {output}: input/, target/, {NOTE}"
+    )
     return 0
 
 

@@ -9,8 +9,6 @@ released file of GANSpace the coordinate that is reached.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -20,17 +18,24 @@ from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError
 from datamodules.decode import Filter
-from experiments import console
-from experiments.options import INPUT, Parser, add_filter_option, add_reading_options, check_reading, parse
-from experiments.outputs import renamed
+from experiments.shared import console
+from experiments.shared.directions import read_directions, strength_names
+from experiments.shared.options import (
+    INPUT,
+    Parser,
+    add_filter_option,
+    add_reading_options,
+    check_reading,
+    parse,
+)
+from experiments.shared.outputs import renamed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from experiments.codes import Codes
-    from experiments.photographs import Photographs, Writing
+    from experiments.shared.codes import Codes
+    from experiments.shared.photographs import Photographs, Writing
     from lightning_modules.base import Code, Inverter
-    from lightning_modules.editing.directions import Direction
 
 ROWS = 8  # images in the grid
 GRID = "grid.png"
@@ -42,16 +47,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m experiments.edit", description=__doc__, default_env=False)
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of an inversion method")
     parser.add_argument("--input", type=str | None, help=INPUT)
-    parser.add_argument("--codes", type=str | None, help="codes.safetensors of python -m experiments.invert, in place of --input")
     parser.add_argument(
-        "--direction", type=str, nargs="+", required=True, help=".safetensors of ours, or a released .pt or .npy; of several a strip each"
+        "--codes",
+        type=str | None,
+        help="codes.safetensors of python -m experiments.invert, in place of --input",
+    )
+    parser.add_argument(
+        "--direction",
+        type=str,
+        nargs="+",
+        required=True,
+        help=".safetensors of ours, or a released .pt or .npy; of several a strip each",
     )
     parser.add_argument("--component", type=int | None, help="which of a released GANSpace file's components")
-    parser.add_argument("--layers", type=int, nargs=2, metavar=("FIRST", "END"), help="edit layers FIRST to END - 1, not those of the file")
-    parser.add_argument("--strength", type=float, nargs="+", required=True, help="how far to go, each an image, e.g. -3 0 3")
-    parser.add_argument("--output", type=str, required=True, help=f"folder for strips/, {GRID} and images/; names and subfolders are kept")
-    parser.add_argument("--images", action=ActionYesNo, default=False, help="also write each edit, as images/NAME[/DIRECTION]/STRENGTH.png")
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        nargs=2,
+        metavar=("FIRST", "END"),
+        help="edit layers FIRST to END - 1, not those of the file",
+    )
+    parser.add_argument(
+        "--strength", type=float, nargs="+", required=True, help="how far to go, each an image, e.g. -3 0 3"
+    )
+    parser.add_argument(
+        "--output",
+        type=str,
+        required=True,
+        help=f"folder for strips/, {GRID} and images/; names and subfolders are kept",
+    )
+    parser.add_argument(
+        "--images",
+        action=ActionYesNo,
+        default=False,
+        help="also write each edit, as images/NAME[/DIRECTION]/STRENGTH.png",
+    )
+    parser.add_argument(
+        "--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder"
+    )
     add_filter_option(parser)
     add_reading_options(parser)
     config = parse(parser, argv)
@@ -59,49 +92,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (config.input is None) == (config.codes is None):
         raise UserError("give either --input (images) or --codes (of python -m experiments.invert)")
     if config.codes is not None and config.filter is not None:
-        raise UserError(f"--filter {config.filter} is of images: the codes of --codes are made already; leave it out")
+        raise UserError(
+            f"--filter {config.filter} is of images: the codes of --codes are made already; leave it out"
+        )
     return edit(config)
-
-
-def read_direction(path: Path, component: int | None, layers: Sequence[int] | None) -> Direction:
-    """A direction of ours or a released one, in `layers` (first, end) where given. Raises `UserError`."""
-    from lightning_modules.editing import directions
-    from lightning_modules.editing.released import read_released
-
-    only = None if layers is None else (layers[0], layers[1])
-    if path.suffix != ".safetensors":
-        return read_released(path, component=component, layers=only)
-    if component is not None:
-        raise UserError(f"--component {component}: {path} holds one direction; components are of released files")
-    direction = directions.load(path)
-    return direction if only is None else dataclasses.replace(direction, layers=only)
-
-
-def read_directions(paths: Sequence[Path], component: int | None, layers: Sequence[int] | None) -> dict[str, Direction]:
-    """Directions by what they are called: their own names, or their files' where those are the same. Raises `UserError`."""
-    found = [read_direction(path, component, layers) for path in paths]
-    names = [direction.name.replace("/", "-") for direction in found]
-    if len(set(names)) < len(names):
-        names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
-        raise UserError(f"--direction {' '.join(map(str, paths))}: two of them have one name; rename a file")
-    return dict(zip(names, found, strict=True))
-
-
-def strength_names(strengths: Sequence[float]) -> list[str]:
-    """How strengths are written above images and in file names. Raises `UserError` where two would be the same, or one is no number."""
-    names = [f"{strength:g}" for strength in strengths]
-    if len(set(names)) < len(names) or not all(math.isfinite(strength) for strength in strengths):
-        raise UserError(f"--strength {' '.join(names)}: expected different, finite numbers")
-    return names
 
 
 def edit(config: Namespace) -> int:
     """Edit as the options say."""
     import torch
 
-    from experiments.codes import Codes, generator_of, load_inverter
-    from experiments.photographs import Photographs, Writing, check_new, make_folder
+    from experiments.shared.codes import Codes, load_inverter
+    from experiments.shared.photographs import Photographs, Writing, check_new, make_folder
+    from lightning_modules.generators import generator_of
 
     output, overwrite = Path(config.output), config.overwrite
     directions = read_directions([Path(path) for path in config.direction], config.component, config.layers)
@@ -111,7 +114,9 @@ def edit(config: Namespace) -> int:
     if isinstance(source, Photographs):
         source.check_apart(output)
     stems = dict(zip(source.names, renamed(source.names, ""), strict=True))
-    own = {name: f"{name}/" if several else "" for name in directions}  # a direction's folder below that of an image
+    own = {
+        name: f"{name}/" if several else "" for name in directions
+    }  # a direction's folder below that of an image
     edited = [f"{own[direction]}{column}.png" for direction in directions for column in columns]
     images = [f"images/{stem}/{name}" for stem in stems.values() for name in edited] if config.images else []
     check_new(output, [GRID, *(f"strips/{stem}.png" for stem in stems.values()), *images], overwrite)
@@ -121,21 +126,38 @@ def edit(config: Namespace) -> int:
     if isinstance(source, Codes):
         source.check_method(method, config.checkpoint)
     for direction in directions.values():
-        direction.apply(G.w_avg.expand(1, G.layers, -1), 0)  # raises what does not fit, before anything is written
+        direction.apply(
+            G.w_avg.expand(1, G.layers, -1), 0
+        )  # raises what does not fit, before anything is written
 
     rows: list[Tensor] = []  # of the grid
     row_names: list[str] = []
     titles = [*(["input"] if isinstance(source, Photographs) else []), "inversion", *columns]
     with torch.inference_mode(), Writing() as writing:
-        for names, inputs, code in inverted(method, source, config.batch_size, config.workers, config.filter or trained):
+        for names, inputs, code in inverted(
+            method, source, config.batch_size, config.workers, config.filter or trained
+        ):
             begin = [] if inputs is None else [inputs]
             begin.append(method.seen(method.synthesize(code)).cpu())
             strips: dict[str, Tensor] = {}  # (B, columns, 3, H, W)
             for direction_name, direction in directions.items():
-                edits = [method.synthesize(method.edit(code, direction.apply, strength)) for strength in config.strength]
-                strips[direction_name] = torch.stack([*begin, *(method.seen(image).cpu() for image in edits)], dim=1)
+                edits = [
+                    method.synthesize(method.edit(code, direction.apply, strength))
+                    for strength in config.strength
+                ]
+                strips[direction_name] = torch.stack(
+                    [*begin, *(method.seen(image).cpu() for image in edits)], dim=1
+                )
                 if config.images:
-                    save_edits(writing, output, [stems[name] for name in names], own[direction_name], columns, method, edits)
+                    save_edits(
+                        writing,
+                        output,
+                        [stems[name] for name in names],
+                        own[direction_name],
+                        columns,
+                        method,
+                        edits,
+                    )
             for i, name in enumerate(names):
                 strip = output / "strips" / f"{stems[name]}.png"
                 make_folder(strip.parent)
@@ -180,7 +202,7 @@ def inverted(
     method: Inverter, source: Photographs | Codes, batch_size: int, workers: int, filter: Filter
 ) -> Iterator[tuple[list[str], Tensor | None, Code]]:
     """Names, inputs (B, 3, H, W) in [-1, 1] where there are any, and codes of all images, in batches."""
-    from experiments.photographs import Photographs
+    from experiments.shared.photographs import Photographs
 
     if isinstance(source, Photographs):
         for names, images in source.batches(method.image_shape, batch_size, workers, "edit", filter):
@@ -188,7 +210,11 @@ def inverted(
     else:
         for start in range(0, len(source), batch_size):
             end = start + batch_size
-            yield source.names[start:end], None, {name: part.to(method.device) for name, part in source.read(start, end).items()}
+            yield (
+                source.names[start:end],
+                None,
+                {name: part.to(method.device) for name, part in source.read(start, end).items()},
+            )
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ from _runtime import UserError, write_text
 from callbacks.grid import save_png, tile
 from callbacks.metrics import write_rows
 from datamodules.faces import FaceData
-from experiments import console
-from experiments.dashboards import add_evaluation_options, check_wandb, send_evaluation
-from experiments.devices import load_to_device
-from experiments.groups import Group, grouped, values_of
-from experiments.options import WEIGHTS_DIR, Parser, parse
-from experiments.photographs import filter_of
-from experiments.tables import Mean, Table
+from experiments.shared import console
+from experiments.shared.dashboards import add_evaluation_options, check_wandb, send_evaluation
+from experiments.shared.devices import load_to_device
+from experiments.shared.groups import Group, grouped, values_of
+from experiments.shared.options import WEIGHTS_DIR, Parser, parse
+from experiments.shared.photographs import filter_of
+from experiments.shared.tables import Mean, Table
 from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import find_method
@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     left_out: list[str] = []
     groups = grouped(config.checkpoint, config.names, argv, left_out)
     if len(groups) > 1:
-        print(f"{len(groups)} tables: these checkpoints differ in what they do or in the images held out (--data options choose others)")
+        print(
+            f"{len(groups)} tables: these checkpoints differ in what they do or in the images held out (--data options choose others)"
+        )
     scored = 0
     for group in groups:
         try:
@@ -105,13 +107,27 @@ class Evaluation:
 
 def options_parser() -> Parser:
     parser = Parser(prog="python -m experiments.evaluate", description=__doc__, default_env=False)
-    parser.add_argument("--checkpoint", type=str, nargs="+", required=True, help="checkpoints, one row of the table each")
-    parser.add_argument("--names", type=str, nargs="+", help="names of the rows; run folders' names if not given; of equal ones the mean")
     parser.add_argument(
-        "--output", type=str | None, help="folder of the results; `evaluation` in the first checkpoint's run folder if not given"
+        "--checkpoint", type=str, nargs="+", required=True, help="checkpoints, one row of the table each"
+    )
+    parser.add_argument(
+        "--names",
+        type=str,
+        nargs="+",
+        help="names of the rows; run folders' names if not given; of equal ones the mean",
+    )
+    parser.add_argument(
+        "--output",
+        type=str | None,
+        help="folder of the results; `evaluation` in the first checkpoint's run folder if not given",
     )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace results that exist")
-    parser.add_argument("--tlc", action=ActionYesNo, default=False, help="test-time local conversion of the methods that have it (NAFNet)")
+    parser.add_argument(
+        "--tlc",
+        action=ActionYesNo,
+        default=False,
+        help="test-time local conversion of the methods that have it (NAFNet)",
+    )
     parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
     add_evaluation_options(parser)
     parser.add_class_arguments(Judge, "metrics", instantiate=False, skip={"scored"})
@@ -142,7 +158,10 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
     options = config.data.as_dict()
     if options["root"] is not None and not same_place(options["root"], trained_on.get("root")):
         options["root"], options["val_root"] = None, options["root"]
-        for name, value in (("val_images", sys.maxsize), ("val_split", "random")):  # all of them, unless asked otherwise
+        for name, value in (
+            ("val_images", sys.maxsize),
+            ("val_split", "random"),
+        ):  # all of them, unless asked otherwise
             if not any(argument.startswith(f"--data.{name}") for argument in argv):
                 options[name] = value
     names = row_names(config.checkpoint, config.names)
@@ -156,7 +175,10 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
     check_alike(list(rows.values()), methods, config.tlc)
     evaluation = score(rows, methods, data, config.metrics.as_dict(), folder)
     if config.wandb != "off":
-        runs = [(run_of(Path(path)), method.iteration) for path, method in zip(rows.values(), methods, strict=True)]
+        runs = [
+            (run_of(Path(path)), method.iteration)
+            for path, method in zip(rows.values(), methods, strict=True)
+        ]
         send_evaluation(config, evaluation, runs)
     return evaluation
 
@@ -181,13 +203,18 @@ def each(rows: dict[str, str], work: Callable[[str], T], left_out: list[str] | N
 
 def fitting(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Options of data that a method takes."""
-    own, inverts = checkpoint["hyper_parameters"], issubclass(find_method(checkpoint["suite"]["method"]), Inverter)
+    own, inverts = (
+        checkpoint["hyper_parameters"],
+        issubclass(find_method(checkpoint["suite"]["method"]), Inverter),
+    )
     shape = {name: own[name] for name in ("size", "height") if name in own}
     return {**shape, "degradation": "none", "filter": filter_of(checkpoint)} if inverts else shape
 
 
 def same_place(a: str | None, b: str | None) -> bool:
-    return a == b or (a is not None and b is not None and Path(a).expanduser().resolve() == Path(b).expanduser().resolve())
+    return a == b or (
+        a is not None and b is not None and Path(a).expanduser().resolve() == Path(b).expanduser().resolve()
+    )
 
 
 def check_held_out(checkpoint: str, options: dict[str, Any]) -> None:
@@ -196,7 +223,11 @@ def check_held_out(checkpoint: str, options: dict[str, Any]) -> None:
     if trained["root"] is None or not same_place(options["val_root"] or options["root"], trained["root"]):
         return
     split = ("val_split", "val_images", "seed")
-    own = options["val_root"] is None and trained["val_root"] is None and all(options[name] == trained[name] for name in split)
+    own = (
+        options["val_root"] is None
+        and trained["val_root"] is None
+        and all(options[name] == trained[name] for name in split)
+    )
     if not own:
         held_out = " ".join(f"--data.{name} {trained[name]}" for name in split)
         raise UserError(
@@ -208,11 +239,17 @@ def load_scored(path: str, data: FaceData, tlc: bool) -> Method:
     """The method, which works at the size of the data."""
     method = load_to_device(path, **({"tlc": True} if tlc else {}))
     if not method.scored:
-        raise UserError(f"{path}: the images of {type(method).__name__} cannot be scored; evaluate restorers or priors")
+        raise UserError(
+            f"{path}: the images of {type(method).__name__} cannot be scored; evaluate restorers or priors"
+        )
     if method.hparams["size"] != data.hparams["size"] and not getattr(method, "any_size", False):
-        raise UserError(f"{path} works at {method.hparams['size']} px, the data at {data.hparams['size']}: set --data.size")
+        raise UserError(
+            f"{path} works at {method.hparams['size']} px, the data at {data.hparams['size']}: set --data.size"
+        )
     if method.image_shape[0] != data.shape[0] and not getattr(method, "any_size", False):
-        raise UserError(f"{path} takes images of {method.image_shape[0]} rows, the data have {data.shape[0]}: set --data.height")
+        raise UserError(
+            f"{path} takes images of {method.image_shape[0]} rows, the data have {data.shape[0]}: set --data.height"
+        )
     return method
 
 
@@ -221,12 +258,20 @@ def check_alike(paths: Sequence[str], methods: Sequence[Method], tlc: bool) -> N
     for path, method in zip(paths, methods, strict=True):
         if method.scored != methods[0].scored:
             names = type(method).__name__, type(methods[0]).__name__
-            raise UserError(f"{path}: the images of {names[0]} cannot be scored beside {names[1]}; evaluate restorers or priors")
+            raise UserError(
+                f"{path}: the images of {names[0]} cannot be scored beside {names[1]}; evaluate restorers or priors"
+            )
     if tlc and not any("tlc" in method.hparams for method in methods):
         raise UserError("--tlc: none of the checkpoints is of a method that has it (nafnet)")
 
 
-def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData, measured: dict[str, Any], folder: Path) -> Evaluation:
+def score(
+    checkpoints: dict[str, str],
+    methods: Sequence[Method],
+    data: FaceData,
+    measured: dict[str, Any],
+    folder: Path,
+) -> Evaluation:
     """Score methods on the held-out images of `data`; write table, scores per image and a comparison figure.
 
     Args:
@@ -236,7 +281,9 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
     paired = "pairs" in methods[0].scored
     restoring = isinstance(methods[0], Restorer)
     if restoring and data.hparams["degradation"] == "none":
-        raise UserError("--data.degradation none leaves nothing to restore: choose the degradation to score against")
+        raise UserError(
+            "--data.degradation none leaves nothing to restore: choose the degradation to score against"
+        )
     judge = Judge(**measured, scored=methods[0].scored).to(methods[0].device)
 
     try:
@@ -247,9 +294,13 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
     pictures: dict[str, list[torch.Tensor]] = {}
     parts: set[str] = set()  # rows of what a method's result is made of
     with torch.inference_mode():
-        for number, batch in enumerate(tqdm(data.test_dataloader(), desc="evaluate", unit="batch", dynamic_ncols=True, disable=None)):
+        for number, batch in enumerate(
+            tqdm(data.test_dataloader(), desc="evaluate", unit="batch", dynamic_ncols=True, disable=None)
+        ):
             batch = data.on_before_batch_transfer(batch, 0)
-            batch = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, methods[0].device, 0), 0)
+            batch = data.on_after_batch_transfer(
+                data.transfer_batch_to_device(batch, methods[0].device, 0), 0
+            )
             sets = {"input": batch["input"]} if restoring else {}
             for name, method in zip(checkpoints, methods, strict=True):
                 base, seed = split_seed(name)
@@ -272,10 +323,14 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
     rows: dict[str, list[dict[str, float]]] = {}
     scores = {name: tally.rows() for name, tally in tallies.items()}
     for name, tally in tallies.items():
-        values = dict(zip(judge.images, scores[name][:, 1:].mean(0).tolist(), strict=True)) | tally.distances()
+        values = (
+            dict(zip(judge.images, scores[name][:, 1:].mean(0).tolist(), strict=True)) | tally.distances()
+        )
         row = {COLUMNS[key].title: value for key, value in values.items()}
         if restoring and name != "input":
-            row[IMPROVED] = 100 * (scores[name][:, 1] > scores["input"][:, 1]).double().mean().item()  # the first score is PSNR
+            row[IMPROVED] = (
+                100 * (scores[name][:, 1] > scores["input"][:, 1]).double().mean().item()
+            )  # the first score is PSNR
         rows.setdefault(split_seed(name)[0], []).append(row)
         if judge.images:
             write_rows(folder / f"{name}.csv", tuple(judge.images), scores[name], data.val_names)
@@ -283,8 +338,15 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
         name: {key: Mean.of([row[key] for row in seeds]) for key in seeds[0]} for name, seeds in rows.items()
     }
 
-    protocol = {"metrics": judge.protocol, **{name: value for name, value in data.describe().items() if name not in ("source", "train")}}
-    local = [f"{name}: TLC, means over {1.5 * m.hparams['size']:g} px" for name, m in zip(checkpoints, methods, strict=True) if has_tlc(m)]
+    protocol = {
+        "metrics": judge.protocol,
+        **{name: value for name, value in data.describe().items() if name not in ("source", "train")},
+    }
+    local = [
+        f"{name}: TLC, means over {1.5 * m.hparams['size']:g} px"
+        for name, m in zip(checkpoints, methods, strict=True)
+        if has_tlc(m)
+    ]
     protocol |= {"test_time": local} if local else {}
     side = f"{data.shape[1]}" if data.shape[0] == data.shape[1] else f"{data.shape[1]}x{data.shape[0]}"
     reduced = f", filter {protocol['filter']}" if "filter" in protocol else ""
@@ -300,7 +362,12 @@ def score(checkpoints: dict[str, str], methods: Sequence[Method], data: FaceData
     ]
     table = Table(columns, list(means.items()), reference=int(restoring), footnote=footnote, parts=parts)
     trainings = {name: seeds for name, seeds in rows.items() if len(seeds) > 1}
-    result = {"rows": means, **({"trainings": trainings} if trainings else {}), "checkpoints": checkpoints, "protocol": protocol}
+    result = {
+        "rows": means,
+        **({"trainings": trainings} if trainings else {}),
+        "checkpoints": checkpoints,
+        "protocol": protocol,
+    }
     write_text(folder / "results.json", json.dumps(result, indent=2) + "\n")
     write_text(folder / "results.md", table.markdown())
     write_text(folder / "results.tex", table.latex())
@@ -324,10 +391,15 @@ def row_names(checkpoints: Sequence[str], names: Sequence[str] | None) -> list[s
     if names is None:
         return unique([row_name(Path(path)) for path in checkpoints])
     if {"input", "target"} & set(names) or any("/" in name or "#" in name for name in names):
-        raise UserError(f"--names {' '.join(names)}: expected names other than input and target, without / and #")
+        raise UserError(
+            f"--names {' '.join(names)}: expected names other than input and target, without / and #"
+        )
     if len(names) != len(checkpoints):
         raise UserError(f"--names gives {len(names)} names for {len(checkpoints)} checkpoints")
-    return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]
+    return [
+        name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}"
+        for i, name in enumerate(names)
+    ]
 
 
 def run_of(checkpoint: Path) -> Path:

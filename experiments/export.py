@@ -14,9 +14,9 @@ from typing import Literal
 from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError, nearest, write_bytes
-from experiments import console
-from experiments.import_checkpoint import check_output
-from experiments.options import Parser, parse
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
+from experiments.shared.outputs import check_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="G_ema",
         help="what restores, samples or inverts (G_ema where there is an average), or the discriminator as a file of its own",
     )
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists")
+    parser.add_argument(
+        "--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists"
+    )
     config = parse(parser, argv)
     check_output(Path(config.output), ".safetensors", config.overwrite)
     return export(config)
@@ -67,7 +69,9 @@ def export(config: Namespace) -> int:
         "network": config.network,
     }
     write_bytes(output, safetensors.torch.save(tensors, metadata))
-    print(f"{config.network} of {config.checkpoint}: {len(tensors)} tensors with the names of {layout} written to {output}")
+    print(
+        f"{config.network} of {config.checkpoint}: {len(tensors)} tensors with the names of {layout} written to {output}"
+    )
     return 0
 
 

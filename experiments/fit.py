@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments import console
-from experiments.usage import explain
+from experiments.shared import console
+from experiments.training.usage import explain
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     console.answer(lambda argv: explain(argv, __doc__))
@@ -27,6 +27,7 @@ from torch._dynamo.exc import TorchDynamoException
 from _runtime import UserError
 from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from callbacks.curves import plot_curves
+from callbacks.edits import Edits
 from callbacks.ema import EMA
 from callbacks.guards import Guards
 from callbacks.logs import CSVLog, Logs
@@ -35,21 +36,46 @@ from callbacks.pictures import Pictures
 from callbacks.progress import Progress
 from datamodules.faces import FaceData
 from datamodules.sampler import share
-from experiments.dashboards import add_dashboard_options, check_dashboards, dashboards
-from experiments.debugging import PROFILE, check_switches, describe_switches, repeated, trainer_options, trial
-from experiments.folder import RUN_DIR, TRANSIENT, check_run, default_run, other_runs, prepare_run, resume_path
-from experiments.hardware import check_precision, check_strategy, memory_advice, out_of_memory, processes
-from experiments.laboratory import Edits
-from experiments.launchers import ask_for_requeue, environments, find_launch
-from experiments.lengths import ITERATIONS, add_image_options, parts_of_batch, rescaling, settle_lengths
-from experiments.naming import describe_overrides
-from experiments.options import WEIGHTS_DIR, Parser, parse
-from experiments.plan import Missing, build_method, check_roots, print_plan
-from experiments.ranks import end_others, first_process, tie
-from experiments.recipes import PRESETS, check_files, check_frozen, peek, recipe
-from experiments.restart import checkpoint_of, restart
-from experiments.story import command, describe_changes, later_segments, opening, record_start, write_configuration
-from experiments.transcript import Transcript
+from experiments.shared.dashboards import add_dashboard_options, check_dashboards, dashboards
+from experiments.shared.naming import default_run, describe_overrides
+from experiments.shared.options import WEIGHTS_DIR, Parser, parse
+from experiments.shared.recipes import PRESETS, check_files, check_frozen, peek, recipe
+from experiments.training.debugging import (
+    PROFILE,
+    check_switches,
+    describe_switches,
+    repeated,
+    trainer_options,
+    trial,
+)
+from experiments.training.folder import RUN_DIR, TRANSIENT, check_run, other_runs, prepare_run, resume_path
+from experiments.training.hardware import (
+    check_precision,
+    check_strategy,
+    memory_advice,
+    out_of_memory,
+    processes,
+)
+from experiments.training.launchers import ask_for_requeue, environments, find_launch
+from experiments.training.lengths import (
+    ITERATIONS,
+    add_image_options,
+    parts_of_batch,
+    rescaling,
+    settle_lengths,
+)
+from experiments.training.plan import Missing, build_method, check_roots, print_plan
+from experiments.training.ranks import end_others, first_process, tie
+from experiments.training.restart import checkpoint_of, restart
+from experiments.training.story import (
+    command,
+    describe_changes,
+    later_segments,
+    opening,
+    record_start,
+    write_configuration,
+)
+from experiments.training.transcript import Transcript
 from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.checkpoints import load_weights
 from lightning_modules.methods import METHODS, find_method
@@ -84,33 +110,88 @@ class CLI(LightningCLI):
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--method", type=Literal[tuple(METHODS)], default=self.method, help="what to train")  # type: ignore[valid-type]
-        parser.add_argument("--preset", type=Literal[PRESETS], default=self.preset, help="demo without --data.root, else paper")  # type: ignore[valid-type]
+        parser.add_argument(
+            "--method", type=Literal[tuple(METHODS)], default=self.method, help="what to train"
+        )  # type: ignore[valid-type]
+        parser.add_argument(
+            "--preset",
+            type=Literal[PRESETS],
+            default=self.preset,
+            help="demo without --data.root, else paper",
+        )  # type: ignore[valid-type]
         parser.add_argument("--run_dir", "--run", type=str | None, help=RUN_DIR)
         parser.add_argument(
-            "--resume", type=str | None, help="go on from a checkpoint: a path, or `auto` for last.ckpt of the run folder, if there"
+            "--resume",
+            type=str | None,
+            help="go on from a checkpoint: a path, or `auto` for last.ckpt of the run folder, if there",
         )
-        parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="delete what an earlier run left in the run folder")
-        parser.add_argument("--init_from", type=str | None, help="start a new run from the weights of this checkpoint")
-        parser.add_argument("--dry_run", action=ActionYesNo, default=False, help="print data, parameters, memory and what is missing; exit")
-        parser.add_argument("--iterations", type=int, default=ITERATIONS, help="length of the whole run; an iteration is one batch")
-        parser.add_argument("--stop_at", type=int | None, help="iteration to stop at this time, of a run that is to be resumed")
-        parser.add_argument("--validate_every", type=int, default=5_000, help="iterations between validations")
-        parser.add_argument("--save_every", type=int, default=5_000, help="iterations between saves of last.ckpt")
-        add_image_options(parser)
-        parser.add_argument("--log_every", type=int, default=50, help="iterations between rows of metrics.csv")
-        parser.add_argument("--edits", type=int | None, help="inverters: portraits edited at every validation, beside the true picture")
-        parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and noise; held-out data follow --data.seed")
-        parser.add_argument("--compile", action=ActionYesNo, default=False, help="compile the networks' main passes, minutes at the start")
         parser.add_argument(
-            "--loss_limit", type=float, default=1000.0, help="a loss so many times as large as of late ends the run; 0 lets it pass"
+            "--overwrite",
+            action=ActionYesNo,
+            default=False,
+            help="delete what an earlier run left in the run folder",
+        )
+        parser.add_argument(
+            "--init_from", type=str | None, help="start a new run from the weights of this checkpoint"
+        )
+        parser.add_argument(
+            "--dry_run",
+            action=ActionYesNo,
+            default=False,
+            help="print data, parameters, memory and what is missing; exit",
+        )
+        parser.add_argument(
+            "--iterations",
+            type=int,
+            default=ITERATIONS,
+            help="length of the whole run; an iteration is one batch",
+        )
+        parser.add_argument(
+            "--stop_at",
+            type=int | None,
+            help="iteration to stop at this time, of a run that is to be resumed",
+        )
+        parser.add_argument(
+            "--validate_every", type=int, default=5_000, help="iterations between validations"
+        )
+        parser.add_argument(
+            "--save_every", type=int, default=5_000, help="iterations between saves of last.ckpt"
+        )
+        add_image_options(parser)
+        parser.add_argument(
+            "--log_every", type=int, default=50, help="iterations between rows of metrics.csv"
+        )
+        parser.add_argument(
+            "--edits",
+            type=int | None,
+            help="inverters: portraits edited at every validation, beside the true picture",
+        )
+        parser.add_argument(
+            "--seed",
+            type=int,
+            default=0,
+            help="seed of weights, order and noise; held-out data follow --data.seed",
+        )
+        parser.add_argument(
+            "--compile",
+            action=ActionYesNo,
+            default=False,
+            help="compile the networks' main passes, minutes at the start",
+        )
+        parser.add_argument(
+            "--loss_limit",
+            type=float,
+            default=1000.0,
+            help="a loss so many times as large as of late ends the run; 0 lets it pass",
         )
         parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
         add_dashboard_options(parser)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         trainer_parameters = set(inspect.signature(L.Trainer).parameters) - TRAINER_OPTIONS
-        parser.add_class_arguments(L.Trainer, "trainer", instantiate=False, fail_untyped=False, skip=trainer_parameters)
+        parser.add_class_arguments(
+            L.Trainer, "trainer", instantiate=False, fail_untyped=False, skip=trainer_parameters
+        )
         describe_switches(parser)
         parser.add_lightning_class_args(self._model_class, "model")
         parser.add_lightning_class_args(FaceData, "data")
@@ -183,7 +264,9 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
         method.double()  # before weights are loaded, which would else lose digits
     if method.image_shape != data.shape:
         rows = data.shape[0], method.image_shape[0]
-        raise UserError(f"--data.height gives images of {rows[0]} rows, {config.method} takes {rows[1]}: set both alike")
+        raise UserError(
+            f"--data.height gives images of {rows[0]} rows, {config.method} takes {rows[1]}: set both alike"
+        )
     method.run_seed = data.train_seed = config.seed
     method.total_iterations, method.watch.factor = config.iterations, config.loss_limit
     images = share(config.data.batch_size, processes(config))
@@ -214,10 +297,14 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
     method.choose_monitor(judge.names)
     data.setup("fit")
     if judge.features and len(data.val_indices) < 2:
-        raise UserError("--data.val_images: FID compares two sets of at least 2 images; hold out more, or give --metrics.fid off")
+        raise UserError(
+            "--data.val_images: FID compares two sets of at least 2 images; hold out more, or give --metrics.fid off"
+        )
     if method.iteration > config.iterations or method.iteration == config.iterations == validated:
         if first:
-            print(f"{resume} is at iteration {method.iteration} of {config.iterations}: nothing left to train")
+            print(
+                f"{resume} is at iteration {method.iteration} of {config.iterations}: nothing left to train"
+            )
             draw_curves(run)
         return 0
     if resume is None and config.init_from is None:
@@ -243,13 +330,19 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
         if trainer.is_global_zero:
             with contextlib.suppress(UserError):
                 draw_curves(run)
-        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):  # Lightning's way
+        if isinstance(error, SystemExit) and isinstance(
+            error.__context__, KeyboardInterrupt
+        ):  # Lightning's way
             raise error.__context__ from None
         where = f"the run stopped at iteration {method.iteration}"
         if out_of_memory(error):
-            raise UserError(f"{where}: {memory_advice(method, config.data.batch_size, trainer.world_size)}") from error
+            raise UserError(
+                f"{where}: {memory_advice(method, config.data.batch_size, trainer.world_size)}"
+            ) from error
         if isinstance(error, TorchDynamoException):
-            raise UserError(f"{where}: --compile failed ({str(error).strip().splitlines()[0]}); leave it out") from error
+            raise UserError(
+                f"{where}: --compile failed ({str(error).strip().splitlines()[0]}); leave it out"
+            ) from error
         if isinstance(error, RuntimeError) and ended is not None:
             raise UserError(f"{where}: {ended}; go on with --resume auto") from error
         if isinstance(error, OSError):
@@ -290,7 +383,9 @@ def draw_curves(run: Path) -> None:
 def check_config(config: Namespace) -> None:
     """What types cannot say: options that must agree with each other."""
     if config.data.size != config.model.size:
-        raise UserError(f"--data.size {config.data.size} and --model.size {config.model.size} differ: set both")
+        raise UserError(
+            f"--data.size {config.data.size} and --model.size {config.model.size} differ: set both"
+        )
     check_dashboards(config)
     check_precision(config)
     check_strategy(config, find_method(config.method))
@@ -307,7 +402,9 @@ def check_config(config: Namespace) -> None:
         if not issubclass(find_method(config.method), Inverter):
             raise UserError(f"--edits: {config.method} inverts nothing that could be edited; leave it out")
         if config.data.root is not None or config.metrics.scorer is None:
-            raise UserError("--edits needs --metrics.scorer CKPT, and portraits: photographs have no truth to be compared with")
+            raise UserError(
+                "--edits needs --metrics.scorer CKPT, and portraits: photographs have no truth to be compared with"
+            )
     if config.data.degradation == "none" and issubclass(find_method(config.method), Restorer):
         raise UserError(f"--data.degradation none leaves {config.method} nothing to restore: choose another")
     if config.resume is not None and config.overwrite:
@@ -319,7 +416,11 @@ def check_config(config: Namespace) -> None:
 def build_trainer(
     config: Namespace, resolved: dict[str, Any], run: Path, method: Method, judge: Judge
 ) -> tuple[L.Trainer, Guards, Metrics]:
-    guards, logs, metrics = Guards(config.iterations, config.log_every, config.stop_at), Logs(config.log_every), Metrics(judge, run)
+    guards, logs, metrics = (
+        Guards(config.iterations, config.log_every, config.stop_at),
+        Logs(config.log_every),
+        Metrics(judge, run),
+    )
     loggers: list[Any] = [CSVLog(run / "metrics.csv", resume_from=method.iteration)]
     loggers += dashboards(config, resolved, run, method.iteration)
     options = trainer_options(config, run)
@@ -356,9 +457,13 @@ def report(run: Path, method: Method, guards: Guards, metrics: Metrics, config: 
     """The last lines of a run: what it reached and where it is."""
     if guards.signal is not None:
         name = signal.Signals(guards.signal).name
-        print(f"stopped by {name} at iteration {method.iteration} of {config.iterations}; go on with --resume auto")
+        print(
+            f"stopped by {name} at iteration {method.iteration} of {config.iterations}; go on with --resume auto"
+        )
     elif method.iteration < config.iterations:
-        print(f"stopped at iteration {method.iteration} of {config.iterations}, as --stop_at says; go on with --resume auto")
+        print(
+            f"stopped at iteration {method.iteration} of {config.iterations}, as --stop_at says; go on with --resume auto"
+        )
     if metrics.values:
         print(f"validation at iteration {metrics.iteration}, {metrics.images} images:")
         for name, value in metrics.values.items():

@@ -27,10 +27,10 @@ from typing import Any
 from jsonargparse import ActionYesNo
 
 from _runtime import UserError, write_text
-from experiments import console
-from experiments.options import Parser, parse
-from experiments.recipes import METHODS
-from experiments.tables import Table
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
+from experiments.shared.recipes import METHODS
+from experiments.shared.tables import Table
 
 MINUTES = 11.5  # for all steps; what is left of it limits the last ones
 TAIL = 15  # lines shown of what failed
@@ -74,9 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run all steps and write the report. Returns the exit status."""
     parser = Parser(prog="python -m experiments.gpu", description=__doc__, default_env=False)
     parser.add_argument("--output", type=str, default="runs/gpu", help="folder of report, logs and trainings")
-    parser.add_argument("--smoke", action=ActionYesNo, default=False, help="few iterations, 32 px, no compiling")
+    parser.add_argument(
+        "--smoke", action=ActionYesNo, default=False, help="few iterations, 32 px, no compiling"
+    )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace an earlier report")
-    parser.add_argument("--python", type=str | None, help="what runs `-m MODULE`; this interpreter if not given")
+    parser.add_argument(
+        "--python", type=str | None, help="what runs `-m MODULE`; this interpreter if not given"
+    )
     config = parse(parser, list(sys.argv[1:] if argv is None else argv))
     import torch
 

@@ -15,25 +15,44 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ActionYesNo, Namespace
 
-from _runtime import UserError, write_bytes
-from experiments import console
-from experiments.options import Parser, parse
+from _runtime import write_bytes
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
+from experiments.shared.outputs import check_output
 
 if TYPE_CHECKING:
     from lightning_modules.pretrained.released import Imported
 
-METHODS = ("e4e", "gan_prior", "gpen", "hfgi", "hinet", "nafnet", "psp")  # the keys of `IMPORTERS`, whose import takes seconds
+METHODS = (
+    "e4e",
+    "gan_prior",
+    "gpen",
+    "hfgi",
+    "hinet",
+    "nafnet",
+    "psp",
+)  # the keys of `IMPORTERS`, whose import takes seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Import. Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m experiments.import_checkpoint", description=__doc__, default_env=False)
-    parser.add_argument("--method", type=str, required=True, help=f"whose checkpoint it becomes: {', '.join(METHODS)}")
-    parser.add_argument("--source", type=str, required=True, help="released file: .pth, .pt, .pkl (NVlabs) or .safetensors")
-    parser.add_argument("--discriminator", type=str | None, help="released file of the discriminator, where it is not in the source")
+    parser.add_argument(
+        "--method", type=str, required=True, help=f"whose checkpoint it becomes: {', '.join(METHODS)}"
+    )
+    parser.add_argument(
+        "--source", type=str, required=True, help="released file: .pth, .pt, .pkl (NVlabs) or .safetensors"
+    )
+    parser.add_argument(
+        "--discriminator",
+        type=str | None,
+        help="released file of the discriminator, where it is not in the source",
+    )
     parser.add_argument("--output", type=str, required=True, help="our checkpoint, *.ckpt")
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists")
+    parser.add_argument(
+        "--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists"
+    )
     return import_checkpoint(parse(parser, argv))
 
 
@@ -46,7 +65,9 @@ def import_checkpoint(config: Namespace) -> int:
     find_importer(config.method)
     output, source = Path(config.output), Path(config.source)
     check_output(output, ".ckpt", config.overwrite)
-    imported = import_released(config.method, source, Path(config.discriminator) if config.discriminator else None)
+    imported = import_released(
+        config.method, source, Path(config.discriminator) if config.discriminator else None
+    )
     checkpoint = checkpoint_of(imported, source)
     file = io.BytesIO()
     torch.save(checkpoint, file)
@@ -54,20 +75,6 @@ def import_checkpoint(config: Namespace) -> int:
     print(summary(imported, source))
     print(f"written to {output}")
     return 0
-
-
-def check_output(output: Path, suffix: str, overwrite: bool) -> None:
-    """Raise `UserError` where a file cannot be written, or was not asked to be."""
-    if output.suffix != suffix:
-        raise UserError(f"--output {output}: expected a name that ends in {suffix}")
-    if output.is_dir():
-        raise UserError(f"--output {output} is a folder: give a file name in it")
-    if output.exists() and not overwrite:
-        raise UserError(f"--output {output} exists: give --overwrite or another name")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output.parent} cannot be created: {error.strerror}") from error
 
 
 def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
@@ -79,19 +86,28 @@ def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     entry = {"file": source.name, "sha256": digest, "layout": imported.layout, "notes": imported.notes}
     if imported.filter is not None:
-        entry["filter"] = imported.filter  # `experiments.photographs.filter_of` reads it
+        entry["filter"] = imported.filter  # `experiments.shared.photographs.filter_of` reads it
     checkpoint["suite"]["imported"] = entry
     return checkpoint
 
 
 def summary(imported: Imported, source: Path) -> str:
     """What was recognised, a line each."""
-    from experiments.plan import count
+    from lightning_modules.networks.ops import count_parameters
 
     networks = dict(imported.method.named_children())
-    once = {name: part for name, part in networks.items() if f"{name}_ema" not in networks and count(part)}
-    parts = [f"{name} {count(part) / 1e6:.3f} M" for name, part in once.items()]
-    recognised = {"method": type(imported.method).__name__, "layout": imported.layout, **imported.arguments, "parameters": ", ".join(parts)}
+    once = {
+        name: part
+        for name, part in networks.items()
+        if f"{name}_ema" not in networks and count_parameters(part)
+    }
+    parts = [f"{name} {count_parameters(part) / 1e6:.3f} M" for name, part in once.items()]
+    recognised = {
+        "method": type(imported.method).__name__,
+        "layout": imported.layout,
+        **imported.arguments,
+        "parameters": ", ".join(parts),
+    }
     lines = [f"  {name:15} {value}" for name, value in recognised.items()]
     return "\n".join([f"{source}:", *lines, *(f"  note: {note}" for note in imported.notes)])
 

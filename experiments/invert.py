@@ -13,8 +13,15 @@ from pathlib import Path
 
 from jsonargparse import ActionYesNo, Namespace
 
-from experiments import console
-from experiments.options import INPUT, Parser, add_filter_option, add_reading_options, check_reading, parse
+from experiments.shared import console
+from experiments.shared.options import (
+    INPUT,
+    Parser,
+    add_filter_option,
+    add_reading_options,
+    check_reading,
+    parse,
+)
 
 CODES = "codes.safetensors"
 
@@ -26,9 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of an inversion method")
     parser.add_argument("--input", type=str, required=True, help=INPUT)
     parser.add_argument(
-        "--output", type=str, required=True, help=f"folder for {CODES} and the inverted images; names and subfolders are kept"
+        "--output",
+        type=str,
+        required=True,
+        help=f"folder for {CODES} and the inverted images; names and subfolders are kept",
     )
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder")
+    parser.add_argument(
+        "--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder"
+    )
     add_filter_option(parser)
     add_reading_options(parser)
     config = parse(parser, argv)
@@ -40,8 +52,8 @@ def invert(config: Namespace) -> int:
     """Invert as the options say."""
     import torch
 
-    from experiments.codes import joined, load_inverter, write_codes
-    from experiments.photographs import Photographs, Writing, check_new
+    from experiments.shared.codes import joined, load_inverter, write_codes
+    from experiments.shared.photographs import Photographs, Writing, check_new
     from lightning_modules.base import Code
 
     output = Path(config.output)
@@ -54,7 +66,9 @@ def invert(config: Namespace) -> int:
     inverted: list[str] = []
     codes: list[Code] = []
     with torch.inference_mode(), Writing() as writing:
-        for names, images in photographs.batches(method.image_shape, config.batch_size, config.workers, "invert", filter):
+        for names, images in photographs.batches(
+            method.image_shape, config.batch_size, config.workers, "invert", filter
+        ):
             code = method.invert(images.to(method.device))
             for name, image in zip(names, method.synthesize(code), strict=True):
                 writing.save(output / name, method.crop(image))

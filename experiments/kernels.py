@@ -16,8 +16,8 @@ from jsonargparse import ActionYesNo
 from PIL import Image
 
 from _runtime import UserError
-from experiments import console
-from experiments.options import Parser, parse
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
 
 ROWS, COLUMNS = 8, 16
 
@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def sheet(kernels: np.ndarray) -> Image.Image:
     """Kernels (ROWS * COLUMNS, n, n), side by side; the square root of their weights, so that faint parts show."""
     cells = np.sqrt(kernels / kernels.max(axis=(1, 2), keepdims=True))
-    cells = np.pad(cells, ((0, 0), (1, 1), (1, 1)), constant_values=0.3).reshape(ROWS, COLUMNS, *np.add(kernels.shape[1:], 2))
+    cells = np.pad(cells, ((0, 0), (1, 1), (1, 1)), constant_values=0.3).reshape(
+        ROWS, COLUMNS, *np.add(kernels.shape[1:], 2)
+    )
     return Image.fromarray((255 * np.concatenate(np.concatenate(cells, axis=1), axis=1)).astype(np.uint8))
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from jsonargparse import ActionYesNo
 
 from _runtime import UserError
-from experiments import console
-from experiments.options import Parser, parse
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,9 +23,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m experiments.portraits", description=__doc__, default_env=False)
     parser.add_argument("--sheet", type=str, required=True, help="folder for the pictures")
     parser.add_argument("--size", type=int, default=256, help="pixels of a portrait's side, 16 to 1024")
-    parser.add_argument("--count", type=int, default=24, help="portraits in faces.png; the other pictures show the first of them")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=24,
+        help="portraits in faces.png; the other pictures show the first of them",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the portraits")
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace pictures that exist in the folder")
+    parser.add_argument(
+        "--overwrite", action=ActionYesNo, default=False, help="replace pictures that exist in the folder"
+    )
     config = parse(parser, argv)
     if config.count < 1:
         raise UserError(f"--count {config.count}: expected at least 1")
@@ -34,9 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.seed < 0:
         raise UserError(f"--seed {config.seed}: expected 0 or more")
     from datamodules.portraits import sample_parameters
-    from experiments.sheets import write_sheets
+    from experiments.shared.sheets import write_sheets
 
-    write_sheets(Path(config.sheet), sample_parameters(config.seed, range(config.count)), config.size, config.overwrite)
+    write_sheets(
+        Path(config.sheet), sample_parameters(config.seed, range(config.count)), config.size, config.overwrite
+    )
     return 0
 
 

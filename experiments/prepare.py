@@ -19,9 +19,20 @@ from tqdm import tqdm
 
 from _runtime import UserError
 from datamodules.decode import ImageFiles, SmallImage, UnreadableImage
-from experiments import console
-from experiments.options import Parser, parse
-from experiments.outputs import Archive, Folder, check_apart, check_replaceable, note, part_of, publish, remove, renamed, start
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
+from experiments.shared.outputs import (
+    Archive,
+    Folder,
+    check_apart,
+    check_replaceable,
+    note,
+    part_of,
+    publish,
+    remove,
+    renamed,
+    start,
+)
 
 SUFFIXES = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 UNUSABLE = 0.1  # share of the images that may be damaged or too small before the command fails
@@ -32,20 +43,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prepare. Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m experiments.prepare", description=__doc__, default_env=False)
-    parser.add_argument("--input", type=str, required=True, help="a folder (searched recursively) or a zip of images")
-    parser.add_argument("--output", type=str, required=True, help="the folder to make, or a zip if the name ends in .zip")
-    parser.add_argument("--size", type=int, default=512, help="side of the square images in pixels; smaller ones are skipped")
+    parser.add_argument(
+        "--input", type=str, required=True, help="a folder (searched recursively) or a zip of images"
+    )
+    parser.add_argument(
+        "--output", type=str, required=True, help="the folder to make, or a zip if the name ends in .zip"
+    )
+    parser.add_argument(
+        "--size", type=int, default=512, help="side of the square images in pixels; smaller ones are skipped"
+    )
     formats = Literal[tuple(SUFFIXES)]  # type: ignore[valid-type]
-    parser.add_argument("--format", type=formats, default="png", help="png and webp are lossless; jpeg is of quality 95, full colour")
-    parser.add_argument("--workers", type=int | None, help="processes, 0 for none beside the command; one per core if not given")
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="make anew what an earlier call made or left unfinished")
+    parser.add_argument(
+        "--format",
+        type=formats,
+        default="png",
+        help="png and webp are lossless; jpeg is of quality 95, full colour",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int | None,
+        help="processes, 0 for none beside the command; one per core if not given",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action=ActionYesNo,
+        default=False,
+        help="make anew what an earlier call made or left unfinished",
+    )
     config = parse(parser, argv)
     if config.size < 16 or config.size & (config.size - 1):
         raise UserError(f"--size {config.size}: expected a power of two from 16 on, e.g. 64, 256 or 512")
     workers = cores() if config.workers is None else config.workers
     if workers < 0:
         raise UserError(f"--workers {workers}: expected at least 0")
-    return prepare(Path(config.input), Path(config.output), config.size, config.format, workers, config.overwrite)
+    return prepare(
+        Path(config.input), Path(config.output), config.size, config.format, workers, config.overwrite
+    )
 
 
 def cores() -> int:
@@ -58,7 +91,7 @@ def prepare(source: Path, output: Path, size: int, kind: str, workers: int, over
     from torch.utils.data import DataLoader
 
     from datamodules.datasets import allowed
-    from experiments.squares import Squares, single_threaded
+    from experiments.shared.squares import Squares, single_threaded
 
     output = output.expanduser().resolve()
     zipped = output.suffix.lower() == ".zip"
@@ -67,7 +100,13 @@ def prepare(source: Path, output: Path, size: int, kind: str, workers: int, over
     check_apart(output, files.root, "--input")
     check_sizes(files, size)
     listing = hashlib.sha256("\n".join(files.names).encode()).hexdigest()[:12]
-    settings = {"input": str(files.root.resolve()), "images": len(files), "list": listing, "size": size, "format": kind}
+    settings = {
+        "input": str(files.root.resolve()),
+        "images": len(files),
+        "list": listing,
+        "size": size,
+        "format": kind,
+    }
     if note(output, NOTE) == settings and not overwrite:
         print(f"{output} is prepared already; --overwrite makes it anew")
         return 0
@@ -81,21 +120,34 @@ def prepare(source: Path, output: Path, size: int, kind: str, workers: int, over
     squares = Squares(files, names, todo, size, kind, store if isinstance(store, Folder) else None)
     loader = DataLoader(squares, None, num_workers=min(workers, len(todo)), worker_init_fn=single_threaded)
     skipped: list[str] = []
-    with tqdm(total=len(names), initial=len(names) - len(todo), desc="prepare", unit="image", dynamic_ncols=True, disable=None) as bar:
+    with tqdm(
+        total=len(names),
+        initial=len(names) - len(todo),
+        desc="prepare",
+        unit="image",
+        dynamic_ncols=True,
+        disable=None,
+    ) as bar:
         for name, result in loader:
             if isinstance(result, UnreadableImage | SmallImage):
                 skipped.append(str(result))
                 bar.write(f"skipped {result}", file=sys.stderr)
                 if len(skipped) > allowed(UNUSABLE, len(names)) or len(skipped) == len(names):
-                    raise UserError(f"{len(skipped)} of {len(names)} images are unusable, the first: {skipped[0]}")
+                    raise UserError(
+                        f"{len(skipped)} of {len(names)} images are unusable, the first: {skipped[0]}"
+                    )
             elif isinstance(result, UserError):
-                raise UserError(str(result))  # a new one: raising the worker's ties it and the loader into a reference cycle
+                raise UserError(
+                    str(result)
+                )  # a new one: raising the worker's ties it and the loader into a reference cycle
             elif isinstance(store, Archive):
                 store.add(name, result.numpy().tobytes())
             bar.update()
     store.close()
     publish(part, output)
-    print(f"{len(names) - len(skipped)} of {len(names)} images prepared at {size} px in {output}, {len(skipped)} skipped")
+    print(
+        f"{len(names) - len(skipped)} of {len(names)} images prepared at {size} px in {output}, {len(skipped)} skipped"
+    )
     return 0
 
 
@@ -108,7 +160,9 @@ def check_sizes(files: ImageFiles, size: int) -> None:
         except UnreadableImage:
             continue  # counted when its turn comes
     if sides and sorted(sides)[len(sides) // 2] < size:
-        raise UserError(f"--size {size}: most images of {files.root} are smaller, and images are never enlarged; choose a smaller size")
+        raise UserError(
+            f"--size {size}: most images of {files.root} are smaller, and images are never enlarged; choose a smaller size"
+        )
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from pathlib import Path
 from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError
-from experiments import console
-from experiments.options import INPUT, Parser, add_reading_options, check_reading, parse
+from experiments.shared import console
+from experiments.shared.options import INPUT, Parser, add_reading_options, check_reading, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,10 +24,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m experiments.restore", description=__doc__, default_env=False)
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of a restoration method")
     parser.add_argument("--input", type=str, required=True, help=INPUT)
-    parser.add_argument("--output", type=str, required=True, help="folder for the restored images; names and subfolders are kept")
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace images that exist in the output folder")
-    parser.add_argument("--whole", action=ActionYesNo, default=False, help="restore photographs in their own size and shape, one by one")
-    parser.add_argument("--tlc", action=ActionYesNo, default=False, help="test-time local conversion of a method that has it (NAFNet)")
+    parser.add_argument(
+        "--output",
+        type=str,
+        required=True,
+        help="folder for the restored images; names and subfolders are kept",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action=ActionYesNo,
+        default=False,
+        help="replace images that exist in the output folder",
+    )
+    parser.add_argument(
+        "--whole",
+        action=ActionYesNo,
+        default=False,
+        help="restore photographs in their own size and shape, one by one",
+    )
+    parser.add_argument(
+        "--tlc",
+        action=ActionYesNo,
+        default=False,
+        help="test-time local conversion of a method that has it (NAFNet)",
+    )
     add_reading_options(parser)
     config = parse(parser, argv)
     check_reading(config)
@@ -38,8 +58,8 @@ def restore(config: Namespace) -> int:
     """Restore the image or all images of the input into the output folder."""
     import torch
 
-    from experiments.devices import load_to_device
-    from experiments.photographs import Photographs, Writing, check_new
+    from experiments.shared.devices import load_to_device
+    from experiments.shared.photographs import Photographs, Writing, check_new
     from lightning_modules.base import Restorer
 
     photographs, output = Photographs(Path(config.input)), Path(config.output)
@@ -50,7 +70,9 @@ def restore(config: Namespace) -> int:
     if not isinstance(method, Restorer):
         raise UserError(f"{config.checkpoint}: {type(method).__name__} does not restore images")
     if config.whole and not method.any_size:
-        raise UserError(f"--whole: {type(method).__name__} restores images of {method.hparams['size']} px only")
+        raise UserError(
+            f"--whole: {type(method).__name__} restores images of {method.hparams['size']} px only"
+        )
     if config.tlc and "tlc" not in method.hparams:
         raise UserError(f"--tlc: {type(method).__name__} does not have it, nafnet does")
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError
-from experiments import console
-from experiments.options import Parser, parse
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,24 +37,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw. Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m experiments.sample", description=__doc__, default_env=False)
-    parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of gan_prior, or of a method with a generator")
-    parser.add_argument("--output", type=str, required=True, help=f"folder for images/, {GRID}, {LINES} and {MIXING}")
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        required=True,
+        help="checkpoint of gan_prior, or of a method with a generator",
+    )
+    parser.add_argument(
+        "--output", type=str, required=True, help=f"folder for images/, {GRID}, {LINES} and {MIXING}"
+    )
     parser.add_argument("--count", type=int, default=64, help="samples, a file each")
     parser.add_argument("--seed", type=int, default=0, help="of the first sample; each has the next")
     parser.add_argument(
-        "--truncation", type=float, default=0.7, help="how far codes are from their mean: 0 the mean face, 1 what was learnt"
+        "--truncation",
+        type=float,
+        default=0.7,
+        help="how far codes are from their mean: 0 the mean face, 1 what was learnt",
     )
     parser.add_argument("--interpolations", type=int, default=4, help=f"rows of {LINES}; 0 for none")
     parser.add_argument("--steps", type=int, default=8, help="images in such a row, both ends included")
-    parser.add_argument("--mixing", action=ActionYesNo, default=True, help=f"write {MIXING}; --no_mixing does not")
+    parser.add_argument(
+        "--mixing", action=ActionYesNo, default=True, help=f"write {MIXING}; --no_mixing does not"
+    )
     parser.add_argument("--batch_size", type=int, default=32, help="images at once")
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder")
+    parser.add_argument(
+        "--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder"
+    )
     config = parse(parser, argv)
     for name, least in (("count", 1), ("seed", 0), ("interpolations", 0), ("steps", 2), ("batch_size", 1)):
         if config[name] < least:
             raise UserError(f"--{name} {config[name]}: expected at least {least}")
     if not 0 <= config.truncation <= 2:
-        raise UserError(f"--truncation {config.truncation:g}: expected a number from 0 to 2, 1 for what was learnt")
+        raise UserError(
+            f"--truncation {config.truncation:g}: expected a number from 0 to 2, 1 for what was learnt"
+        )
     return sample(config)
 
 
@@ -62,9 +78,9 @@ def sample(config: Namespace) -> int:
     """Draw as the options say."""
     import torch
 
-    from experiments.codes import generator_of
-    from experiments.devices import load_to_device
-    from experiments.photographs import Writing, check_new, make_folder
+    from experiments.shared.devices import load_to_device
+    from experiments.shared.photographs import Writing, check_new, make_folder
+    from lightning_modules.generators import generator_of
 
     output = Path(config.output)
     seeds = range(config.seed, config.seed + config.count)
@@ -87,7 +103,9 @@ def sample(config: Namespace) -> int:
             save_rows(output / LINES, artist.interpolations(config.seed, config.interpolations, config.steps))
         if config.mixing:
             draw_mixing(output / MIXING, artist, config.seed)
-    print(f"{config.count} samples of {G.size} px with truncation {config.truncation:g}, and {' '.join(tables)} in {output}")
+    print(
+        f"{config.count} samples of {G.size} px with truncation {config.truncation:g}, and {' '.join(tables)} in {output}"
+    )
     return 0
 
 
@@ -122,7 +140,11 @@ class Artist:
         import torch
 
         ends = self.codes(range(seed, seed + rows + 1))
-        lines = [torch.lerp(a, b, share) for a, b in pairwise(ends) for share in torch.linspace(0, 1, steps).tolist()]
+        lines = [
+            torch.lerp(a, b, share)
+            for a, b in pairwise(ends)
+            for share in torch.linspace(0, 1, steps).tolist()
+        ]
         return in_rows(list(self.draw(torch.stack(lines), "interpolations")), steps)
 
     def kinds(self) -> dict[str, list[int]]:
@@ -156,7 +178,9 @@ def draw_mixing(path: Path, artist: Artist, seed: int) -> None:
     rows, columns = w.split([MIXED_ROWS, MIXED_COLUMNS])
     mixed = artist.mixed(rows, columns)
     codes = torch.cat([w, *(part.flatten(0, 1) for part in mixed.values())])
-    own, *tables = torch.stack(list(artist.draw(codes, "mixing"))).split([len(w)] + [MIXED_ROWS * MIXED_COLUMNS] * len(mixed))
+    own, *tables = torch.stack(list(artist.draw(codes, "mixing"))).split(
+        [len(w)] + [MIXED_ROWS * MIXED_COLUMNS] * len(mixed)
+    )
     above = torch.cat([torch.ones_like(own[:1]), own[MIXED_ROWS:]])  # a white corner
     lines, names = [above], [""]
     for kind, table in zip(mixed, tables, strict=True):

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from _runtime import UserError
-from experiments import console
-from experiments.options import Parser, parse
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
 from lightning_modules.pretrained import weights
 
 ACTIONS = ("list", "where", "fetch")
@@ -23,9 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m experiments.weights", description=__doc__, default_env=False)
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("names", type=str, nargs="*", default=[], help="names of the files to fetch, as list shows them")
     parser.add_argument(
-        "--weights_dir", type=str | None, help=f"folder searched before torch's cache; ${weights.FOLDER_VARIABLE} if not given"
+        "names", type=str, nargs="*", default=[], help="names of the files to fetch, as list shows them"
+    )
+    parser.add_argument(
+        "--weights_dir",
+        type=str | None,
+        help=f"folder searched before torch's cache; ${weights.FOLDER_VARIABLE} if not given",
     )
     config = parse(parser, argv)
     if config.action == "fetch" and not config.names:
@@ -50,7 +54,10 @@ def table() -> str:
     for name, entry in weights.WEIGHTS.items():
         lines.append((name, entry.what, entry.file, weights.state(name), entry.licence or "unknown"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def fetch(names: Sequence[str]) -> None:
@@ -58,9 +65,16 @@ def fetch(names: Sequence[str]) -> None:
     entries = [weights.lookup(name) for name in names]  # a wrong name is noticed before any download
     for name, entry in zip(names, entries, strict=True):
         if weights.state(name) == "missing" and entry.url is not None:
-            print(f"{name}: {entry.url} to {weights.folders()[0]}, licence: {entry.licence or 'unknown'}", flush=True)
+            print(
+                f"{name}: {entry.url} to {weights.folders()[0]}, licence: {entry.licence or 'unknown'}",
+                flush=True,
+            )
         path = weights.fetch(name)
-        checked = f"sha256 begins with {entry.sha256} as published" if entry.sha256 else f"sha256 {weights.sha256(path)}, none is published"
+        checked = (
+            f"sha256 begins with {entry.sha256} as published"
+            if entry.sha256
+            else f"sha256 {weights.sha256(path)}, none is published"
+        )
         print(f"{name}: {path} ({checked})")
 
 

@@ -61,7 +61,9 @@ class Method(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.iteration = 0  # finished or running training iterations; the only counter, and part of the checkpoint
+        self.iteration = (
+            0  # finished or running training iterations; the only counter, and part of the checkpoint
+        )
         self.images_seen = 0
         self.total_iterations: int | None = None
         self.run_seed = 0
@@ -112,7 +114,9 @@ class Method(L.LightningModule):
 
     def ema_decay(self) -> float:
         """Weight of the old average in this iteration's update."""
-        raise NotImplementedError(f"{type(self).__name__} names running averages in `ema`, but not their decay")
+        raise NotImplementedError(
+            f"{type(self).__name__} names running averages in `ema`, but not their decay"
+        )
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """The method's own optimizers, with the options of this run; called more than once, so it keeps no state."""
@@ -174,7 +178,9 @@ class Method(L.LightningModule):
             self.manual_backward(loss)
 
     def _step(self, optimizer: LightningOptimizer) -> None:
-        moved = getattr(optimizer, "optimizer", optimizer).state  # of the plain one: Lightning's may hold an earlier state
+        moved = getattr(
+            optimizer, "optimizer", optimizer
+        ).state  # of the plain one: Lightning's may hold an earlier state
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None and parameter in moved:
@@ -196,7 +202,9 @@ class Method(L.LightningModule):
 
     def shared_generator(self) -> torch.Generator:
         """Random numbers on the host that all processes draw alike, a function of (run_seed, iteration)."""
-        sequence = np.random.SeedSequence((self.run_seed, self.iteration), spawn_key=(1,))  # no rank's own, of which 0 would be the same
+        sequence = np.random.SeedSequence(
+            (self.run_seed, self.iteration), spawn_key=(1,)
+        )  # no rank's own, of which 0 would be the same
         seed = sequence.generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(seed >> 1))
 
@@ -207,13 +215,20 @@ class Method(L.LightningModule):
         # a resumed optimizer brings back the rates it was saved with; those of this run's options count
         for optimizer, fresh in zip(self.trainer.optimizers, self.configure_optimizers(), strict=True):
             for group, options in zip(optimizer.param_groups, fresh.param_groups, strict=True):
-                group.update({name: value for name, value in options.items() if name != "params"}, initial_lr=options["lr"])
+                group.update(
+                    {name: value for name, value in options.items() if name != "params"},
+                    initial_lr=options["lr"],
+                )
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         self.iteration += 1
         self.images_seen += self.trainer.world_size * len(batch["target"])
-        seed = np.random.SeedSequence((self.run_seed, self.iteration, self.global_rank)).generate_state(1, np.uint64)[0]
-        torch.manual_seed(int(seed >> 1))  # so that a resumed run draws the very numbers an uninterrupted one would
+        seed = np.random.SeedSequence((self.run_seed, self.iteration, self.global_rank)).generate_state(
+            1, np.uint64
+        )[0]
+        torch.manual_seed(
+            int(seed >> 1)
+        )  # so that a resumed run draws the very numbers an uninterrupted one would
         factor = self.lr_factor()
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
@@ -330,7 +345,10 @@ class Inverter(Method):
         self.monitor = ("val/lpips", "min") if "lpips" in measured else ("val/psnr", "max")
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return {"target": batch["target"], "inverted": self.seen(self.synthesize(self.invert(batch["target"])))}
+        return {
+            "target": batch["target"],
+            "inverted": self.seen(self.synthesize(self.invert(batch["target"]))),
+        }
 
 
 def method_name(cls: type[Method]) -> str:

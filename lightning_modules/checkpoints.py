@@ -41,7 +41,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def start_checkpoint(option: str, path: str, method: str, own: Mapping[str, Any], keys: Sequence[str] = ()) -> dict[str, Any]:
+def start_checkpoint(
+    option: str, path: str, method: str, own: Mapping[str, Any], keys: Sequence[str] = ()
+) -> dict[str, Any]:
     """The checkpoint that an option such as `--model.prior` names, for a run to start from.
 
     Raises:
@@ -50,10 +52,14 @@ def start_checkpoint(option: str, path: str, method: str, own: Mapping[str, Any]
     checkpoint = read_checkpoint(path)
     theirs = checkpoint["hyper_parameters"]
     if checkpoint["suite"]["method"] != method:
-        raise UserError(f"{option} {path} is a checkpoint of {checkpoint['suite']['method']}, not of {method}")
+        raise UserError(
+            f"{option} {path} is a checkpoint of {checkpoint['suite']['method']}, not of {method}"
+        )
     for key in keys:
         if theirs.get(key) != own[key]:
-            raise UserError(f"{option} {path} has {key} {theirs.get(key)}, this run {own[key]}: set --model.{key} {theirs.get(key)}")
+            raise UserError(
+                f"{option} {path} has {key} {theirs.get(key)}, this run {own[key]}: set --model.{key} {theirs.get(key)}"
+            )
     return checkpoint
 
 
@@ -68,7 +74,9 @@ def check_entries(entries: Mapping[str, Any], kinds: Mapping[str, type], what: s
         if name not in entries:
             raise UserError(f"{what} is damaged: it has no {name}")
         if not isinstance(entries[name], kind):
-            raise UserError(f"{what} is damaged: its {name} is of type {type(entries[name]).__name__}, expected {kind.__name__}")
+            raise UserError(
+                f"{what} is damaged: its {name} is of type {type(entries[name]).__name__}, expected {kind.__name__}"
+            )
         if kind is int and entries[name] < 0:
             raise UserError(f"{what} is damaged: its {name} is {entries[name]}")
 
@@ -90,10 +98,15 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
         if state[name].shape != own[name].shape
     ]
     if missing or unexpected or shapes:
-        first = sorted(shapes) or [f"{min(missing)} is missing" if missing else f"{min(unexpected, key=str)} is unexpected"]
+        first = sorted(shapes) or [
+            f"{min(missing)} is missing" if missing else f"{min(unexpected, key=str)} is unexpected"
+        ]
         count = len(missing) + len(unexpected) + len(shapes)
         raise UserError(f"{what} holds another architecture: {first[0]} ({count} differences in all)")
-    for name, value in own.items():  # after the shapes: a small file can declare a tensor that no memory holds
+    for (
+        name,
+        value,
+    ) in own.items():  # after the shapes: a small file can declare a tensor that no memory holds
         check_values(state[name], value, f"{what} is damaged: {name}")
     module.load_state_dict(dict(state))
 
@@ -101,7 +114,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
 def check_values(value: Tensor, own: Tensor, what: str) -> None:
     """Raise `UserError` where `value`, of the shape of `own`, would not become it by a copy that loses nothing but precision."""
     if value.dtype != own.dtype and not (value.dtype in FLOATS and own.dtype in FLOATS):
-        raise UserError(f"{what} is {str(value.dtype).removeprefix('torch.')}, expected {str(own.dtype).removeprefix('torch.')}")
+        raise UserError(
+            f"{what} is {str(value.dtype).removeprefix('torch.')}, expected {str(own.dtype).removeprefix('torch.')}"
+        )
     if value.is_floating_point() and not value.isfinite().all():
         raise UserError(f"{what} is infinite or NaN")
 
@@ -109,10 +124,16 @@ def check_values(value: Tensor, own: Tensor, what: str) -> None:
 def check_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: list[Any], what: str) -> None:
     """Raise `UserError` where `states` cannot be what such optimizers, with the same parameters, have saved."""
     for state in states:
-        check_entries(state if isinstance(state, dict) else {}, {"state": dict, "param_groups": list}, f"{what} (optimizer_states)")
+        check_entries(
+            state if isinstance(state, dict) else {},
+            {"state": dict, "param_groups": list},
+            f"{what} (optimizer_states)",
+        )
     sizes = [[len(group["params"]) for group in state["param_groups"]] for state in states]
     if sizes != [[len(group["params"]) for group in optimizer.param_groups] for optimizer in optimizers]:
-        raise UserError(f"{what} trained other parts of the method: resume with the options it was started with")
+        raise UserError(
+            f"{what} trained other parts of the method: resume with the options it was started with"
+        )
     for optimizer, state in zip(optimizers, states, strict=True):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         kept = {name for moments in state["state"].values() for name in moments}

@@ -97,7 +97,11 @@ class E4E(PSP):
         self.register_buffer("active", torch.zeros((), dtype=torch.long))  # offsets that have joined
         self._active = 0  # what the host knows of it without asking the device
         self.D = LatentDiscriminator(style_dim, style_dim) if lambda_adv > 0 else None
-        self.pools = nn.ModuleList(CodePool(pool, style_dim) for _ in ("real", "fake")) if lambda_adv > 0 and pool > 0 else None
+        self.pools = (
+            nn.ModuleList(CodePool(pool, style_dim) for _ in ("real", "fake"))
+            if lambda_adv > 0 and pool > 0
+            else None
+        )
         self.L_delta = DeltaNorm()
         self.adversary, self.r1 = NonSaturating(), R1(gamma=r1)
 
@@ -116,11 +120,17 @@ class E4E(PSP):
     def stage(self) -> int:
         """How many offsets are active in this iteration."""
         own, total = self.hparams, self.total_iterations or 0
-        late = self.iteration - 1 - round(own["delta_from"] * total)  # whole iterations: shares of a run do not add up exactly
+        late = (
+            self.iteration - 1 - round(own["delta_from"] * total)
+        )  # whole iterations: shares of a run do not add up exactly
         if late < 0:
             return 0
         last = self.G.layers - 1
-        return last if own["delta_every"] == 0 else min(last, 1 + late // max(1, round(own["delta_every"] * total)))
+        return (
+            last
+            if own["delta_every"] == 0
+            else min(last, 1 + late // max(1, round(own["delta_every"] * total)))
+        )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         opt_e, *opt_d = optimizers if isinstance(optimizers := self.optimizers(), list) else [optimizers]
@@ -156,9 +166,15 @@ class E4E(PSP):
         if self.pools is not None:
             layer = torch.randint(self._active + 1, (len(w),), device=w.device)
             fake, generator = w[torch.arange(len(w), device=w.device), layer], self.shared_generator()
-            real, fake = (pool(codes, generator) for pool, codes in zip(self.pools, (real, fake), strict=True))
+            real, fake = (
+                pool(codes, generator) for pool, codes in zip(self.pools, (real, fake), strict=True)
+            )
         real_score, fake_score = self.D(real), self.D(fake)
-        terms = {"d": self.adversary.d(real_score, fake_score), "real_score": real_score.mean(), "fake_score": fake_score.mean()}
+        terms = {
+            "d": self.adversary.d(real_score, fake_score),
+            "real_score": real_score.mean(),
+            "fake_score": fake_score.mean(),
+        }
         self.descend(optimizer, terms["d"])
         if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):  # lazily, in a step of its own
             terms["r1"] = self.r1(self.D.forward, real)

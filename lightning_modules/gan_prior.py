@@ -78,7 +78,9 @@ class GANPrior(Method):
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
 
         self._shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
-        self.G = Generator(size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **self._shape)
+        self.G = Generator(
+            size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **self._shape
+        )
         self.D = Discriminator(size, **self._shape)
         self.make_ema()
 
@@ -88,7 +90,9 @@ class GANPrior(Method):
 
     def check_batch(self, images: int) -> None:
         if images % min(4, images):  # the discriminator's standard deviation is taken over groups of four
-            raise UserError(f"--data.batch_size leaves {images} images per process: choose below 4 or a multiple of 4 for each")
+            raise UserError(
+                f"--data.batch_size leaves {images} images per process: choose below 4 or a multiple of 4 for each"
+            )
 
     def check_start(self) -> None:
         if self.hparams["start"] is not None:
@@ -101,7 +105,9 @@ class GANPrior(Method):
         checkpoint = start_checkpoint("--model.start", path, "gan_prior", own, keys)
         size = checkpoint["hyper_parameters"]["size"]
         if size >= own["size"]:
-            raise UserError(f"--model.start {path} has {size} px: a prior of {own['size']} px grows from a smaller one")
+            raise UserError(
+                f"--model.start {path} has {size} px: a prior of {own['size']} px grows from a smaller one"
+            )
         if len(self.D.from_rgb.weight) < 3:
             raise UserError(
                 f"--model.channel_base {own['channel_base']}: {len(self.D.from_rgb.weight)} channels at {own['size']} px are "
@@ -125,7 +131,9 @@ class GANPrior(Method):
         z = torch.randn(2, count, self.hparams["style_dim"], device=self.device)
         first, second = self.G.map(z[0]), self.G.map(z[1])
         crossover = torch.randint(1, self.G.layers, (count,), device=self.device)
-        crossover = torch.where(torch.rand(count, device=self.device) < self.hparams["mixing"], crossover, self.G.layers)
+        crossover = torch.where(
+            torch.rand(count, device=self.device) < self.hparams["mixing"], crossover, self.G.layers
+        )
         return mix_styles(first, second, crossover)
 
     def sample(self, z: Tensor, truncation: float = 1.0) -> Tensor:
@@ -146,7 +154,11 @@ class GANPrior(Method):
                 fake = self.G(w)
             self.G.track_w_avg(w[:, 0])
             real_score, fake_score = self.D(see(x)), self.D(see(fake))
-            terms = {"d": self.adversary.d(real_score, fake_score), "real_score": real_score.mean(), "fake_score": fake_score.mean()}
+            terms = {
+                "d": self.adversary.d(real_score, fake_score),
+                "real_score": real_score.mean(),
+                "fake_score": fake_score.mean(),
+            }
             self.descend(opt_d, terms["d"])
             if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):
                 terms["r1"] = self.r1(lambda real: self.D.forward(see(real)), x)
@@ -169,11 +181,15 @@ class GANPrior(Method):
         half_life = self.hparams["ema_images"]
         if self.hparams["ema_rampup"] > 0:
             half_life = min(half_life, self.images_seen * self.hparams["ema_rampup"])
-        return 0.5 ** (self.images_seen / self.iteration / max(half_life, 1e-8))  # images_seen / iteration is the batch size
+        return 0.5 ** (
+            self.images_seen / self.iteration / max(half_life, 1e-8)
+        )  # images_seen / iteration is the batch size
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         def lazily(module: torch.nn.Module, every: int, regularised: bool) -> torch.optim.Optimizer:
-            lazy = every / (every + 1) if regularised else 1.0  # appendix B: the regulariser's steps count as steps
+            lazy = (
+                every / (every + 1) if regularised else 1.0
+            )  # appendix B: the regulariser's steps count as steps
             return adam(module.parameters(), lr=self.hparams["lr"] * lazy, betas=(0.0, 0.99**lazy))
 
         return [
@@ -182,14 +198,18 @@ class GANPrior(Method):
         ]
 
     def choose_monitor(self, measured: Sequence[str]) -> None:
-        self.monitor = next(((f"val/{name}", "min") for name in ("fid", "fid_portraits") if name in measured), None)
+        self.monitor = next(
+            ((f"val/{name}", "min") for name in ("fid", "fid_portraits") if name in measured), None
+        )
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """One sample for each held-out image, a function of its index and the weights alone, on every device; psi = 1."""
         codes, noise = [], []
         for index in batch["index"].tolist():
             generator = torch.Generator().manual_seed(index)
-            codes.append(torch.randn(self.hparams["style_dim"], generator=generator, dtype=self.G_ema.w_avg.dtype))
+            codes.append(
+                torch.randn(self.hparams["style_dim"], generator=generator, dtype=self.G_ema.w_avg.dtype)
+            )
             noise.append(self.G_ema.synthesis.draw_noise(1, generator))
         z = torch.stack(codes).to(self.device)
         maps = [torch.cat(layer) for layer in zip(*noise, strict=True)]
@@ -197,7 +217,9 @@ class GANPrior(Method):
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(0)
-        z = torch.randn(len(batch["target"]), self.hparams["style_dim"], generator=generator).to(self.G_ema.w_avg)
+        z = torch.randn(len(batch["target"]), self.hparams["style_dim"], generator=generator).to(
+            self.G_ema.w_avg
+        )
         rows = {"real": batch["target"]}
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             for psi in (0.5, 0.7, 1.0):

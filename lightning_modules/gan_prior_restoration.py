@@ -189,13 +189,18 @@ class GANPriorRestoration(Restorer):
             source = {"method": source, "hyper_parameters": {}}
         elif isinstance(source, str):
             R, checkpoint = load_method(source)
-            source = {"method": checkpoint["suite"]["method"], "hyper_parameters": checkpoint["hyper_parameters"]}
+            source = {
+                "method": checkpoint["suite"]["method"],
+                "hyper_parameters": checkpoint["hyper_parameters"],
+            }
         elif source["method"] != "identity":
             R = rebuild(source["method"], source["hyper_parameters"], origin)
         if R is not None and not isinstance(R, Restorer):
             raise UserError(f"{origin} is a checkpoint of {source['method']}, which is no restorer")
         if R is not None and not R.any_size and R.hparams["size"] != own["size"]:
-            raise UserError(f"{origin}: its regressor takes images of {R.hparams['size']} px, this run has --model.size {own['size']}")
+            raise UserError(
+                f"{origin}: its regressor takes images of {R.hparams['size']} px, this run has --model.size {own['size']}"
+            )
         own["regressor"] = source
         return R
 
@@ -218,7 +223,9 @@ class GANPriorRestoration(Restorer):
         checkpoint = start_checkpoint(f"--model.{option}", path, method, own, keys)
         theirs = checkpoint["hyper_parameters"]
         if option == "prior" and theirs["noise"] != "add":
-            raise UserError(f"--model.prior {path} has noise {theirs['noise']}: the inversion needs a prior trained with --model.noise add")
+            raise UserError(
+                f"--model.prior {path} has noise {theirs['noise']}: the inversion needs a prior trained with --model.noise add"
+            )
         if option == "stage1" and theirs["stage"] != 1:
             raise UserError(f"--model.stage1 {path} is a checkpoint of stage {theirs['stage']}")
         return checkpoint
@@ -230,11 +237,15 @@ class GANPriorRestoration(Restorer):
         state = self._start().get("state_dict")
         if state is None:
             return
-        parts = {"G_ema.": self.G, "D.": self.D} if self.F is None else {"R.": self.R, "E.": self.E, "G.": self.G}
+        parts = (
+            {"G_ema.": self.G, "D.": self.D} if self.F is None else {"R.": self.R, "E.": self.E, "G.": self.G}
+        )
         for prefix, part in parts.items():
             if part is not None:
                 option = "prior" if self.F is None else "stage1"
-                load_weights(part, part_of_state(state, prefix), f"--model.{option}, its {prefix.rstrip('.')},")
+                load_weights(
+                    part, part_of_state(state, prefix), f"--model.{option}, its {prefix.rstrip('.')},"
+                )
 
     # --- inference ----------------------------------------------------------------------------------------------
 
@@ -281,13 +292,21 @@ class GANPriorRestoration(Restorer):
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         parts = self._parts(batch["input"])
         rows = {"input": batch["input"], "x_R": parts["xr"], "x_G": parts["xg"]}
-        return {**rows, **({} if self.F is None else {"restored": parts["restored"]}), "target": batch["target"]}
+        return {
+            **rows,
+            **({} if self.F is None else {"restored": parts["restored"]}),
+            "target": batch["target"],
+        }
 
     # --- training -----------------------------------------------------------------------------------------------
 
     def check_batch(self, images: int) -> None:
-        if self.D is not None and images % min(4, images):  # its standard deviation is taken over groups of four
-            raise UserError(f"--data.batch_size leaves {images} images per process: choose below 4 or a multiple of 4 for each")
+        if self.D is not None and images % min(
+            4, images
+        ):  # its standard deviation is taken over groups of four
+            raise UserError(
+                f"--data.batch_size leaves {images} images per process: choose below 4 or a multiple of 4 for each"
+            )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         if self.F is None:
@@ -304,7 +323,11 @@ class GANPriorRestoration(Restorer):
         if self.D is not None:
             with self.toggled_optimizer(opt_d[0]):  # max_D  log D(target) + log(1 - D(x_G)) - R1
                 real, fake = self.D(target), self.D(x_G.detach())
-                terms |= {"d": self.adversary.d(real, fake), "real_score": real.mean(), "fake_score": fake.mean()}
+                terms |= {
+                    "d": self.adversary.d(real, fake),
+                    "real_score": real.mean(),
+                    "fake_score": fake.mean(),
+                }
                 loss_d = terms["d"]
                 if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):
                     terms["r1"] = self.r1(self.D.forward, target)
@@ -332,7 +355,9 @@ class GANPriorRestoration(Restorer):
             for name, reference in (("xr", x_R), ("xg", x_G)):
                 weight = self.hparams["lambda_fc"] * self.hparams[f"lambda_c{name}"]
                 if weight > 0:
-                    term = terms[f"{self.L_cx.name}_{name}"] = self.L_cx.compare(tiles, self.L_cx.tiles(reference))
+                    term = terms[f"{self.L_cx.name}_{name}"] = self.L_cx.compare(
+                        tiles, self.L_cx.tiles(reference)
+                    )
                     loss = loss + weight * term
         return loss, terms
 

@@ -112,7 +112,9 @@ class GPEN(Restorer):
         for key in ("channel_base", "channel_max"):
             own, common = self.hparams[f"d_{key}"], self.hparams[key]
             if own not in (None, common):
-                raise UserError(f"--model.d_{key} {own}: D starts from that of --model.prior, whose {key} is {common}; leave it out")
+                raise UserError(
+                    f"--model.d_{key} {own}: D starts from that of --model.prior, whose {key} is {common}; leave it out"
+                )
         keys = ("size", "noise", "channel_base", "channel_max", "style_dim", "mapping_layers")
         return start_checkpoint("--model.prior", self.hparams["prior"], "gan_prior", self.hparams, keys)
 
@@ -138,7 +140,11 @@ class GPEN(Restorer):
         if self.progress >= self.hparams["adversarial_from"]:
             with self.toggled_optimizer(opt_d):  # max_D  log D(target) + log(1 - D(G(x)))
                 real, fake = self.D(target), self.D(x_hat.detach())
-                terms |= {"d": self.adversary.d(real, fake), "real_score": real.mean(), "fake_score": fake.mean()}
+                terms |= {
+                    "d": self.adversary.d(real, fake),
+                    "real_score": real.mean(),
+                    "fake_score": fake.mean(),
+                }
                 self.descend(opt_d, terms["d"])
                 if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):  # lazily, in a step of its own
                     terms["r1"] = self.r1(self.D.forward, target)
@@ -162,7 +168,9 @@ class GPEN(Restorer):
         return self.hparams["ema_decay"]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        encoder, decoder, discriminator = (self.hparams["lr"] * ratio / self.hparams["lr_ratio"][0] for ratio in self.hparams["lr_ratio"])
+        encoder, decoder, discriminator = (
+            self.hparams["lr"] * ratio / self.hparams["lr_ratio"][0] for ratio in self.hparams["lr_ratio"]
+        )
         groups = [{"params": self.G.encoder.parameters(), "lr": encoder}]
         if not self.hparams["freeze_prior"]:
             groups.append({"params": self.G.prior.parameters(), "lr": decoder})

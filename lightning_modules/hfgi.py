@@ -99,14 +99,21 @@ class HFGI(Inverter):
         if isinstance(source, str):
             checkpoint = read_checkpoint(source)
             self.start = checkpoint["state_dict"]
-            source = {"method": checkpoint["suite"]["method"], "hyper_parameters": checkpoint["hyper_parameters"]}
+            source = {
+                "method": checkpoint["suite"]["method"],
+                "hyper_parameters": checkpoint["hyper_parameters"],
+            }
         if not issubclass(find_method(source["method"]), PSP):
             raise UserError(f"{origin} is of {source['method']}: expected e4e or psp")
         size = source["hyper_parameters"].get("size")
         if size != own["size"]:
-            raise UserError(f"{origin} inverts images of {size} px: set --model.size {size} and --data.size {size}")
+            raise UserError(
+                f"{origin} inverts images of {size} px: set --model.size {size} and --data.size {size}"
+            )
         own["base"] = source
-        base = rebuild(source["method"], {**source["hyper_parameters"], "features": "off", "identity": "off"}, origin)
+        base = rebuild(
+            source["method"], {**source["hyper_parameters"], "features": "off", "identity": "off"}, origin
+        )
         assert isinstance(base, PSP)
         return base
 

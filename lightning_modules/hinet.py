@@ -47,7 +47,10 @@ class HINet(Restorer):
     compiled: ClassVar[tuple[str, ...]] = ("net",)
     BETA1 = 0.9
     CLIP = 0.01  # norm of the gradient
-    LOSSES: ClassVar[dict[str, tuple[float, type[nn.Module]]]] = {"psnr": (0.5, PSNRLoss), "l1": (1.0, nn.L1Loss)}  # weight at each stage
+    LOSSES: ClassVar[dict[str, tuple[float, type[nn.Module]]]] = {
+        "psnr": (0.5, PSNRLoss),
+        "l1": (1.0, nn.L1Loss),
+    }  # weight at each stage
 
     def __init__(
         self,
@@ -93,5 +96,7 @@ class HINet(Restorer):
         return end + (cosine - end) * (reached - end) / (replaced - end)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        optimizer = adam(self.net.parameters(), lr=self.hparams["lr"], betas=(self.BETA1, self.hparams["beta2"]))
+        optimizer = adam(
+            self.net.parameters(), lr=self.hparams["lr"], betas=(self.BETA1, self.hparams["beta2"])
+        )
         return [clip_norm(optimizer, self.CLIP)]

@@ -44,7 +44,9 @@ def rebuild(name: str, options: dict[str, Any], what: str) -> Method:
     try:
         return cls(**options)
     except Exception as error:  # of any type
-        raise UserError(f"{what} holds options that do not fit {name}: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"{what} holds options that do not fit {name}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def load_method(path: str | Path, **options: Any) -> tuple[Method, dict[str, Any]]:

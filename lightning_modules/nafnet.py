@@ -42,7 +42,9 @@ class NAFNet(Restorer):
     any_size: ClassVar[bool] = True
     strategy: ClassVar[str] = "ddp"
     one_piece = ""
-    batch_advice: ClassVar[str] = "its authors: a quarter of the batch needs 4 to 8 times the iterations, and lower rates"
+    batch_advice: ClassVar[str] = (
+        "its authors: a quarter of the batch needs 4 to 8 times the iterations, and lower rates"
+    )
     compiled: ClassVar[tuple[str, ...]] = ("net",)
     BETAS = (0.9, 0.9)
     LR_END = 1e-7
@@ -62,7 +64,9 @@ class NAFNet(Restorer):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
-        self.net = NAFNetwork(width, encoder_blocks, middle_blocks, decoder_blocks, local=size if tlc else None)
+        self.net = NAFNetwork(
+            width, encoder_blocks, middle_blocks, decoder_blocks, local=size if tlc else None
+        )
         self.L = PSNRLoss()
 
     def restore(self, input: Tensor) -> Tensor:
@@ -80,5 +84,9 @@ class NAFNet(Restorer):
         return cosine_decay(self.progress, self.LR_END / self.hparams["lr"])
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        options: dict[str, Any] = {"lr": self.hparams["lr"], "betas": self.BETAS, "weight_decay": self.hparams["weight_decay"]}
+        options: dict[str, Any] = {
+            "lr": self.hparams["lr"],
+            "betas": self.BETAS,
+            "weight_decay": self.hparams["weight_decay"],
+        }
         return [clip_norm(adam(self.net.parameters(), torch.optim.AdamW, **options), self.CLIP)]

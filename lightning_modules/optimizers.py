@@ -37,7 +37,10 @@ class Ranger(torch.optim.Optimizer):
         k: int = 6,
         alpha: float = 0.5,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "k": k, "alpha": alpha})
+        super().__init__(
+            params,
+            {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "k": k, "alpha": alpha},
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -80,7 +83,9 @@ class Ranger(torch.optim.Optimizer):
             p.copy_(state["slow"].lerp_(p, group["alpha"]))
 
 
-def adam(params: Iterable[Any], kind: type[torch.optim.Adam] = torch.optim.Adam, **options: Any) -> torch.optim.Adam:
+def adam(
+    params: Iterable[Any], kind: type[torch.optim.Adam] = torch.optim.Adam, **options: Any
+) -> torch.optim.Adam:
     """Adam, or AdamW as `kind`, over parameters or groups of them; where they lie on a CUDA device, a step is one kernel.
 
     A state that was saved on another device loads into it.
@@ -112,7 +117,9 @@ def clip_norm(optimizer: torch.optim.Optimizer, limit: float) -> torch.optim.Opt
         parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        scale = getattr(optimizer, "grad_scale", None)  # of the gradients, set by GradScaler for fused optimizers
+        scale = getattr(
+            optimizer, "grad_scale", None
+        )  # of the gradients, set by GradScaler for fused optimizers
         if scale is not None:
             norm = norm / scale
         torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))

@@ -80,8 +80,17 @@ class PSP(Inverter):
         if height is not None and (height % 8 or not 8 <= height < size):
             raise ValueError(f"height must be a multiple of 8 below size {size}, got {height}")
         shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
-        self.G = Generator(generator_size, style_dim=style_dim, mapping_layers=mapping_layers, **shape).requires_grad_(False)
-        self.E = StyleEncoder(self.G.layers, style_dim=style_dim, size=size, width=encoder_width, blocks=encoder_blocks, family=self.family)
+        self.G = Generator(
+            generator_size, style_dim=style_dim, mapping_layers=mapping_layers, **shape
+        ).requires_grad_(False)
+        self.E = StyleEncoder(
+            self.G.layers,
+            style_dim=style_dim,
+            size=size,
+            width=encoder_width,
+            blocks=encoder_blocks,
+            family=self.family,
+        )
         self.distortion = Distortion(lambda_l2, lambda_lpips, lambda_id, features, identity)
 
     # --- what a run starts from ---------------------------------------------------------------------------------
@@ -106,9 +115,13 @@ class PSP(Inverter):
         checkpoint = start_checkpoint("--model.prior", own["prior"], "gan_prior", own, keys)
         theirs = checkpoint["hyper_parameters"]
         if theirs["noise"] != "add":
-            raise UserError(f"--model.prior {own['prior']} has noise {theirs['noise']}: inversion needs one with --model.noise add")
+            raise UserError(
+                f"--model.prior {own['prior']} has noise {theirs['noise']}: inversion needs one with --model.noise add"
+            )
         if theirs["size"] != own["generator_size"]:
-            raise UserError(f"--model.prior {own['prior']} has {theirs['size']} px: set --model.generator_size {theirs['size']}")
+            raise UserError(
+                f"--model.prior {own['prior']} has {theirs['size']} px: set --model.generator_size {theirs['size']}"
+            )
         return checkpoint
 
     def initialise(self) -> None:
@@ -118,8 +131,16 @@ class PSP(Inverter):
         else:
             self.G.estimate_w_avg()
         if self.hparams["start"] == "arcface":
-            backbone = {k: v for k, v in weights.read("identity/arcface").items() if k.startswith(("input_layer.", "body."))}
-            load_weights(self.E, {**self.E.state_dict(), **backbone}, "--model.start arcface: weights 'identity/arcface'")
+            backbone = {
+                k: v
+                for k, v in weights.read("identity/arcface").items()
+                if k.startswith(("input_layer.", "body."))
+            }
+            load_weights(
+                self.E,
+                {**self.E.state_dict(), **backbone},
+                "--model.start arcface: weights 'identity/arcface'",
+            )
 
     # --- inference ----------------------------------------------------------------------------------------------
 

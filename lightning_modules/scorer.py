@@ -21,7 +21,9 @@ from lightning_modules.base import Method
 from lightning_modules.collectives import mean_over_processes
 from lightning_modules.optimizers import adam, cosine_decay
 
-ATTRIBUTES: dict[str, tuple[float, float]] = {  # in the order and units of a batch's "attributes": what counts as -1 and as 1
+ATTRIBUTES: dict[
+    str, tuple[float, float]
+] = {  # in the order and units of a batch's "attributes": what counts as -1 and as 1
     "yaw": (-40, 40),
     "pitch": (-20, 20),
     "roll": (-10, 10),
@@ -66,7 +68,9 @@ class Scorer(Method):
 
     def check_batch(self, images: int) -> None:
         if images < 2:
-            raise UserError("--data.batch_size leaves 1 image per process: the scorer normalises over them, choose at least 2 for each")
+            raise UserError(
+                "--data.batch_size leaves 1 image per process: the scorer normalises over them, choose at least 2 for each"
+            )
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> embedding (B, D)."""
@@ -83,7 +87,10 @@ class Scorer(Method):
         predicted, true = self.net(batch["target"]), attributes_of(batch)
         squares = (predicted - self.net.standardised(true)).square()
         cross_entropy = F.binary_cross_entropy_with_logits(predicted, true, reduction="none")
-        terms = {"mse": torch.where(self.net.binary, 0, squares).mean(), "bce": torch.where(self.net.binary, cross_entropy, 0).mean()}
+        terms = {
+            "mse": torch.where(self.net.binary, 0, squares).mean(),
+            "bce": torch.where(self.net.binary, cross_entropy, 0).mean(),
+        }
         self.descend(self.optimizers(), terms["mse"] + terms["bce"])  # type: ignore[arg-type]
         for name, statistic in self.net.named_buffers():  # each process has seen images of its own
             if "running" in name:
@@ -129,10 +136,17 @@ class AttributeNetwork(nn.Module):
         import timm  # takes a second or two, for which the other methods' commands need not wait
 
         self.size = size
-        self.cells = min(2, size // 16)  # the features are averaged in a grid of 2 x 2 cells: where something is, is half of a pose
+        self.cells = min(
+            2, size // 16
+        )  # the features are averaged in a grid of 2 x 2 cells: where something is, is half of a pose
         channels = tuple(width * 2**i for i in range(4))
         self.backbone = timm.create_model(
-            "resnet10t", num_classes=0, global_pool="", stem_width=width, channels=channels, zero_init_last=False
+            "resnet10t",
+            num_classes=0,
+            global_pool="",
+            stem_width=width,
+            channels=channels,
+            zero_init_last=False,
         )
         self.backbone.maxpool = nn.Identity()
         self.to_embedding = nn.Linear(channels[-1] * self.cells**2, embedding)
@@ -162,7 +176,9 @@ class AttributeNetwork(nn.Module):
 
     def natural(self, predicted: Tensor) -> Tensor:
         """What `forward` gives -> (B, A) in natural units, binary ones as probabilities."""
-        return torch.where(self.binary, predicted.sigmoid(), self.low + (predicted + 1) / 2 * (self.high - self.low))
+        return torch.where(
+            self.binary, predicted.sigmoid(), self.low + (predicted + 1) / 2 * (self.high - self.low)
+        )
 
 
 def attributes_of(batch: dict[str, Any]) -> Tensor:

@@ -26,7 +26,9 @@ class LossWatch:
     def __init__(self, factor: float = 1_000.0) -> None:
         self.factor = factor
         self._bad: Tensor | None = None  # 1-based iteration of the first loss that is no number, 0 for none
-        self._terms: dict[str, Tensor] = {}  # (3,): largest of late; iteration at which it left that, 0 for none; its value then
+        self._terms: dict[
+            str, Tensor
+        ] = {}  # (3,): largest of late; iteration at which it left that, 0 for none; its value then
         self._seen: dict[str, int] = {}
 
     def see_loss(self, loss: Tensor, iteration: int) -> None:
@@ -46,7 +48,9 @@ class LossWatch:
         new = [name for name in terms if self._seen[name] < self.FIRST]
         for names, judged in ((known, True), (new, False)):
             if names:
-                self._update(names, torch.stack([_size(name, terms[name]) for name in names]), iteration, judged)
+                self._update(
+                    names, torch.stack([_size(name, terms[name]) for name in names]), iteration, judged
+                )
         for name in terms:
             self._seen[name] += 1
 

@@ -25,7 +25,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for method, name in (("gpen", "gpen"), ("e4e", "e4e"), ("gan_prior", "prior")):
         Path(untrained(folder, method)).rename(folder / f"{name}.ckpt")
     style_dim = tiny("e4e").G.style_dim
-    smile = directions.Direction("smile", "interfacegan", torch.nn.functional.normalize(torch.ones(1, style_dim)))
+    smile = directions.Direction(
+        "smile", "interfacegan", torch.nn.functional.normalize(torch.ones(1, style_dim))
+    )
     directions.save(smile, folder / "smile.safetensors")
     draw = torch.rand(48, 40, 3, generator=torch.Generator().manual_seed(0)).mul(255).byte().numpy()
     Image.fromarray(draw).save(folder / "face.png")
@@ -33,18 +35,29 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for line, code in snippets(ROOT / "docs/api.md"):
-            exec(compile("\n" * line + code, "docs/api.md", "exec"), names)  # an error names its line in the page
+            exec(
+                compile("\n" * line + code, "docs/api.md", "exec"), names
+            )  # an error names its line in the page
     return {**names, "folder": folder}
 
 
 def snippets(page: Path) -> list[tuple[int, str]]:
     """Line before the first, and code, of every Python block."""
     text = page.read_text()
-    return [(text[: found.start(1)].count("\n"), found[1]) for found in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S)]
+    return [
+        (text[: found.start(1)].count("\n"), found[1])
+        for found in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    ]
 
 
 def test_pictures_are_restored_inverted_and_edited(said) -> None:
-    assert said["x"].shape == said["restored"].shape == said["inverted"].shape == said["edited"].shape == (1, 3, SIZE, SIZE)
+    assert (
+        said["x"].shape
+        == said["restored"].shape
+        == said["inverted"].shape
+        == said["edited"].shape
+        == (1, 3, SIZE, SIZE)
+    )
     assert (said["folder"] / "restored.png").exists()
     assert not torch.equal(said["edited"], said["inverted"])
 
@@ -65,7 +78,10 @@ def test_data_and_scores_are_there(said) -> None:
 def test_trainings_leave_checkpoints(said) -> None:
     assert (said["folder"] / "runs/mine/checkpoints/last.ckpt").exists()
     assert said["mine"].iteration == 20
-    assert all(torch.equal(value, said["mine"].state_dict()[name]) for name, value in said["method"].state_dict().items())
+    assert all(
+        torch.equal(value, said["mine"].state_dict()[name])
+        for name, value in said["method"].state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("package", PACKAGES)

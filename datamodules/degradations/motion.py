@@ -33,7 +33,9 @@ def scaled_size(size: int, scale: float) -> int:
     return max(3, 2 * round((size * scale - 1) / 2) + 1)
 
 
-def motion_kernel(rng: np.random.Generator, extent: tuple[int, int] = (5, 71), scale: float = 1.0) -> np.ndarray:
+def motion_kernel(
+    rng: np.random.Generator, extent: tuple[int, int] = (5, 71), scale: float = 1.0
+) -> np.ndarray:
     """One random kernel; draws the walk, then the extent, from `rng`.
 
     Args:
@@ -66,7 +68,9 @@ def draw(rng: np.random.Generator, count: int, extent: tuple[int, int]) -> tuple
 
 def trajectories(normals: np.ndarray) -> np.ndarray:
     """Normals (N, 3 + 6 (T - 1)) -> the walk's (x, y), (N, T, 2), in arbitrary units."""
-    shocks = normals[:, 3:].reshape(len(normals), STEPS - 1, 2, 3) / np.arange(2, STEPS + 1)[:, None, None]  # e / (t + 1), e' / (t + 1)
+    shocks = (
+        normals[:, 3:].reshape(len(normals), STEPS - 1, 2, 3) / np.arange(2, STEPS + 1)[:, None, None]
+    )  # e / (t + 1), e' / (t + 1)
     v = normals[:, None, :3] + np.cumsum(shocks[:, :, 1], axis=1)
     r = np.zeros_like(v)
     angle = np.zeros((len(normals), 3))
@@ -89,7 +93,9 @@ def render(normals: np.ndarray, extents: np.ndarray, largest: int, scale: float)
     centre = (size - 1) / 2
     walk = trajectories(normals)
     box = np.ptp(walk, axis=1).max(axis=-1)
-    walk = walk * ((extents - 1) * scale / box)[:, None, None]  # one factor for both axes: the walk is not distorted
+    walk = (
+        walk * ((extents - 1) * scale / box)[:, None, None]
+    )  # one factor for both axes: the walk is not distorted
 
     # resampled linearly, so that the time spent at a place becomes its weight
     u = np.arange(POINTS_PER_STEP) / POINTS_PER_STEP
@@ -133,14 +139,24 @@ def read_kernels(path: str) -> tuple[np.ndarray, np.ndarray]:
             banks = [file[part] for part in PARTS]
     except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not such a file"
-        raise UserError(f"--data.kernels {path}: expected an .npz with the arrays {' and '.join(PARTS)} ({reason})") from error
+        raise UserError(
+            f"--data.kernels {path}: expected an .npz with the arrays {' and '.join(PARTS)} ({reason})"
+        ) from error
     for part, bank in zip(PARTS, banks, strict=True):
         side = bank.shape[-1] if bank.ndim else 0
-        if bank.ndim != 3 or not len(bank) or bank.shape[1] != side or side % 2 == 0 or not 3 <= side <= LARGEST:
+        if (
+            bank.ndim != 3
+            or not len(bank)
+            or bank.shape[1] != side
+            or side % 2 == 0
+            or not 3 <= side <= LARGEST
+        ):
             raise UserError(
                 f"--data.kernels {path}: {part} is {bank.shape}, expected (N, n, n), n odd and 3 to {LARGEST}, e.g. (1000, 71, 71)"
             )
-        if bank.dtype.kind != "f" or not (bank.min() >= 0 and np.abs(bank.sum(axis=(1, 2), dtype=np.float64) - 1).max() < 1e-4):
+        if bank.dtype.kind != "f" or not (
+            bank.min() >= 0 and np.abs(bank.sum(axis=(1, 2), dtype=np.float64) - 1).max() < 1e-4
+        ):
             raise UserError(
                 f"--data.kernels {path}: {part} holds what is no blur kernel, expected weights from 0 on as floats, of sum 1 each"
             )

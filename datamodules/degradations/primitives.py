@@ -49,7 +49,9 @@ def normalized(kernel: np.ndarray) -> np.ndarray:
     return (kernel / kernel.sum()).astype(np.float32)
 
 
-def gaussian_kernel(size: int, sigma_x: float, sigma_y: float | None = None, theta: float = 0.0) -> np.ndarray:
+def gaussian_kernel(
+    size: int, sigma_x: float, sigma_y: float | None = None, theta: float = 0.0
+) -> np.ndarray:
     """exp(-q/2), of sum 1; isotropic without `sigma_y`. A sigma of a tenth of a pixel gives a delta: no blur."""
     return normalized(np.exp(-quadratic_form(size, sigma_x, sigma_y or sigma_x, theta) / 2))
 
@@ -68,7 +70,9 @@ def sinc_kernel(cutoff: float, size: int, pad_to: int = 0) -> np.ndarray:
     """Circular low-pass w J1(w r) / (2 pi r) with cutoff w in radians, of sum 1, zero-padded to `pad_to` pixels if that is larger."""
     r = np.sqrt(quadratic_form(size, 1.0, 1.0, 0.0))
     centre = r == 0
-    kernel = np.where(centre, cutoff**2 / (4 * math.pi), cutoff * j1(cutoff * r) / (2 * math.pi * np.where(centre, 1.0, r)))
+    kernel = np.where(
+        centre, cutoff**2 / (4 * math.pi), cutoff * j1(cutoff * r) / (2 * math.pi * np.where(centre, 1.0, r))
+    )
     return padded(normalized(kernel), pad_to)
 
 
@@ -116,7 +120,12 @@ def add_poisson_noise(image: np.ndarray, rng: np.random.Generator, scale: float 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """Through libjpeg at 4:2:0 and back; the image is clipped and rounded to 8 bits first."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, int(quality), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        int(quality),
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    ]
     _, code = cv2.imencode(".jpg", to_uint8(image)[..., ::-1], options)
     return to_float(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))[..., ::-1])
 
@@ -148,7 +157,9 @@ def correlate_fft(images: Tensor, kernels: Tensor) -> Tensor:
     fft_conv (one CPU thread): the transform's length has small prime factors only, and a kernel's spectrum serves all channels.
     """
     (height, width), pad = images.shape[-2:], kernels.shape[-1] // 2
-    shape = [next_fast_len(side + 2 * pad, real=True) for side in (height, width)]  # the zeros beyond reach no pixel that is kept
+    shape = [
+        next_fast_len(side + 2 * pad, real=True) for side in (height, width)
+    ]  # the zeros beyond reach no pixel that is kept
     spectrum = torch.fft.rfft2(F.pad(images, (pad,) * 4, mode="reflect"), shape)
     spectrum = spectrum * torch.fft.rfft2(kernels, shape).conj()[:, None]
     return torch.fft.irfft2(spectrum, shape)[..., :height, :width]
@@ -173,7 +184,9 @@ def resize_batch(images: Tensor, sizes: Sizes, new_sizes: Sizes, canvas: int) ->
     u = (2 * centre + 1) / images.shape[-1] - 1  # grid_sample's coordinates
     grid = torch.stack([u[:, None, :].expand(-1, canvas, -1), u[:, :, None].expand(-1, -1, canvas)], dim=-1)
     with torch.autocast(images.device.type, enabled=False):
-        return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return F.grid_sample(
+            images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
 
 
 def repeat_edges(images: Tensor, sizes: Sizes) -> Tensor:

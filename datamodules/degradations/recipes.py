@@ -77,7 +77,9 @@ class Degradation:
     def __post_init__(self) -> None:
         names = [step.name for step in self.steps]
         if len(set(names)) < len(names):
-            raise ValueError(f"degradation {self.name}: every step needs a random stream of its own, got {names}")
+            raise ValueError(
+                f"degradation {self.name}: every step needs a random stream of its own, got {names}"
+            )
 
     def with_kernels(self, path: str) -> Degradation:
         """This recipe with the motion kernels of a file (`motion.read_kernels`) in place of its own.
@@ -90,11 +92,19 @@ class Degradation:
         def exchanged(step: Step) -> Step:
             if not isinstance(step, Blur):
                 return step
-            return replace(step, kernels={file if isinstance(kernel, Motion) else kernel: share for kernel, share in step.kernels.items()})
+            return replace(
+                step,
+                kernels={
+                    file if isinstance(kernel, Motion) else kernel: share
+                    for kernel, share in step.kernels.items()
+                },
+            )
 
         changed = replace(self, steps=tuple(map(exchanged, self.steps)))
         if changed == self:
-            raise UserError(f"--data.kernels {path}: {self.name} has no motion blur to take them; set --data.degradation motion71")
+            raise UserError(
+                f"--data.kernels {path}: {self.name} has no motion blur to take them; set --data.degradation motion71"
+            )
         return changed
 
     def sample(self, key: Sequence[int], size: int, held_out: bool = False) -> Parameters:
@@ -105,7 +115,12 @@ class Degradation:
             size: of the image, in pixels; constants in pixels scale with size / 512.
             held_out: draw motion kernels from the bank that training never sees.
         """
-        return {step.name: step.draw(np.random.default_rng([*key, zlib.crc32(step.name.encode())]), size, held_out) for step in self.steps}
+        return {
+            step.name: step.draw(
+                np.random.default_rng([*key, zlib.crc32(step.name.encode())]), size, held_out
+            )
+            for step in self.steps
+        }
 
     def degrade(self, image: np.ndarray, seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The held-out image `index`, degraded: the same for every run, process, batch size and worker.
@@ -137,7 +152,9 @@ class Degradation:
         return Packed(draws, torch.from_numpy(numbers), [part.shape[1] for part in parts])
 
     @torch.no_grad()
-    def degrade_batch(self, images: Tensor, parameters: Sequence[Parameters] | Packed) -> tuple[Tensor, Tensor]:
+    def degrade_batch(
+        self, images: Tensor, parameters: Sequence[Parameters] | Packed
+    ) -> tuple[Tensor, Tensor]:
         """A training batch, degraded on its device in float32.
 
         The parameters alone decide an image's result, whatever the batch, up to float32 rounding (which JPEG can turn into a grey level
@@ -225,12 +242,23 @@ DEGRADATIONS = {
                 Up(),
                 ColorShift(0.3, 20),
                 Gray(0.01),
-                ColorJitter(0.3, brightness=(0.5, 1.5), contrast=(0.5, 1.5), saturation=(0, 1.5), hue=(-0.1, 0.1)),
+                ColorJitter(
+                    0.3, brightness=(0.5, 1.5), contrast=(0.5, 1.5), saturation=(0, 1.5), hue=(-0.1, 0.1)
+                ),
                 Round(),
             ),
         ),
         Degradation("motion71", (Blur({Motion(EXTENT): 1}), Round())),
-        Degradation("x4", (Blur({Gaussian(size=(49, 49), sigma=(8, 8)): 1}), Down((4, 4)), Noise((0, 5)), JPEG((60, 100)), Up())),
+        Degradation(
+            "x4",
+            (
+                Blur({Gaussian(size=(49, 49), sigma=(8, 8)): 1}),
+                Down((4, 4)),
+                Noise((0, 5)),
+                JPEG((60, 100)),
+                Up(),
+            ),
+        ),
         Degradation("none", ()),
     )
 }

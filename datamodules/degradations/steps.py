@@ -86,13 +86,19 @@ class Gaussian:
         sigma_x, sigma_y = scale * rng.uniform(*(self.sigma or (default, default)), size=2)
         theta = rng.uniform(-math.pi, math.pi)
         turned = rng.random() < self.anisotropic
-        return primitives.gaussian_kernel(scaled_size(size, scale), sigma_x, *((sigma_y, theta) if turned else ()))
+        return primitives.gaussian_kernel(
+            scaled_size(size, scale), sigma_x, *((sigma_y, theta) if turned else ())
+        )
 
     def __str__(self) -> str:
         low, high = self.size
         size = f"size {high}" if low == high else f"odd size U[{low}, {high}]"
-        sigma = "sigma 0.3 ((size - 1) / 2 - 1) + 0.8" if self.sigma is None else f"sigma {uniform(self.sigma)}"
-        return f"Gaussian ({size}, {sigma}" + (f", anisotropic {self.anisotropic:g})" if self.anisotropic else ")")
+        sigma = (
+            "sigma 0.3 ((size - 1) / 2 - 1) + 0.8" if self.sigma is None else f"sigma {uniform(self.sigma)}"
+        )
+        return f"Gaussian ({size}, {sigma}" + (
+            f", anisotropic {self.anisotropic:g})" if self.anisotropic else ")"
+        )
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,9 @@ class KernelFile:
     def __str__(self) -> str:
         n, m = (len(bank) for bank in read_kernels(self.path))
         pixels = hashlib.sha256(b"".join(bank.tobytes() for bank in read_kernels(self.path))).hexdigest()[:12]
-        return f"motion ({Path(self.path).name} {pixels}: {n} and {m} kernels of {self.largest}x{self.largest})"
+        return (
+            f"motion ({Path(self.path).name} {pixels}: {n} and {m} kernels of {self.largest}x{self.largest})"
+        )
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,9 @@ class Blur(Step):
         largest = max(scaled_size(kernel.largest, scale) for kernel in self.kernels)
         if size < largest:
             raise ValueError(f"an image of {size} pixels is smaller than its blur kernels of {largest}")
-        return {"kernel": primitives.padded(family.draw(rng, scale, held_out), largest)}  # one size, so that a batch stacks
+        return {
+            "kernel": primitives.padded(family.draw(rng, scale, held_out), largest)
+        }  # one size, so that a batch stacks
 
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return primitives.blur(image, draw["kernel"])
@@ -163,7 +173,9 @@ class Blur(Step):
         return canvas._replace(images=primitives.blur_batch(canvas.images, kernels))
 
     def __str__(self) -> str:
-        parts = [str(kernel) if share == 1 else f"{share:g} {kernel}" for kernel, share in self.kernels.items()]
+        parts = [
+            str(kernel) if share == 1 else f"{share:g} {kernel}" for kernel, share in self.kernels.items()
+        ]
         return "blur " + " + ".join(parts)
 
 
@@ -191,7 +203,10 @@ class Down(Resize):
     def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
         largest = max(SMALLEST, int(size // self.ratio[0]))
         # the canvas holds the largest size of the recipe in whole JPEG blocks, so no image depends on its batch
-        return {"size": max(SMALLEST, int(size // rng.uniform(*self.ratio))), "canvas": 16 * math.ceil(largest / 16)}
+        return {
+            "size": max(SMALLEST, int(size // rng.uniform(*self.ratio))),
+            "canvas": 16 * math.ceil(largest / 16),
+        }
 
     def __str__(self) -> str:
         return f"down {uniform(self.ratio)}"
@@ -346,7 +361,10 @@ class ColorJitter(Step):
     hue: Range
 
     def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
-        changes = [(name, rng.uniform(*getattr(self, name))) for name in ("brightness", "contrast", "saturation", "hue")]
+        changes = [
+            (name, rng.uniform(*getattr(self, name)))
+            for name in ("brightness", "contrast", "saturation", "hue")
+        ]
         order = rng.permutation(len(changes))
         return {"changes": [changes[i] for i in order] if rng.random() < self.probability else []}
 
@@ -366,7 +384,10 @@ class ColorJitter(Step):
         return image
 
     def __str__(self) -> str:
-        ranges = ", ".join(f"{name} {uniform(getattr(self, name))}" for name in ("brightness", "contrast", "saturation", "hue"))
+        ranges = ", ".join(
+            f"{name} {uniform(getattr(self, name))}"
+            for name in ("brightness", "contrast", "saturation", "hue")
+        )
         return f"colour jitter {self.probability:g} ({ranges})"
 
 

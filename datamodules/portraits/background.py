@@ -17,7 +17,10 @@ def background(p: Scalars, g: Scalars, x: Tensor, y: Tensor, size: int) -> Tenso
     half = 0.5 * size
     kinds = (p["back_kind"].view(-1) * len(KINDS)).long().clamp_(max=len(KINDS) - 1)
     rgb = torch.empty(len(kinds), 3, y.shape[1], x.shape[2], device=x.device)
-    used = {name: p[name] for name in p if name.startswith("back_")}, {name: g[name] for name in g if name.startswith("back_")}
+    used = (
+        {name: p[name] for name in p if name.startswith("back_")},
+        {name: g[name] for name in g if name.startswith("back_")},
+    )
     for kind, draw in enumerate((_studio, _stripes, _bricks, _boards, _books, _window)):
         rows = (kinds == kind).nonzero().view(-1)
         if len(rows):  # drawn for those images alone
@@ -28,15 +31,30 @@ def background(p: Scalars, g: Scalars, x: Tensor, y: Tensor, size: int) -> Tenso
 
 def _lines(p: Scalars, g: Scalars, rgb: Tensor, x: Tensor, y: Tensor, half: float) -> None:
     """Straight lines across everything."""
-    rows = ((g["line_cos"], g["line_sin"], 0.030), (-g["line_sin"], g["line_cos"], 0.018), (g["back_sin"], -g["back_cos"], 0.045))
-    lines = [band(affine((a, b, -p[f"back_line_{i + 1}"]), x, y), width, half) for i, (a, b, width) in enumerate(rows)]
+    rows = (
+        (g["line_cos"], g["line_sin"], 0.030),
+        (-g["line_sin"], g["line_cos"], 0.018),
+        (g["back_sin"], -g["back_cos"], 0.045),
+    )
+    lines = [
+        band(affine((a, b, -p[f"back_line_{i + 1}"]), x, y), width, half)
+        for i, (a, b, width) in enumerate(rows)
+    ]
     plain = 0.3 + 0.7 * (p["back_kind"] < 2.0 / len(KINDS)).float()  # the other kinds have lines of their own
-    over(rgb, g["back_line"], torch.maximum(torch.maximum(lines[0], lines[1]), lines[2]).mul_(p["back_line_contrast"] * 0.85 * plain))
+    over(
+        rgb,
+        g["back_line"],
+        torch.maximum(torch.maximum(lines[0], lines[1]), lines[2]).mul_(
+            p["back_line_contrast"] * 0.85 * plain
+        ),
+    )
 
 
 def _along(p: Scalars, g: Scalars, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     zero = torch.zeros_like(g["back_sin"])
-    return affine((g["back_cos"], g["back_sin"], zero), x, y), affine((-g["back_sin"], g["back_cos"], zero), x, y)
+    return affine((g["back_cos"], g["back_sin"], zero), x, y), affine(
+        (-g["back_sin"], g["back_cos"], zero), x, y
+    )
 
 
 def _textured(rgb: Tensor, name: str, u: Tensor, v: Tensor, half: float, amount: Tensor | float) -> Tensor:
@@ -45,7 +63,11 @@ def _textured(rgb: Tensor, name: str, u: Tensor, v: Tensor, half: float, amount:
     if size < textures.SMALLEST:
         return rgb
     level = textures.level(size)
-    return rgb.mul_((textures.look(name, textures.locate(u * 256.0, v * 256.0, level), level) * amount + 1.0).clamp_(min=0.0).unsqueeze(1))
+    return rgb.mul_(
+        (textures.look(name, textures.locate(u * 256.0, v * 256.0, level), level) * amount + 1.0)
+        .clamp_(min=0.0)
+        .unsqueeze(1)
+    )
 
 
 def _focus(p: Scalars, half: float) -> Tensor:
@@ -122,7 +144,9 @@ def _books(p: Scalars, g: Scalars, x: Tensor, y: Tensor, half: float) -> Tensor:
     row = torch.floor(b)
     up = (b - row).mul_(shelf)  # above the shelf
     wide = 0.16
-    a = (x + p["back_line_1"] + 0.03 * textures.look("grain", textures.locate(row * 11.0, row * 5.0, 0), 0)) / wide + 64.0
+    a = (
+        x + p["back_line_1"] + 0.03 * textures.look("grain", textures.locate(row * 11.0, row * 5.0, 0), 0)
+    ) / wide + 64.0
     # every other edge between books moves, so that some are thick and some are thin
     book, share = torch.floor(a), a - torch.floor(a)
     first, second = _cells(a, row.expand_as(a)), _cells(a, (row + 40.0).expand_as(a))
@@ -133,7 +157,9 @@ def _books(p: Scalars, g: Scalars, x: Tensor, y: Tensor, half: float) -> Tensor:
     tone = _cells(a + right * 50.0, row.expand_as(a)).mul_(own)
     rgb = mix(g["back_1"], g["back_2"], (0.5 + 0.5 * tone).clamp_(0.0, 1.0))
     over(rgb, g["back_3"], (second * (right - 0.5)).mul_(1.2).mul_(own).clamp_(0.0, 1.0))
-    over(rgb, g["back_3"], (tone > 0.6).float().mul_(band(up - shelf * 0.45, 0.012, soft)).mul_(0.6))  # a label on some backs
+    over(
+        rgb, g["back_3"], (tone > 0.6).float().mul_(band(up - shelf * 0.45, 0.012, soft)).mul_(0.6)
+    )  # a label on some backs
     over(rgb, g["back_1"] * 0.10, band(seam, 0.005, soft).mul_(0.85))
     top = shelf * (0.78 + 0.06 * (book - 2.0 * torch.floor(book * 0.5)) + 0.04 * tone) - 0.03
     over(rgb, g["back_2"] * 0.06, coverage(up - top, soft))
@@ -153,7 +179,9 @@ def _window(p: Scalars, g: Scalars, x: Tensor, y: Tensor, half: float) -> Tensor
     bar = torch.maximum(coverage(a - 0.345, half), coverage(b - 0.43, half))
     frame = g["back_1"] * 0.5 + 0.25 * g["back_3"]
     over(rgb, frame, bar)
-    inner = torch.maximum(band(a - 0.345, 0.010, half).expand_as(bar), band(b - 0.43, 0.010, half).expand_as(bar))
+    inner = torch.maximum(
+        band(a - 0.345, 0.010, half).expand_as(bar), band(b - 0.43, 0.010, half).expand_as(bar)
+    )
     over(rgb, frame * 0.35, inner.mul_(0.8))
     wall = coverage(torch.where(p["back_glow_x"] > 0, 1.0, -1.0) * x - 0.45 - 0.4 * p["back_focus"], half)
     over(rgb, g["back_1"] * 0.8, wall.expand_as(bar))

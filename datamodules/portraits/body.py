@@ -7,7 +7,18 @@ from torch import Tensor
 
 from datamodules.portraits import textures
 from datamodules.portraits.colours import mix
-from datamodules.portraits.geometry import Pose, Scalars, Window, affine, band, bump, coverage, over, stamp, wave
+from datamodules.portraits.geometry import (
+    Pose,
+    Scalars,
+    Window,
+    affine,
+    band,
+    bump,
+    coverage,
+    over,
+    stamp,
+    wave,
+)
 from datamodules.portraits.labels import LABEL
 
 
@@ -23,7 +34,10 @@ class Body:
         self.width = p["head_width"] * 0.50
         chin_x, chin_y = pose.at(0.0, -0.72, 0.40)  # the head's shadow falls from here
         self.chin = (chin_x - x) * k - 0.12 * g["light_x"], (chin_y - y) * k
-        self.shirt, self.jacket = ((p["collar"] > 0.45) & (p["collar"] <= 0.75)).float(), (p["collar"] > 0.75).float()
+        self.shirt, self.jacket = (
+            ((p["collar"] > 0.45) & (p["collar"] <= 0.75)).float(),
+            (p["collar"] > 0.75).float(),
+        )
 
     def box(self) -> tuple[Tensor, ...]:
         """Left, right, bottom, top in the picture."""
@@ -50,7 +64,11 @@ class Body:
         top = shoulder - opening * arc
         alpha = coverage(top - v, scale * 0.9)
         colour = self._pattern(u, v, side, scale)
-        fold = wave(u * 1.9 + v * 0.8 + p["cloth_hue"] * 7.0).mul_(0.09).add_(wave(u * 0.7 - v * 1.9 + p["cloth_value"] * 5.0).mul_(0.06))
+        fold = (
+            wave(u * 1.9 + v * 0.8 + p["cloth_hue"] * 7.0)
+            .mul_(0.09)
+            .add_(wave(u * 0.7 - v * 1.9 + p["cloth_value"] * 5.0).mul_(0.06))
+        )
         fold.add_(0.86 + u * (g["light_x"] * 0.22)).mul_(1.0 - 0.4 * shadow)
         plain = 1.0 - self.shirt - self.jacket
         hem = band(top - v - 0.052, 0.006, scale).mul_(0.35).add_(coverage(v - top + 0.05, scale).mul_(0.12))
@@ -60,12 +78,26 @@ class Body:
         if size >= textures.SMALLEST:
             level = textures.level(size)
             place = textures.locate(u * 200.0, v * 200.0, level)
-            knit = textures.look("grain", place, level).mul_(0.05).add_(textures.look("clouds", place, level).mul_(0.05))
+            knit = (
+                textures.look("grain", place, level)
+                .mul_(0.05)
+                .add_(textures.look("clouds", place, level).mul_(0.05))
+            )
             fold.mul_(knit.add_(1.0))
         over(rgb, colour.mul_(fold.unsqueeze(1)).mul_(g["key"] * 0.8 + g["ambient"]), alpha)
         stamp(label, alpha > 0.5, LABEL["cloth"])
 
-    def _neck(self, u: Tensor, v: Tensor, side: Tensor, shadow: Tensor, size: int, scale: Tensor, rgb: Tensor, label: Tensor) -> None:
+    def _neck(
+        self,
+        u: Tensor,
+        v: Tensor,
+        side: Tensor,
+        shadow: Tensor,
+        size: int,
+        scale: Tensor,
+        rgb: Tensor,
+        label: Tensor,
+    ) -> None:
         """Widens into the shoulders; two muscles run down to the pit of the throat."""
         g = self.g
         low = (-0.25 - v).clamp_(min=0.0)
@@ -75,7 +107,11 @@ class Body:
         light = (0.95 + 0.3 * u * g["light_x"]).mul_(round_).add_(muscle.mul_(0.45)).mul_(1.0 - 0.62 * shadow)
         if size >= textures.SMALLEST:
             level = textures.level(size)
-            light.mul_(textures.look("clouds", textures.locate(u * 200.0, v * 200.0, level), level).mul_(0.03).add_(1.0))
+            light.mul_(
+                textures.look("clouds", textures.locate(u * 200.0, v * 200.0, level), level)
+                .mul_(0.03)
+                .add_(1.0)
+            )
         alpha = coverage(torch.minimum(inside, 0.2 - v), scale)
         over(rgb, g["skin"] * light.unsqueeze(1) * (g["key"] * 0.75 + g["ambient"]), alpha)
         stamp(label, alpha > 0.5, LABEL["neck"])
@@ -84,17 +120,27 @@ class Body:
         """The cloth's colour (B, 3, h, w): stripes across or along, checks, or dots."""
         p, g = self.p, self.g
         kind = p["cloth_pattern"] * 4.0
-        across, along, checks, dots = ((kind >= k).float() * (kind < k + 1).float() for k in (0.0, 1.0, 2.0, 3.0))
+        across, along, checks, dots = (
+            (kind >= k).float() * (kind < k + 1).float() for k in (0.0, 1.0, 2.0, 3.0)
+        )
         period = 0.12 + 0.14 * p["neckline"]
         a, b = (u + 0.03) * (1.0 / period), (v + side * 0.16) * (1.0 / period)
-        a, b = (c.sub_(torch.floor(c)).sub_(0.5).abs_().mul_(period) for c in (a, b))  # distance from the period's middle
+        a, b = (
+            c.sub_(torch.floor(c)).sub_(0.5).abs_().mul_(period) for c in (a, b)
+        )  # distance from the period's middle
         stripe_a, stripe_b = coverage(period * 0.25 - a, scale), coverage(period * 0.25 - b, scale)
         share = stripe_b * (across + 0.5 * checks) + stripe_a * (along + 0.5 * checks)
         if bool((dots > 0).any()):
             share.add_(coverage(period * 0.27 - (a.mul_(a).add_(b.mul_(b))).sqrt_(), scale).mul_(dots))
-        return mix(g["cloth"], g["cloth_2"], share.mul_((p["cloth_stripes"] > 0).float() * (0.3 + 0.7 * p["cloth_stripes"])))
+        return mix(
+            g["cloth"],
+            g["cloth_2"],
+            share.mul_((p["cloth_stripes"] > 0).float() * (0.3 + 0.7 * p["cloth_stripes"])),
+        )
 
-    def _collar(self, u: Tensor, v: Tensor, side: Tensor, size: int, scale: Tensor, colour: Tensor, fold: Tensor) -> None:
+    def _collar(
+        self, u: Tensor, v: Tensor, side: Tensor, size: int, scale: Tensor, colour: Tensor, fold: Tensor
+    ) -> None:
         """A shirt's collar and buttons; with a jacket the shirt shows between the lapels."""
         p, g = self.p, self.g
         w = self.width
@@ -102,9 +148,17 @@ class Body:
         within = coverage(-lapel, scale).mul_(self.jacket)
         shirt = g["cloth"] * 0.35 + (g["cloth"] * 2.5 + 0.03).clamp(max=0.8) * 0.65
         over(colour, shirt, within)
-        tie = coverage(0.045 + (-0.5 - v).clamp_(0.0, 0.2) * 0.16 - side, scale).mul_((p["neckline"] < 0.5).float()).mul_(within)
+        tie = (
+            coverage(0.045 + (-0.5 - v).clamp_(0.0, 0.2) * 0.16 - side, scale)
+            .mul_((p["neckline"] < 0.5).float())
+            .mul_(within)
+        )
         over(colour, g["cloth_2"] * 0.7 + g["cloth"] * 0.1, tie)
-        fold.mul_(1.0 - 0.5 * bump((lapel * 14.0).square_()).mul_(self.jacket).mul_(within.neg().add_(1.2).clamp_(max=1.0)))
+        fold.mul_(
+            1.0
+            - 0.5
+            * bump((lapel * 14.0).square_()).mul_(self.jacket).mul_(within.neg().add_(1.2).clamp_(max=1.0))
+        )
         # the flap: a quadrilateral on either side, its corners at the neck, the throat, the point and the shoulder
         corners = [(w - 0.02, -0.30), (w * 0.0 + 0.02, -0.585), (w * 0.0 + 0.19, -0.735), (w + 0.11, -0.44)]
         flap = torch.full_like(u + v, 1.0)  # distance within it
@@ -113,9 +167,15 @@ class Body:
             norm = 1.0 / (dx * dx + dy * dy).sqrt()
             flap = torch.minimum(flap, ((v - y0) * (dx * norm)).sub_((side - x0) * (dy * norm)))
         worn = self.shirt + self.jacket
-        fold.mul_(1.0 - 0.35 * bump(((flap + 0.02) * 22.0).square_()).mul_(worn))  # its shadow on the cloth below
+        fold.mul_(
+            1.0 - 0.35 * bump(((flap + 0.02) * 22.0).square_()).mul_(worn)
+        )  # its shadow on the cloth below
         lid = coverage(flap, scale).mul_(worn)
-        over(colour, (g["cloth"] * 1.15 + 0.01) * (1.0 - self.jacket).unsqueeze(1) + shirt * self.jacket.unsqueeze(1), lid)
+        over(
+            colour,
+            (g["cloth"] * 1.15 + 0.01) * (1.0 - self.jacket).unsqueeze(1) + shirt * self.jacket.unsqueeze(1),
+            lid,
+        )
         fold.add_(lid * 0.06)
         if size < textures.SMALLEST:  # what follows is finer than a pixel
             return
@@ -125,5 +185,9 @@ class Body:
         placket = band(side - 0.055, 0.004, scale).mul_(coverage(-0.6 - v, scale)).mul_(self.shirt)
         d = v * 4.5 + 0.5
         d = d.sub_(torch.floor(d)).sub_(0.5).mul_(1 / 4.5)
-        button = coverage(0.016 - (d.mul_(d) + u * u).sqrt_(), scale).mul_(self.shirt).mul_(coverage(-0.62 - v, scale))
+        button = (
+            coverage(0.016 - (d.mul_(d) + u * u).sqrt_(), scale)
+            .mul_(self.shirt)
+            .mul_(coverage(-0.62 - v, scale))
+        )
         fold.mul_(1.0 - torch.maximum(placket.mul_(0.3), button.mul_(0.55)))

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from datamodules.portraits.geometry import Pose, Scalars, cosine, degrees, direction, sine, step
 
-SKIN = ((0.99, 0.86, 0.78), (0.95, 0.77, 0.65), (0.86, 0.66, 0.51), (0.70, 0.49, 0.35), (0.52, 0.34, 0.24), (0.36, 0.23, 0.17))
+SKIN = (
+    (0.99, 0.86, 0.78),
+    (0.95, 0.77, 0.65),
+    (0.86, 0.66, 0.51),
+    (0.70, 0.49, 0.35),
+    (0.52, 0.34, 0.24),
+    (0.36, 0.23, 0.17),
+)
 HAIR = (
     (0.07, 0.06, 0.06),
     (0.17, 0.11, 0.08),
@@ -17,8 +24,22 @@ HAIR = (
     (0.90, 0.78, 0.54),
     (0.58, 0.25, 0.10),
 )
-IRIS = ((0.22, 0.12, 0.06), (0.38, 0.23, 0.10), (0.40, 0.40, 0.20), (0.28, 0.48, 0.38), (0.30, 0.50, 0.72), (0.50, 0.58, 0.62))
-FRAME = ((0.06, 0.06, 0.07), (0.25, 0.13, 0.07), (0.45, 0.35, 0.20), (0.12, 0.16, 0.35), (0.50, 0.10, 0.14), (0.62, 0.62, 0.65))
+IRIS = (
+    (0.22, 0.12, 0.06),
+    (0.38, 0.23, 0.10),
+    (0.40, 0.40, 0.20),
+    (0.28, 0.48, 0.38),
+    (0.30, 0.50, 0.72),
+    (0.50, 0.58, 0.62),
+)
+FRAME = (
+    (0.06, 0.06, 0.07),
+    (0.25, 0.13, 0.07),
+    (0.45, 0.35, 0.20),
+    (0.12, 0.16, 0.35),
+    (0.50, 0.10, 0.14),
+    (0.62, 0.62, 0.65),
+)
 
 
 def palette(colours: tuple[tuple[float, float, float], ...], t: Tensor) -> Tensor:
@@ -59,7 +80,9 @@ def prepare(p: Scalars, pose: Pose) -> Scalars:
     g["grey"] = step(p["age"] - 32.0 * (1.0 - p["greying"]), 36.0, 60.0)
     silver = p["age"].new_tensor([0.60, 0.60, 0.62]).view(3, 1, 1)
     g["hair"] = mix(palette(HAIR, p["hair_tone"]), silver.expand_as(skin), g["grey"] * 0.92)
-    g["shade"] = p["age"].new_tensor([0.46, 0.37, 0.34]).view(1, 3, 1, 1).expand_as(skin)  # what a fold or spot leaves of the skin's light
+    g["shade"] = (
+        p["age"].new_tensor([0.46, 0.37, 0.34]).view(1, 3, 1, 1).expand_as(skin)
+    )  # what a fold or spot leaves of the skin's light
     g["haired"] = (p["hair_length"] > 0.1).float()
     g["long"] = step(p["hair_length"], 0.31, 0.40)
     g["brow"] = g["hair"] * 0.42 + g["skin"] * 0.11
@@ -83,7 +106,9 @@ def prepare(p: Scalars, pose: Pose) -> Scalars:
     g["back_1"] = hsv(p["back_hue"], *base)
     g["back_2"] = hsv(p["back_hue"] + p["back_hue_shift"], base[0] * 0.8, base[1] * 0.72)
     g["back_3"] = hsv(p["back_hue"] - p["back_hue_shift"], base[0] * 0.7, (base[1] * 1.12).clamp(max=1.0))
-    g["back_line"] = hsv(p["back_hue"] + 0.5, base[0] * 0.8, step(0.6 - p["back_value"], -0.05, 0.05) * 0.75 + 0.12)
+    g["back_line"] = hsv(
+        p["back_hue"] + 0.5, base[0] * 0.8, step(0.6 - p["back_value"], -0.05, 0.05) * 0.75 + 0.12
+    )
     angle = degrees(p["back_angle"])
     g["back_sin"], g["back_cos"] = sine(angle), cosine(angle)
     angle = degrees(p["back_line_angle"])

@@ -61,7 +61,9 @@ def render(parameters: Parameters, size: int) -> Portraits:
     if not 16 <= size <= 1024:
         raise UserError(f"portraits are rendered at 16 to 1024 pixels, got size {size}")
     if missing := RANGES.keys() - parameters.keys():
-        raise UserError(f"portraits: missing parameters {', '.join(sorted(missing))}; start from sample_parameters")
+        raise UserError(
+            f"portraits: missing parameters {', '.join(sorted(missing))}; start from sample_parameters"
+        )
     columns = {name: parameters[name].view(-1, 1, 1) for name in RANGES}
     count, device = len(columns["yaw"]), columns["yaw"].device
     image = torch.empty(count, 3, size, size, dtype=torch.uint8, device=device)
@@ -101,7 +103,10 @@ class _Portrait:
         window = part.grown(1)
         x, y = window.coordinates(size, mask.device)
         rgb = background(p, g, x, y, size)
-        untouched, label = part.of(rgb, window).clone(), torch.zeros(rgb[:, 0].shape, dtype=torch.uint8, device=rgb.device)
+        untouched, label = (
+            part.of(rgb, window).clone(),
+            torch.zeros(rgb[:, 0].shape, dtype=torch.uint8, device=rgb.device),
+        )
         hair = pixels(self.hair.box(), size).within(window)
         haired = bool((self.hair.present > 0).any()) and not hair.empty
         long = (self.hair.long * self.hair.present).view(-1).nonzero().view(-1)
@@ -125,7 +130,9 @@ class _Portrait:
                 lenses = pixels(glasses.box(), size).within(head)
                 if not lenses.empty:
                     inside = [lenses.of(plane, window)[worn] for plane in (rgb, label)]
-                    glasses.draw(lenses, size, lenses.of(skull, head)[worn], lenses.of(cover, head)[worn], *inside)
+                    glasses.draw(
+                        lenses, size, lenses.of(skull, head)[worn], lenses.of(cover, head)[worn], *inside
+                    )
                     for plane, painted in zip((rgb, label), inside, strict=True):
                         lenses.of(plane, window).index_copy_(0, worn, painted)
         if haired:

@@ -112,7 +112,9 @@ class Window(NamedTuple):
 
     def within(self, other: Window) -> Window:
         top, left = max(self.top, other.top), max(self.left, other.left)
-        return Window(top, max(min(self.bottom, other.bottom), top), left, max(min(self.right, other.right), left))
+        return Window(
+            top, max(min(self.bottom, other.bottom), top), left, max(min(self.right, other.right), left)
+        )
 
     def grown(self, pixels: int) -> Window:
         return Window(self.top - pixels, self.bottom + pixels, self.left - pixels, self.right + pixels)
@@ -123,13 +125,19 @@ class Window(NamedTuple):
 
     def of(self, plane: Tensor, whole: Window) -> Tensor:
         """This window's part (a view) of a plane (..., h, w) that shows `whole`."""
-        return plane[..., self.top - whole.top : self.bottom - whole.top, self.left - whole.left : self.right - whole.left]
+        return plane[
+            ...,
+            self.top - whole.top : self.bottom - whole.top,
+            self.left - whole.left : self.right - whole.left,
+        ]
 
     def coordinates(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The picture's x (1, 1, w) and y (1, h, 1) at the pixels' centres."""
         columns = torch.arange(self.left, self.right, dtype=torch.float32, device=device)
         rows = torch.arange(self.top, self.bottom, dtype=torch.float32, device=device)
-        return ((columns + 0.5) * (2.0 / size) - 1.0).view(1, 1, -1), (1.0 - (rows + 0.5) * (2.0 / size)).view(1, -1, 1)
+        return ((columns + 0.5) * (2.0 / size) - 1.0).view(1, 1, -1), (
+            1.0 - (rows + 0.5) * (2.0 / size)
+        ).view(1, -1, 1)
 
 
 class Pose:
@@ -151,7 +159,9 @@ class Pose:
         self.v = (sr * k, cr * k, v0 - (sr * x0 + cr * y0) * k)
         self._roll, self._origin = (sr, cr), (u0, v0, x0, y0)
         self.ray = tuple(row[2] for row in self.axes)
-        self.origin = tuple(self._compose(row[0], row[1]) for row in self.axes)  # head x, y, z of a pixel at t = 0, as affine maps
+        self.origin = tuple(
+            self._compose(row[0], row[1]) for row in self.axes
+        )  # head x, y, z of a pixel at t = 0, as affine maps
 
     def _compose(self, along_u: Tensor, along_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, b, c = (along_u * u + along_v * v for u, v in zip(self.u, self.v, strict=True))
@@ -177,7 +187,10 @@ class Pose:
         """Left, right, bottom, top in the picture of a box given in the head frame."""
         x, y = self.at(*centre)
         sr, cr = self._roll
-        u, v = (sum((self.axes[i][j].abs() * half[i] for i in (1, 2)), self.axes[0][j].abs() * half[0]) for j in (0, 1))
+        u, v = (
+            sum((self.axes[i][j].abs() * half[i] for i in (1, 2)), self.axes[0][j].abs() * half[0])
+            for j in (0, 1)
+        )
         dx, dy = (u * cr + v * sr.abs()) * self.zoom, (v * cr + u * sr.abs()) * self.zoom
         return x - dx, x + dx, y - dy, y + dy
 
@@ -196,18 +209,27 @@ class Ellipsoids:
     Each is given as centre (x, y, z), three orthonormal axes, and the half-lengths along them; components are numbers or (B, 1, 1).
     """
 
-    def __init__(self, pose: Pose, shapes: Sequence[tuple[Triple, tuple[Triple, Triple, Triple], Triple]]) -> None:
+    def __init__(
+        self, pose: Pose, shapes: Sequence[tuple[Triple, tuple[Triple, Triple, Triple], Triple]]
+    ) -> None:
         like = pose.zoom
 
         def column(values: Iterable[Tensor | float]) -> Tensor:  # (B, K, 1)
-            return torch.cat([v if isinstance(v, Tensor) else torch.full_like(like, v) for v in values], dim=1)
+            return torch.cat(
+                [v if isinstance(v, Tensor) else torch.full_like(like, v) for v in values], dim=1
+            )
 
         u, v, t = pose.view(*(column(shape[0][i] for shape in shapes) for i in range(3)))
         # the maps to the unit spheres: each axis in the view's (u, v, t), over the radius
         rows = []
         for j in range(3):
             inverse = 1.0 / column(shape[2][j] for shape in shapes)
-            rows.append([c * inverse for c in pose.view(*(column(shape[1][j][i] for shape in shapes) for i in range(3)))])
+            rows.append(
+                [
+                    c * inverse
+                    for c in pose.view(*(column(shape[1][j][i] for shape in shapes) for i in range(3)))
+                ]
+            )
         uu, uv, vv, ut, vt, tt = (
             rows[0][i] * rows[0][j] + rows[1][i] * rows[1][j] + rows[2][i] * rows[2][j]
             for i, j in ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2))
@@ -226,14 +248,22 @@ class Ellipsoids:
 
     def outline(self, k: int, x: Tensor, y: Tensor) -> Tensor:
         """Squared distance from the middle of ellipsoid k, 1 at its outline."""
-        p, q = affine([c[:, k : k + 1] for c in self._p], x, y), affine([c[:, k : k + 1] for c in self._q], x, y)
+        p, q = (
+            affine([c[:, k : k + 1] for c in self._p], x, y),
+            affine([c[:, k : k + 1] for c in self._q], x, y),
+        )
         return p.mul_(p).add_(q.mul_(q))
 
     def front(self, k: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Depth t of the near side, falling away outside, and `outline`."""
         d2 = self.outline(k, x, y)
         rest = 1.0 - d2
-        half = rest.clamp(min=0.0).sqrt_().add_(rest.clamp_(max=0.0).mul_(3.0)).mul_(self._thickness[:, k : k + 1])
+        half = (
+            rest.clamp(min=0.0)
+            .sqrt_()
+            .add_(rest.clamp_(max=0.0).mul_(3.0))
+            .mul_(self._thickness[:, k : k + 1])
+        )
         return half.add_(affine([c[:, k : k + 1] for c in self._middle], x, y)), d2
 
 

@@ -6,7 +6,18 @@ import torch
 from torch import Tensor
 
 from datamodules.portraits import textures
-from datamodules.portraits.geometry import Pose, Scalars, Window, affine, bump, coverage, over, smooth_max, stamp, wave
+from datamodules.portraits.geometry import (
+    Pose,
+    Scalars,
+    Window,
+    affine,
+    bump,
+    coverage,
+    over,
+    smooth_max,
+    stamp,
+    wave,
+)
 from datamodules.portraits.head import DEPTH, Surface, outline_distance
 from datamodules.portraits.labels import LABEL
 
@@ -32,8 +43,12 @@ class Hair:
         self.front = 0.62 + 0.13 * long + 0.12 * receding - p["fringe"] * (0.44 * long + 0.18 * (1.0 - long))
         self.sweep = 0.62 * long * (1.0 - p["fringe"]) - (0.04 + 0.30 * receding) * (1.0 - long)
         self.opening = 0.62 + 0.06 * receding - 0.10 * long * p["hair_strand"]
-        self.narrow = 0.15 + (0.50 - 0.25 * receding) * (1.0 - long)  # the opening is narrower towards the top
-        self.side = (0.12 - 0.16 * p["hair_strand"]) * (1.0 - long) + (self.end - 0.9) * long  # short hair is cut around the ears
+        self.narrow = 0.15 + (0.50 - 0.25 * receding) * (
+            1.0 - long
+        )  # the opening is narrower towards the top
+        self.side = (0.12 - 0.16 * p["hair_strand"]) * (1.0 - long) + (
+            self.end - 0.9
+        ) * long  # short hair is cut around the ears
         self.ear = 2.2 - 1.6 * long  # below that cut the skull itself carries stubble
         self.some_long = bool((long > 0).any())
 
@@ -41,21 +56,29 @@ class Hair:
         """Left, right, bottom, top in the picture, of the hair below `top`."""
         rx, ry, rz = self.radii
         low, high = self.end - 0.16, ry.clamp(max=top)
-        return self.pose.box((0.0, (high + low) * 0.5, -self.back), (rx * 1.3, (high - low) * 0.5 + 0.05, rz * 1.2))
+        return self.pose.box(
+            (0.0, (high + low) * 0.5, -self.back), (rx * 1.3, (high - low) * 0.5 + 0.05, rz * 1.2)
+        )
 
     def trace(self, x: Tensor, y: Tensor, near: bool) -> Surface:
         """Where rays enter the shell (near) or leave it."""
         p, (dx, dy, dz), (ox, oy, oz) = self.p, self.pose.ray, (affine(c, x, y) for c in self.pose.origin)
         ix, iy, iz = (1.0 / (r * r) for r in self.radii)
         oz = oz + self.back
-        ray2, cross, origin2 = dx * dx * ix + dz * dz * iz, ox * (dx * ix) + oz * (dz * iz), ox * ox * ix + oz * oz * iz
+        ray2, cross, origin2 = (
+            dx * dx * ix + dz * dz * iz,
+            ox * (dx * ix) + oz * (dz * iz),
+            ox * ox * ix + oz * oz * iz,
+        )
         t: Tensor = 0.6 * dz if near else -0.6 * dz
         for _ in range(2 if near else 1):
             h = oy + t * dy
             grow = (-h).clamp_(0.0, 1.8).mul_(self.flare)
             grow.sub_((0.7 - h).clamp_(0.0, 0.6).mul_(self.thin)).add_(1.0)
             if self.some_long:
-                grow.add_(wave(h * 1.7 + p["hair_part"] * 3.0).mul_(self.curl).mul_((0.15 - h).clamp_(0.0, 1.0)))
+                grow.add_(
+                    wave(h * 1.7 + p["hair_part"] * 3.0).mul_(self.curl).mul_((0.15 - h).clamp_(0.0, 1.0))
+                )
                 grow.sub_(bump((h + 0.80).mul_(1.25).square_()).mul_(self.neck))
             s = 1.0 / grow.mul_(grow)
             wy = torch.sign(h).clamp_(min=0.0).mul_(iy)
@@ -78,7 +101,11 @@ class Hair:
         shade = wave(far.x * 9.0).mul_(0.08).add_(0.34 + 0.10 * self.g["light_z"])
         if size >= textures.SMALLEST:
             level = textures.level(size)
-            shade.mul_(textures.look("strands", textures.locate(far.x * 190.0, far.y * 40.0, level), level).mul_(0.2).add_(1.0))
+            shade.mul_(
+                textures.look("strands", textures.locate(far.x * 190.0, far.y * 40.0, level), level)
+                .mul_(0.2)
+                .add_(1.0)
+            )
         over(rgb, self.g["hair"] * shade.unsqueeze(1) * (self.g["key"] * 0.5 + self.g["ambient"]), alpha)
         stamp(label, alpha > 0.5, LABEL["hair"])
 
@@ -98,7 +125,9 @@ class Hair:
         temple = bump((near.y - 0.30).mul_(3.2).square_()).mul_(0.07 * (1.0 - self.long))
         ragged = wave(near.y * 0.9 + p["hair_strand"] * 5.0).mul_(0.015)
         narrow = (near.y - 0.10).clamp_(min=0.0).mul_(self.narrow)
-        face = smooth_max(near.y - line, (turn - self.opening - temple).add_(narrow).mul_(0.75).add_(ragged), 0.16)
+        face = smooth_max(
+            near.y - line, (turn - self.opening - temple).add_(narrow).mul_(0.75).add_(ragged), 0.16
+        )
         tip = (turn - 0.86).abs_().mul_(0.8 * (1.0 - self.long))  # a sideburn ends in a point before the ear
         below = smooth_max(near.y - self.side - tip, (turn - self.ear) * 0.75, 0.06)
         layered = (turn - 1.0) * (0.10 * self.long)  # shorter in front
@@ -110,7 +139,9 @@ class Hair:
         colour = self._colour(near, xn, zn, hair, locks, fibres)
         # short hair thins out into the skin, but ends sharply against the background
         if fibres is not None:
-            hair.add_(fibres.mul_((near.y * 4.0).clamp_(0.0, 0.014)))  # above: along the cheeks the edge runs with the hairs
+            hair.add_(
+                fibres.mul_((near.y * 4.0).clamp_(0.0, 0.014))
+            )  # above: along the cheeks the edge runs with the hairs
         fade = 1.0 - (1.0 - self.long) * (0.75 - 2.5 / size) * skin
         alpha = coverage(hair, scale * fade).mul_(cover)
         over(rgb, colour, alpha)
@@ -127,7 +158,9 @@ class Hair:
         fine = min(max((size - 80) / 80.0, 0.0), 1.0)
         if fine == 0:
             return locks, None
-        frizz = wave(near.x * 7.0 + near.z * 3.0 + wave(near.y * 5.0) * 0.2).mul_(wave(near.y * 8.0 + near.x * 2.0))
+        frizz = wave(near.x * 7.0 + near.z * 3.0 + wave(near.y * 5.0) * 0.2).mul_(
+            wave(near.y * 8.0 + near.x * 2.0)
+        )
         locks.add_(frizz.mul_(p["hair_wave"] * (1.0 - self.long) * 0.9 * fine))
         level = textures.level(size)
         bend = wave(near.y * 2.3 + strand * 2.0).mul_(9.0 * p["hair_wave"])
@@ -136,14 +169,22 @@ class Hair:
         locks.mul_(0.5).add_(textures.look("locks", place, level).mul_(0.42).mul_(root))
         return locks, textures.look("strands", place, level).mul_(root)
 
-    def _colour(self, near: Surface, xn: Tensor, zn: Tensor, hair: Tensor, locks: Tensor, fibres: Tensor | None) -> Tensor:
+    def _colour(
+        self, near: Surface, xn: Tensor, zn: Tensor, hair: Tensor, locks: Tensor, fibres: Tensor | None
+    ) -> Tensor:
         """Light on the shell's own normal, a band of gloss across the strands, darkness in the depths between them."""
         g = self.g
         rx, ry, rz = self.radii
         up = near.y.clamp(min=0.0) * (1.0 / (ry * ry))
         nx, nz = xn * (1.0 / rx), zn * (1.0 / rz)
         norm = 1.0 / (nx * nx + nz * nz + up * up).add_(1e-4).sqrt_()
-        diffuse = (nx * g["sun_x"] + up * g["sun_y"] + nz * g["sun_z"]).mul_(norm).add_(0.35).mul_(1 / 1.35).clamp_(min=0.0)
+        diffuse = (
+            (nx * g["sun_x"] + up * g["sun_y"] + nz * g["sun_z"])
+            .mul_(norm)
+            .add_(0.35)
+            .mul_(1 / 1.35)
+            .clamp_(min=0.0)
+        )
         ring = (up * norm).add_(locks * 0.06).sub_(0.55 + 0.2 * g["sun_y"])
         if fibres is not None:
             ring.add_(fibres * 0.05)

@@ -10,7 +10,19 @@ from torch import Tensor
 
 from datamodules.portraits import textures
 from datamodules.portraits.eyes import Eyes
-from datamodules.portraits.geometry import Ellipsoids, Pose, Scalars, Window, affine, bump, coverage, over, smooth_max, stamp, step
+from datamodules.portraits.geometry import (
+    Ellipsoids,
+    Pose,
+    Scalars,
+    Window,
+    affine,
+    bump,
+    coverage,
+    over,
+    smooth_max,
+    stamp,
+    step,
+)
 from datamodules.portraits.labels import LABEL
 from datamodules.portraits.mouth import Mouth
 
@@ -33,7 +45,12 @@ def pixels(box: tuple[Tensor, ...], size: int) -> Window:
     """The window that holds the boxes (left, right, bottom, top in the picture) of all images, and a pixel more."""
     left, right, bottom, top = (float(edge.min() if i % 2 == 0 else edge.max()) for i, edge in enumerate(box))
     half = 0.5 * size
-    return Window(int((1.0 - top) * half) - 2, int((1.0 - bottom) * half) + 3, int((left + 1.0) * half) - 2, int((right + 1.0) * half) + 3)
+    return Window(
+        int((1.0 - top) * half) - 2,
+        int((1.0 - bottom) * half) + 3,
+        int((left + 1.0) * half) - 2,
+        int((right + 1.0) * half) + 3,
+    )
 
 
 def outline_distance(pose: Pose, d2: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -96,10 +113,17 @@ class Face:
         wing_at = (tip_y - 0.012, tip_z - 0.155)
         tilt, size = 0.35, p["ear_size"]
         ears = []
-        for s in (-1.0, 1.0):  # discs that stand off the sides of the head, looking slightly forward: rim and bowl
+        for s in (
+            -1.0,
+            1.0,
+        ):  # discs that stand off the sides of the head, looking slightly forward: rim and bowl
             axes = ((s * 0.94, 0.0, tilt * 0.97), (0.0, 1.0, 0.0), (-s * tilt * 0.97, 0.0, 0.94))
-            ears.append(((s * (p["head_width"] + 0.005), -0.09, -0.06), axes, (0.05, 0.185 * size, 0.115 * size)))
-            ears.append(((s * (p["head_width"] + 0.03), -0.075, -0.045), axes, (0.05, 0.120 * size, 0.068 * size)))
+            ears.append(
+                ((s * (p["head_width"] + 0.005), -0.09, -0.06), axes, (0.05, 0.185 * size, 0.115 * size))
+            )
+            ears.append(
+                ((s * (p["head_width"] + 0.03), -0.075, -0.045), axes, (0.05, 0.120 * size, 0.068 * size))
+            )
         self.ellipsoids = Ellipsoids(pose, [
             (middle, (side, along, across), (0.074 * wide, length * 0.60, 0.095)),
             ((0.0, tip_y + 0.015, tip_z - 0.10), upright, (0.080 * wide, 0.072, 0.10)),
@@ -151,13 +175,17 @@ class Face:
             part = part.within(window)
             if not part.empty:
                 sx, sy = part.of(hx, window), part.of(hy, window).contiguous()
-                hidden = (0.15 - part.of(skull.z, around)).clamp_(min=0.0).mul_(2.0)  # x grows faster still, or mouths come below chins
+                hidden = (
+                    (0.15 - part.of(skull.z, around)).clamp_(min=0.0).mul_(2.0)
+                )  # x grows faster still, or mouths come below chins
                 sx = sx + torch.copysign(hidden, sx)
                 feature.draw(sx, sy, size, part.of(albedo, window), part.of(parts, window))
         part, nose_cover, nose_shape = nose
         part = part.within(window)
         if not part.empty:
-            self._paint_nose(part, size, part.of(nose_cover, nose[0]), part.of(albedo, window), part.of(parts, window))
+            self._paint_nose(
+                part, size, part.of(nose_cover, nose[0]), part.of(albedo, window), part.of(parts, window)
+            )
             shape = coverage(part.of(nose_shape, nose[0]).contiguous(), scale)
             part.of(cover, window).copy_(torch.maximum(part.of(cover, window), shape))
             part.of(shadow, window).mul_(1.0 - 0.6 * part.of(nose_cover, nose[0]))
@@ -165,7 +193,13 @@ class Face:
         colour = self._light(depth, albedo, shadow, 0.5 * size)
         depth = window.of(skull.t, around)
         ears = list(self._ears(window, size, depth, scale))
-        for part, name, tint, alpha, _ in ears:  # what stands out beside the head; then the head; then what stands before it
+        for (
+            part,
+            name,
+            tint,
+            alpha,
+            _,
+        ) in ears:  # what stands out beside the head; then the head; then what stands before it
             over(part.of(rgb, window), tint, alpha)
             stamp(part.of(label, window), alpha > 0.5, name)
         over(rgb, colour, cover)
@@ -180,10 +214,16 @@ class Face:
         """What the skull lacks, as depth: sockets, brow ridge, cheeks, lips, chin, folds."""
         p, x, y = self.p, skull.x, skull.y
         side = x.abs()
-        relief = bump(((side - p["eye_distance"] + 0.03) * 4.6).square_().add_(((y - 0.03) * 6.5).square_())).mul_(-0.085)
+        relief = bump(
+            ((side - p["eye_distance"] + 0.03) * 4.6).square_().add_(((y - 0.03) * 6.5).square_())
+        ).mul_(-0.085)
         relief.add_(bump(((side - 0.24) * 3.4).square_().add_(((y - 0.215) * 10.0).square_())).mul_(0.024))
         high = y + (0.27 - 0.035 * self.mouth.glad)
-        relief.add_(bump(((side - 0.40) * 4.4).square_().add_((high * 4.6).square_())).mul_(0.032 + 0.042 * self.mouth.glad))
+        relief.add_(
+            bump(((side - 0.40) * 4.4).square_().add_((high * 4.6).square_())).mul_(
+                0.032 + 0.042 * self.mouth.glad
+            )
+        )
         lips = y - self.mouth.y
         relief.add_(bump((x * 3.4).square_().add_((lips * 5.5).square_())).mul_(0.055))
         relief.add_(bump((x * 3.6).square_().add_(((lips + 0.145) * 13.0).square_())).mul_(-0.030))
@@ -194,7 +234,9 @@ class Face:
         """How much of the key light is kept from the face (B, h, w): by the nose, away from the light, and by the brows."""
         p, g = self.p, self.g
         aside, below = g["sun_x"] * -0.15, g["sun_y"].clamp(min=0.0) * -0.15
-        dark = bump(((x - aside) * 6.0).square_().add_(((y + p["nose_length"] - below) * 5.0).square_())).mul_(0.55)
+        dark = bump(
+            ((x - aside) * 6.0).square_().add_(((y + p["nose_length"] - below) * 5.0).square_())
+        ).mul_(0.55)
         socket = ((x.abs() - p["eye_distance"] + 0.05) * 5.4).square_().add_(((y - 0.075) * 7.5).square_())
         return dark.add_(bump(socket).mul_(0.15 + 0.40 * g["sun_y"].clamp(min=0.0)))
 
@@ -233,7 +275,9 @@ class Face:
     def _nose(self, around: Window, size: int, skull: Tensor, depth: Tensor) -> tuple[Window, Tensor, Tensor]:
         """Raise depth by the nose; its window, how much it hides of what lies behind, and the distance within its outline."""
         tip_y, tip_z = self.nose_tip[1], self.nose_tip[2]
-        part = pixels(self.pose.box((0.0, tip_y * 0.5 + 0.03, tip_z - 0.15), (0.23, 0.36, 0.26)), size).within(around)
+        part = pixels(
+            self.pose.box((0.0, tip_y * 0.5 + 0.03, tip_z - 0.15), (0.23, 0.36, 0.26)), size
+        ).within(around)
         if part.empty:
             return part, skull, skull
         x, y = part.coordinates(size, skull.device)
@@ -263,7 +307,13 @@ class Face:
         if not bool((cropped > 0).any()):
             return
         low = (z * -4.0).sub_(0.4).clamp_(0.0, 1.0).mul_(-0.30).sub_(0.20)
-        alpha = (y - low).mul_(5.0).clamp_(0.0, 1.0).mul_((0.20 - z).mul_(7.0).clamp_(0.0, 1.0)).mul_(cropped * 0.92)
+        alpha = (
+            (y - low)
+            .mul_(5.0)
+            .clamp_(0.0, 1.0)
+            .mul_((0.20 - z).mul_(7.0).clamp_(0.0, 1.0))
+            .mul_(cropped * 0.92)
+        )
         region = alpha > 0.5
         if size >= textures.SMALLEST:
             level = textures.level(size)
@@ -272,11 +322,15 @@ class Face:
         over(albedo, g["hair"] * 0.8, alpha)
         stamp(parts, region, LABEL["hair"])
 
-    def _ears(self, window: Window, size: int, skull: Tensor, scale: Tensor) -> Iterator[tuple[Window, int, Tensor, Tensor, Tensor]]:
+    def _ears(
+        self, window: Window, size: int, skull: Tensor, scale: Tensor
+    ) -> Iterator[tuple[Window, int, Tensor, Tensor, Tensor]]:
         """Per ear: window, label, colour, its coverage, and its coverage where it stands before the skull (depth over `window`)."""
         g = self.g
         for s, k, name in ((-1.0, 6, "l_ear"), (1.0, 8, "r_ear")):
-            part = pixels(self.pose.box((s * self.p["head_width"], -0.09, -0.06), (0.22, 0.34, 0.26)), size).within(window)
+            part = pixels(
+                self.pose.box((s * self.p["head_width"], -0.09, -0.06), (0.22, 0.34, 0.26)), size
+            ).within(window)
             if part.empty:
                 continue
             x, y = part.coordinates(size, skull.device)

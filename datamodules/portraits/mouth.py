@@ -55,12 +55,16 @@ class Mouth:
         over(albedo, (g["lips"] * 1.8 + 0.10).clamp(max=1.0), shine.mul_(0.45).mul_(lower))
         self._inside(x, m, m2, level, inner_top, inner_bottom, inside, size, scale, albedo)
         # the line where the lips meet, in closed mouths
-        seam = band(level - (inner_top + inner_bottom) * 0.5, 0.008, scale).mul_((1.0 - m2).mul_(9.0).clamp_(0.0, 1.0))
+        seam = band(level - (inner_top + inner_bottom) * 0.5, 0.008, scale).mul_(
+            (1.0 - m2).mul_(9.0).clamp_(0.0, 1.0)
+        )
         over(albedo, g["lips"] * 0.22, seam.mul_(1.0 - inside))
         for name, region in (("u_lip", upper), ("l_lip", lower), ("mouth", inside)):
             stamp(parts, region > 0.5, LABEL[name])
 
-    def _lines(self, x: Tensor, m2: Tensor, level: Tensor, top: Tensor, bottom: Tensor, scale: Tensor, albedo: Tensor) -> None:
+    def _lines(
+        self, x: Tensor, m2: Tensor, level: Tensor, top: Tensor, bottom: Tensor, scale: Tensor, albedo: Tensor
+    ) -> None:
         """Folds from the nose to the corners and below them, deeper with age and smile; the corners; the shadow below the lip."""
         p, g = self.p, self.g
         side = x.abs()
@@ -74,9 +78,17 @@ class Mouth:
                 0.45 * g["wrinkles"] + 0.25 * sad
             )
         )
-        dark.add_(bump(((side - self.width) * 20.0).square_().add_(((level - self.lift * (1.0 - m2)) * 26.0).square_())).mul_(0.35))
+        dark.add_(
+            bump(
+                ((side - self.width) * 20.0)
+                .square_()
+                .add_(((level - self.lift * (1.0 - m2)) * 26.0).square_())
+            ).mul_(0.35)
+        )
         dark.add_(bump((x * 5.0).square_().add_(((level - bottom + 0.03) * 20.0).square_())).mul_(0.30))
-        groove = bump((x * 26.0).square_().add_(((level - top - 0.05) * 16.0).square_()))  # from the nose to the lip
+        groove = bump(
+            (x * 26.0).square_().add_(((level - top - 0.05) * 16.0).square_())
+        )  # from the nose to the lip
         dark.add_(groove.mul_(0.18))
         over(albedo, g["skin"] * g["shade"], dark.clamp_(max=1.0))
 
@@ -91,7 +103,9 @@ class Mouth:
         over(albedo, g["lips"] * 0.60, tongue.mul_(inside))
         edge = inner_top - 0.058 + 0.02 * m2
         teeth = between(level, edge, inner_top, scale)
-        below = coverage(inner_bottom + 0.022 - level, scale).mul_((inner_top - inner_bottom).mul_(12.0).sub_(0.5).clamp_(0.0, 0.75))
+        below = coverage(inner_bottom + 0.022 - level, scale).mul_(
+            (inner_top - inner_bottom).mul_(12.0).sub_(0.5).clamp_(0.0, 0.75)
+        )
         teeth = torch.maximum(teeth, below).mul_(inside).mul_((1.0 - 0.6 * m2).clamp_(min=0.0))
         bone = torch.cat([torch.full_like(self.gap, c) for c in (0.80, 0.77, 0.68)], 1).unsqueeze(-1) * (
             1.0 - 0.18 * g["ageing"]
@@ -101,7 +115,12 @@ class Mouth:
         if fine > 0:
             tooth = x * (21.0 - 9.0 * x.abs()) + 0.5
             tooth = tooth.sub_(torch.floor(tooth)).sub_(0.5).abs_()
-            gums = coverage(level - inner_top + 0.012 + 0.02 * (tooth - 0.25), scale).mul_(inside).mul_(teeth).mul_(0.5)
+            gums = (
+                coverage(level - inner_top + 0.012 + 0.02 * (tooth - 0.25), scale)
+                .mul_(inside)
+                .mul_(teeth)
+                .mul_(0.5)
+            )
             over(albedo, g["lips"] * 0.9, gums)
             over(albedo, bone * 0.35, (1.0 - tooth * 14.0).clamp_(min=0.0).mul_(teeth).mul_(0.55 * fine))
 
@@ -115,15 +134,19 @@ class Mouth:
         rough: Tensor | float = 0.0
         if size >= textures.SMALLEST:
             level = textures.level(size)
-            place = textures.locate(side * 300.0 + x * 40.0 - lip * 130.0 + 300.0, y * 480.0 + side * 240.0, level)
+            place = textures.locate(
+                side * 300.0 + x * 40.0 - lip * 130.0 + 300.0, y * 480.0 + side * 240.0, level
+            )
             rough = textures.look("strands", place, level)
             line = line + rough * 0.02
         grown = step(line - y, -0.08, 0.16)
         lip_free = bump((x * 4.4).square_().add_(((lip + 0.02) * 9.0).square_()))
-        grown.mul_((1.0 - lip_free * 1.5).clamp_(min=0.0)).mul_((0.80 - side).mul_(8.0).clamp_(0.0, 1.0)).mul_(
-            p["beard"]
-        )  # not behind the ears
-        over_lip = bump((x * 2.9).square_().add_(((lip - 0.120 + 0.5 * side * side + rough * 0.008) * 8.5).square_()))
+        grown.mul_((1.0 - lip_free * 1.5).clamp_(min=0.0)).mul_(
+            (0.80 - side).mul_(8.0).clamp_(0.0, 1.0)
+        ).mul_(p["beard"])  # not behind the ears
+        over_lip = bump(
+            (x * 2.9).square_().add_(((lip - 0.120 + 0.5 * side * side + rough * 0.008) * 8.5).square_())
+        )
         over_lip = (over_lip * 2.0).clamp_(max=1.0).mul_(p["moustache"])
         density = torch.maximum(grown, over_lip)
         if isinstance(rough, Tensor):  # sparse hair shows skin between the hairs

@@ -46,9 +46,13 @@ def chance(probability: float) -> Range:
 
 RANGES: dict[str, Range] = {
     # pose (degrees) and place (fractions of half the picture)
-    "yaw": Range(-40, 40, central=True, allowed=(-60, 60)),  # positive: the face turns to the right of the picture
+    "yaw": Range(
+        -40, 40, central=True, allowed=(-60, 60)
+    ),  # positive: the face turns to the right of the picture
     "pitch": Range(-20, 20, central=True, allowed=(-30, 30)),  # positive: the face looks up
-    "roll": Range(-10, 10, central=True, allowed=(-30, 30)),  # positive: the head tilts to the right of the picture
+    "roll": Range(
+        -10, 10, central=True, allowed=(-30, 30)
+    ),  # positive: the head tilts to the right of the picture
     "shift_x": Range(-0.04, 0.04),
     "shift_y": Range(-0.03, 0.03),
     "zoom": Range(0.75, 0.84),
@@ -83,9 +87,13 @@ RANGES: dict[str, Range] = {
     "eye_open": Range(0.62, 1.12, central=True, allowed=(0.0, 1.3)),
     "brow_raise": Range(-1.0, 1.0, central=True),
     "frown": Range(0.0, 1.0, absent=0.7),
-    "brow_skew": Range(-1.0, 1.0, central=True),  # positive: the brow at the right of the picture is the higher one
+    "brow_skew": Range(
+        -1.0, 1.0, central=True
+    ),  # positive: the brow at the right of the picture is the higher one
     "squint": Range(0.0, 1.0, absent=0.6),
-    "smirk": Range(-1.0, 1.0, central=True),  # positive: the mouth's corner at the right of the picture is the higher one
+    "smirk": Range(
+        -1.0, 1.0, central=True
+    ),  # positive: the mouth's corner at the right of the picture is the higher one
     "gaze_x": Range(-1.0, 1.0, central=True),
     "gaze_y": Range(-1.0, 1.0, central=True),
     # age in years
@@ -99,7 +107,9 @@ RANGES: dict[str, Range] = {
     "hair_part": Range(-0.45, 0.45),
     "fringe": Range(0.0, 1.0, absent=0.5),
     "hair_strand": Range(0.0, 1.0),
-    "hair_taper": Range(0.0, 1.0),  # long hair: 0 hangs like a curtain, 1 gathers at the neck; short hair: 0 flat, 1 brushed up
+    "hair_taper": Range(
+        0.0, 1.0
+    ),  # long hair: 0 hangs like a curtain, 1 gathers at the neck; short hair: 0 flat, 1 brushed up
     "beard": Range(0.0, 1.0),
     "moustache": Range(0.0, 1.0),
     # glasses
@@ -172,7 +182,9 @@ def sample_parameters(seed: int, indices: Sequence[int]) -> Parameters:
     """
     rows = np.asarray(indices, dtype=np.int64)
     if seed < 0 or rows.ndim != 1 or rows.size == 0 or rows.min() < 0:
-        raise UserError(f"portraits need a seed >= 0 and a list of indices >= 0, got seed {seed} and indices {list(indices)[:4]}")
+        raise UserError(
+            f"portraits need a seed >= 0 and a list of indices >= 0, got seed {seed} and indices {list(indices)[:4]}"
+        )
     image = _mix(_mix(np.full(1, seed, np.uint64) + _GOLDEN) ^ rows.astype(np.uint64))
     values = {name: bounds(_uniform(image, name)) for name, bounds in RANGES.items()}
     _make_plausible(values)
@@ -189,13 +201,19 @@ def counterfactual(parameters: Parameters, **changes: float | Tensor) -> Paramet
     for name, value in changes.items():
         if name not in RANGES:
             near = difflib.get_close_matches(name, RANGES, n=1)
-            raise UserError(f"portraits have no parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise UserError(
+                f"portraits have no parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
         low, high = RANGES[name].allowed or (RANGES[name].low, RANGES[name].high)
         column = torch.as_tensor(value, dtype=torch.float32, device=reference.device)
         if column.ndim > 1 or column.numel() not in (1, len(reference)):
-            raise UserError(f"portraits: {name} needs a number or {len(reference)} values, got shape {tuple(column.shape)}")
+            raise UserError(
+                f"portraits: {name} needs a number or {len(reference)} values, got shape {tuple(column.shape)}"
+            )
         if not bool(((column >= low) & (column <= high)).all()):
-            raise UserError(f"portraits: {name} must lie in [{low:g}, {high:g}], got {column.flatten()[:4].tolist()}")
+            raise UserError(
+                f"portraits: {name} must lie in [{low:g}, {high:g}], got {column.flatten()[:4].tolist()}"
+            )
         edited[name] = column.expand(len(reference)).clone()
     return edited
 
@@ -213,7 +231,9 @@ def _make_plausible(values: dict[str, np.ndarray]) -> None:
     values["makeup"] = np.maximum(style - 0.55, 0.0) / 0.45
     length = values["hair_length"]
     bulk = (values["hair_volume"] - 0.05) / 0.1
-    values["hair_volume"] = 0.05 + 0.1 * bulk + np.where((style < 0.5) & (values["hair_wave"] > 0.6), 0.12 * bulk, 0.0)  # curls stand off
+    values["hair_volume"] = (
+        0.05 + 0.1 * bulk + np.where((style < 0.5) & (values["hair_wave"] > 0.6), 0.12 * bulk, 0.0)
+    )  # curls stand off
     cropped = np.where(length < 0.14, 0.0, 0.16 + 0.22 * length)
     values["hair_length"] = np.where(style < 0.5, cropped, 0.3 + 0.7 * length)
     bearded = (style < 0.5) & (values["beard"] > 0.5)

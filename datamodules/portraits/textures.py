@@ -25,7 +25,10 @@ def locate(u: Tensor, v: Tensor, level: int) -> Tensor:
     """Places (int32, the shape of u and v broadcast) in the tables from coordinates in texels."""
     side, fine = SIDE >> level, 0.5**level
     # the offset, whole tables, keeps what is truncated positive; whatever lies outside the clamp is not in the picture
-    column, row = ((c * fine + 32.0 * SIDE).clamp_(0.0, 64.0 * SIDE).to(torch.int32).bitwise_and_(side - 1) for c in (u, v))
+    column, row = (
+        (c * fine + 32.0 * SIDE).clamp_(0.0, 64.0 * SIDE).to(torch.int32).bitwise_and_(side - 1)
+        for c in (u, v)
+    )
     return row.mul_(side) + column
 
 
@@ -42,17 +45,29 @@ def look(name: str, place: Tensor, level: int) -> Tensor:
 @cache
 def tables(device: torch.device) -> dict[str, list[Tensor]]:
     """Name -> flat tables of SIDE^2, SIDE^2 / 4, ... texels."""
-    strands = _unit(_blurred(_white(1), along=40, across=1)) + 0.35 * _unit(_blurred(_white(2), along=60, across=3))
-    locks = _unit(_blurred(_white(3), along=110, across=9)) + 0.6 * _unit(_blurred(_white(4), along=90, across=4))
-    clouds = sum((n / 32) ** 0.8 * _unit(_blurred(_white(10 + n), along=n, across=n)) for n in (1, 2, 4, 8, 16, 32))
+    strands = _unit(_blurred(_white(1), along=40, across=1)) + 0.35 * _unit(
+        _blurred(_white(2), along=60, across=3)
+    )
+    locks = _unit(_blurred(_white(3), along=110, across=9)) + 0.6 * _unit(
+        _blurred(_white(4), along=90, across=4)
+    )
+    clouds = sum(
+        (n / 32) ** 0.8 * _unit(_blurred(_white(10 + n), along=n, across=n)) for n in (1, 2, 4, 8, 16, 32)
+    )
     spots = np.clip(_unit(_blurred(_white(6), along=3, across=3)) - 1.7, 0.0, 0.6) / 0.6
-    drawn = {"grain": _unit(_blurred(_white(5), along=1, across=1)), "strands": _unit(strands), "locks": _unit(locks)}
+    drawn = {
+        "grain": _unit(_blurred(_white(5), along=1, across=1)),
+        "strands": _unit(strands),
+        "locks": _unit(locks),
+    }
     drawn |= {"clouds": _unit(np.asarray(clouds)), "spots": spots}
     result: dict[str, list[Tensor]] = {}
     for name, table in drawn.items():
         result[name] = []
         for _ in range(4):
-            result[name].append(torch.from_numpy((np.round(table * 256.0) / 256.0).astype(np.float32).ravel()).to(device))
+            result[name].append(
+                torch.from_numpy((np.round(table * 256.0) / 256.0).astype(np.float32).ravel()).to(device)
+            )
             table = (table[::2, ::2] + table[1::2, ::2] + table[::2, 1::2] + table[1::2, 1::2]) * 0.25
     return result
 
@@ -68,7 +83,9 @@ def _blurred(table: np.ndarray, along: int, across: int) -> np.ndarray:
             edge = [(n + 1, n) if a == axis else (0, 0) for a in (0, 1)]
             total = np.cumsum(np.pad(table, edge, mode="wrap"), axis=axis)
             width = 2 * n + 1
-            table = (np.take(total, range(width, SIDE + width), axis) - np.take(total, range(SIDE), axis)) / width
+            table = (
+                np.take(total, range(width, SIDE + width), axis) - np.take(total, range(SIDE), axis)
+            ) / width
     return table
 
 

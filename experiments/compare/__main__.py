@@ -15,8 +15,8 @@ from typing import Literal
 from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError, write_text
-from experiments import console
-from experiments.options import Parser, parse
+from experiments.shared import console
+from experiments.shared.options import Parser, parse
 
 SUFFIXES = (".html", ".md", ".tex", ".csv")
 
@@ -25,8 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the page and its tables. Returns the exit status."""
     parser = Parser(prog="python -m experiments.compare", description=__doc__, default_env=False)
     parser.add_argument("runs", type=str, nargs="+", help="run folders")
-    parser.add_argument("--output", type=str, default="compare.html", help="the page; its tables get the same name")
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace an earlier page and its tables")
+    parser.add_argument(
+        "--output", type=str, default="compare.html", help="the page; its tables get the same name"
+    )
+    parser.add_argument(
+        "--overwrite", action=ActionYesNo, default=False, help="replace an earlier page and its tables"
+    )
     parser.add_argument(
         "--pictures",
         type=Literal["same", "last"],
@@ -62,8 +66,13 @@ def compare(config: Namespace, output: Path) -> int:
     kinds: tuple[Kind, ...] = ("best", "newest")
     tables = {TITLES[kind]: table(kind, rows, scores) for kind in kinds}
     write_text(output, page(runs, groups, rows, sheets(runs, config.pictures)))
-    write_text(output.with_suffix(".md"), "\n".join(f"## {name}\n\n{shown.markdown()}" for name, shown in tables.items()))
-    write_text(output.with_suffix(".tex"), "\n".join(f"% {name}\n{shown.latex()}" for name, shown in tables.items()))
+    write_text(
+        output.with_suffix(".md"),
+        "\n".join(f"## {name}\n\n{shown.markdown()}" for name, shown in tables.items()),
+    )
+    write_text(
+        output.with_suffix(".tex"), "\n".join(f"% {name}\n{shown.latex()}" for name, shown in tables.items())
+    )
     write_text(output.with_suffix(".csv"), to_csv(rows, scores))
     print("\n\n".join(f"{name}\n{shown.text()}" for name, shown in tables.items()))
     print(f"written to {output}, with .md, .tex and .csv beside it")

@@ -10,7 +10,7 @@ from experiments.compare.charts import Line, chart
 from experiments.compare.runs import Run, differences
 from experiments.compare.scores import TITLES, Kind, Row, scores_of, table, title
 from experiments.compare.strips import Sheet, data_uri
-from experiments.tables import Table
+from experiments.shared.tables import Table
 
 COLOURS = 8  # in style.css; further runs take them again with other dashes
 DASHES = 4
@@ -18,7 +18,9 @@ DASHES = 4
 escape = html.escape
 
 
-def page(runs: Sequence[Run], groups: Sequence[Sequence[Run]], rows: Sequence[Row], sheets: Sequence[Sheet]) -> str:
+def page(
+    runs: Sequence[Run], groups: Sequence[Sequence[Run]], rows: Sequence[Row], sheets: Sequence[Sheet]
+) -> str:
     """The whole document.
 
     Args:
@@ -38,7 +40,9 @@ def page(runs: Sequence[Run], groups: Sequence[Sequence[Run]], rows: Sequence[Ro
         runs_section(runs),
     ]
     css = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    hiding = [f"body:has(#show-run-{i}:not(:checked)) .run-{i} {{ display: none; }}" for i in range(len(runs))]
+    hiding = [
+        f"body:has(#show-run-{i}:not(:checked)) .run-{i} {{ display: none; }}" for i in range(len(runs))
+    ]
     rules = "\n".join(hiding)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -65,7 +69,9 @@ def legend(runs: Sequence[Run], styles: dict[str, str]) -> str:
     for run in runs:
         key, _, look = styles[run.name].partition(" ")
         sample = f'<svg class="sample {look}" viewBox="0 0 28 8" aria-hidden="true"><line x1="0" x2="28" y1="4" y2="4"/></svg>'
-        entries.append(f'<li><label><input type="checkbox" id="show-{key}" checked>{sample}{escape(run.name)}</label></li>')
+        entries.append(
+            f'<li><label><input type="checkbox" id="show-{key}" checked>{sample}{escape(run.name)}</label></li>'
+        )
     return f'<ul class="legend" aria-label="runs shown">{"".join(entries)}</ul>'
 
 
@@ -131,10 +137,14 @@ def columns_of(runs: Sequence[Run]) -> list[str]:
     return [*scores, *losses, *(["train/lr"] if "train/lr" in found else [])]
 
 
-def panel(column: str, runs: Sequence[Run], styles: dict[str, str], x_title: str, factor: Callable[[Run], int]) -> str:
+def panel(
+    column: str, runs: Sequence[Run], styles: dict[str, str], x_title: str, factor: Callable[[Run], int]
+) -> str:
     lines = []
     for run in runs:
-        curve = {float(iteration * factor(run)): value for iteration, value in run.curves.get(column, {}).items()}
+        curve = {
+            float(iteration * factor(run)): value for iteration, value in run.curves.get(column, {}).items()
+        }
         lines.append(Line(styles[run.name], run.name, curve))
     x_max = max(run.iteration * factor(run) for run in runs)
     stage, _, name = column.partition("/")
@@ -184,9 +194,16 @@ def runs_section(runs: Sequence[Run]) -> str:
     body = []
     for run in runs:
         method = f"{run.config.get('method', '')}, {run.config.get('preset', '')}"
-        cells = (method, f"{run.iteration:,} of {run.config.get('iterations', 0):,}", f"{run.iteration * run.batch:,}", str(run.folder))
+        cells = (
+            method,
+            f"{run.iteration:,} of {run.config.get('iterations', 0):,}",
+            f"{run.iteration * run.batch:,}",
+            str(run.folder),
+        )
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         body.append(f'<tr><th scope="row">{escape(run.name)}</th>{row}</tr>')
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("method, preset", "iterations", "images", "folder"))
+    head = "".join(
+        f'<th scope="col">{name}</th>' for name in ("method, preset", "iterations", "images", "folder")
+    )
     content = f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     return section("Runs", scrolled("runs", content))

@@ -13,13 +13,19 @@ from typing import Any
 import yaml
 
 from _runtime import UserError
-from experiments.dashboards import OPTIONS as DASHBOARDS
-from experiments.naming import flatten
+from experiments.shared.dashboards import OPTIONS as DASHBOARDS
+from experiments.shared.naming import flatten
 from lightning_modules.metrics.columns import direction
 
 SEED = "seed"
 ABSENT = "-"
-UNSEEN = (*DASHBOARDS, "weights_dir", "log_every", "save_every", "data.workers")  # no part in what a run ends with
+UNSEEN = (
+    *DASHBOARDS,
+    "weights_dir",
+    "log_every",
+    "save_every",
+    "data.workers",
+)  # no part in what a run ends with
 
 Curve = dict[int, float]  # iteration -> value
 
@@ -94,7 +100,9 @@ def read_run(folder: Path, name: str) -> Run:
     """Raises: UserError where the folder is no run's, or its run logged nothing yet."""
     for file in ("config.yaml", "metrics.csv"):
         if not (folder / file).is_file():
-            raise UserError(f"{folder} is not a run folder, or its run logged nothing yet: {file} is not there")
+            raise UserError(
+                f"{folder} is not a run folder, or its run logged nothing yet: {file} is not there"
+            )
     try:
         options = read_options(folder)
         curves = read_columns(folder / "metrics.csv")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from experiments.compare.runs import Run, best, newest
-from experiments.tables import Mean, Table
+from experiments.shared.tables import Mean, Table
 from lightning_modules.metrics.columns import COLUMNS, direction
 
 Kind = Literal["best", "newest"]
@@ -92,7 +92,9 @@ def notes(kind: Kind, rows: Sequence[Row], scores: Sequence[str]) -> list[str]:
     else:
         said.append("each score at its own best iteration, chosen on the same images")
     if any(len(row.runs) > 1 for row in rows):
-        said.append("mean ± standard deviation (n - 1) over n runs whose configurations differ in the seed alone")
+        said.append(
+            "mean ± standard deviation (n - 1) over n runs whose configurations differ in the seed alone"
+        )
     return said
 
 

@@ -79,7 +79,9 @@ def sheet(members: Sequence[tuple[Run, dict[str, np.ndarray]]], at: dict[str, in
             middle.append(Strip(label, run, rows[name]))
     iterations = dict.fromkeys(at[run.name] for run, _ in members)
     where = [f"{run.name} at {at[run.name]:,}" for run, _ in members]
-    caption = f"iteration {next(iter(iterations)):,}" if len(iterations) == 1 else f"iterations: {', '.join(where)}"
+    caption = (
+        f"iteration {next(iter(iterations)):,}" if len(iterations) == 1 else f"iterations: {', '.join(where)}"
+    )
     return Sheet(caption, [*above, *middle, *below])
 
 

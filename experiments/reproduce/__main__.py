@@ -17,10 +17,10 @@ from typing import Any, Literal
 from jsonargparse import ActionYesNo
 
 from _runtime import UserError, nearest
-from experiments import console
-from experiments.dashboards import add_group_options, check_wandb, shared_run_options
-from experiments.options import WEIGHTS_DIR, Parser, parse
-from experiments.recipes import PRESETS
+from experiments.shared import console
+from experiments.shared.dashboards import add_group_options, check_wandb, shared_run_options
+from experiments.shared.options import WEIGHTS_DIR, Parser, parse
+from experiments.shared.recipes import PRESETS
 
 TABLES = ("prior", "table1", "inversion", "tradeoff")  # a module each
 
@@ -38,13 +38,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     name = argv[0]
     table: Any = importlib.import_module(f"experiments.reproduce.{name}")
-    parser = Parser(prog=f"python -m experiments.reproduce {name}", description=table.__doc__ or "", default_env=False)
+    parser = Parser(
+        prog=f"python -m experiments.reproduce {name}", description=table.__doc__ or "", default_env=False
+    )
     parser.add_argument("--preset", type=Literal[PRESETS], default="demo", help="how large")  # type: ignore[valid-type]
-    parser.add_argument("--data.root", type=str | None, help="folder or zip of faces to train on; portraits if not given")
-    parser.add_argument("--seeds", type=list[int], default=[0], help="seeds of the trainings; of several, mean and deviation")
+    parser.add_argument(
+        "--data.root", type=str | None, help="folder or zip of faces to train on; portraits if not given"
+    )
+    parser.add_argument(
+        "--seeds", type=list[int], default=[0], help="seeds of the trainings; of several, mean and deviation"
+    )
     parser.add_argument("--runs", type=str, default="runs/stages", help="folder of the cached trainings")
-    parser.add_argument("--output", type=str | None, help="folder of the results; runs/<table>-<preset> if not given")
-    parser.add_argument("--dry_run", action=ActionYesNo, default=False, help="print the stages and what is left of them, then exit")
+    parser.add_argument(
+        "--output", type=str | None, help="folder of the results; runs/<table>-<preset> if not given"
+    )
+    parser.add_argument(
+        "--dry_run",
+        action=ActionYesNo,
+        default=False,
+        help="print the stages and what is left of them, then exit",
+    )
     parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
     add_group_options(parser)
     table.add_arguments(parser)
@@ -60,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(plan(stages, root))
         return 0
     for stage in stages:
-        stage.train(root, *config.dashboard, *([] if config.weights_dir is None else ["--weights_dir", config.weights_dir]))
+        stage.train(
+            root,
+            *config.dashboard,
+            *([] if config.weights_dir is None else ["--weights_dir", config.weights_dir]),
+        )
     table.report(config, stages)
     return 0
 

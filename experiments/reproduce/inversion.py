@@ -16,13 +16,14 @@ import torch
 from jsonargparse import Namespace
 
 from _runtime import UserError, write_text
+from callbacks import edits as laboratory
 from callbacks.grid import save_png, tile
-from experiments import evaluate, laboratory
-from experiments.devices import load_to_device
-from experiments.options import Parser
+from experiments import evaluate
 from experiments.reproduce.prior import finished, priors, scored_by_portraits, scorer
 from experiments.reproduce.stages import Stage
-from experiments.tables import Table
+from experiments.shared.devices import load_to_device
+from experiments.shared.options import Parser
+from experiments.shared.tables import Table
 from lightning_modules.base import Inverter
 from lightning_modules.editing import directions
 from lightning_modules.metrics.judge import COLUMNS
@@ -31,13 +32,20 @@ from lightning_modules.scorer import Scorer
 
 METHOD = {"pSp": "psp", "e4e": "e4e", "HFGI": "hfgi"}
 IMAGES = {"smoke": 16, "demo": 32_000, "small": 800_000}  # `paper`: every method's own recipe
-SAMPLES = {"smoke": 200, "demo": 10_000, "small": 20_000, "paper": 500_000}  # codes that directions are found on
+SAMPLES = {
+    "smoke": 200,
+    "demo": 10_000,
+    "small": 20_000,
+    "paper": 500_000,
+}  # codes that directions are found on
 EDITED = {"smoke": 8, "demo": 200, "small": 500, "paper": 1_000}  # portraits per edit
 TIMED = 20  # images
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("--images", type=int | None, help="training images that each method sees; the preset's if not given")
+    parser.add_argument(
+        "--images", type=int | None, help="training images that each method sees; the preset's if not given"
+    )
 
 
 def stages(config: Namespace) -> list[Stage]:
@@ -49,7 +57,9 @@ def check(config: Namespace) -> None:
     if config.images is not None and config.images < 2:
         raise UserError(f"--images {config.images}: expected at least 2")
     if len(config.seeds) > 1:
-        raise UserError(f"--seeds {config.seeds}: this table shows one training of each method; give one seed")
+        raise UserError(
+            f"--seeds {config.seeds}: this table shows one training of each method; give one seed"
+        )
 
 
 def images_of(config: Namespace) -> int | None:
@@ -71,7 +81,9 @@ def trainings(config: Namespace) -> dict[str, Stage]:
     def add(name: str, *options: str | Stage) -> Stage:
         method, common = METHOD[name], ["--seed", str(seed), *options]
         common += [] if config.data.root is None else ["--data.root", config.data.root]
-        return found.setdefault(name, Stage(f"{name}, seed {seed}", method, config.preset, common).seeing(images))
+        return found.setdefault(
+            name, Stage(f"{name}, seed {seed}", method, config.preset, common).seeing(images)
+        )
 
     G = finished(prior)["add"]
     add("pSp", "--model.prior", G, *shape_of(G))
@@ -123,7 +135,12 @@ def inversion_table(evaluation: evaluate.Evaluation, methods: dict[str, Inverter
         image = evaluation.pictures["target"].to(method.device)
         image = image.repeat(-(-TIMED // len(image)), 1, 1, 1)[:TIMED]
         rows.append((name, {**measured[name], "ms/image": 1000 * seconds(method, image) / TIMED}))
-    return Table({**evaluation.table.columns, "ms/image": (1, "min")}, rows, reference=1, footnote=evaluation.table.footnote)
+    return Table(
+        {**evaluation.table.columns, "ms/image": (1, "min")},
+        rows,
+        reference=1,
+        footnote=evaluation.table.footnote,
+    )
 
 
 @torch.inference_mode()
@@ -137,7 +154,9 @@ def seconds(method: Inverter, image: torch.Tensor) -> float:
     return best
 
 
-def editing_table(methods: dict[str, Inverter], measure: Scorer, evaluation: evaluate.Evaluation, preset: str, output: Path) -> Table:
+def editing_table(
+    methods: dict[str, Inverter], measure: Scorer, evaluation: evaluate.Evaluation, preset: str, output: Path
+) -> Table:
     """A row per attribute and method."""
     e4e = methods["e4e"]
     assert isinstance(e4e, PSP)
@@ -152,7 +171,9 @@ def editing_table(methods: dict[str, Inverter], measure: Scorer, evaluation: eva
         for name, method in methods.items():
             values, pictures = laboratory.score_edit(method, edit, measure, attribute, judged, EDITED[preset])
             titles = {f"edit_{key}": f"edit {COLUMNS[key].title}" for key in judged}
-            rows.append((f"{attribute}, {name}", {titles.get(key, key): value for key, value in values.items()}))
+            rows.append(
+                (f"{attribute}, {name}", {titles.get(key, key): value for key, value in values.items()})
+            )
             names = ("portrait", "inversion", "edit", "truth")
             save_png(output / f"{attribute}_{name}.png", tile(list(pictures), row_names=names))
     return Table(columns, rows, footnote=edit_notes(preset, edits))
@@ -160,7 +181,10 @@ def editing_table(methods: dict[str, Inverter], measure: Scorer, evaluation: eva
 
 def edit_notes(preset: str, edits: dict[str, laboratory.Edit]) -> list[str]:
     """What the columns about edits mean."""
-    found = "; ".join(f"{name}: {edit.rest:.3f} of the samples between the extremes on their side" for name, edit in edits.items())
+    found = "; ".join(
+        f"{name}: {edit.rest:.3f} of the samples between the extremes on their side"
+        for name, edit in edits.items()
+    )
     return [
         f"{EDITED[preset]} portraits per row (stream {laboratory.STREAM}), moved by "
         + ", ".join(f"{name} {by:g}" for name, by in laboratory.EDITED.items())

@@ -13,11 +13,13 @@ from typing import Literal
 from jsonargparse import Namespace
 
 from experiments import evaluate
-from experiments.options import Parser
 from experiments.reproduce.stages import Stage
+from experiments.shared.options import Parser
 
 NAMES = {"add": "StyleGAN2", "concat": "concatenated noise"}
-GROWN = {"demo": {32: 6_000, 64: 4_000}}  # sizes and iterations; --method gan_prior --preset demo itself is the beginning only
+GROWN = {
+    "demo": {32: 6_000, 64: 4_000}
+}  # sizes and iterations; --method gan_prior --preset demo itself is the beginning only
 
 
 def add_arguments(parser: Parser) -> None:
@@ -25,17 +27,27 @@ def add_arguments(parser: Parser) -> None:
 
 
 def stages(config: Namespace) -> list[Stage]:
-    return [*([scorer(config)] if scored_by_portraits(config) else []), *(s for seed in config.seeds for s in priors(config, seed))]
+    return [
+        *([scorer(config)] if scored_by_portraits(config) else []),
+        *(s for seed in config.seeds for s in priors(config, seed)),
+    ]
 
 
 def report(config: Namespace, stages: Sequence[Stage]) -> None:
     """Score the samples of all priors."""
-    root, trained = Path(config.runs), [prior for seed in config.seeds for prior in finished(priors(config, seed)).values()]
+    root, trained = (
+        Path(config.runs),
+        [prior for seed in config.seeds for prior in finished(priors(config, seed)).values()],
+    )
     evaluate.main(
         [
             *("--checkpoint", *(str(stage.checkpoint(root)) for stage in trained)),
             *("--names", *(NAMES[stage.resolved["model"]["noise"]] for stage in trained)),
-            *(("--metrics.scorer", str(scorer(config).checkpoint(root))) if scored_by_portraits(config) else ()),
+            *(
+                ("--metrics.scorer", str(scorer(config).checkpoint(root)))
+                if scored_by_portraits(config)
+                else ()
+            ),
             *("--output", config.output, "--overwrite"),
             *config.dashboard,
         ]
@@ -62,12 +74,26 @@ def priors(config: Namespace, seed: int, more: Sequence[str] = ()) -> list[Stage
         options = [*common, "--model.noise", noise]
         sizes = GROWN.get(config.preset, {})
         for size, iterations in sizes.items():
-            resized = [*options, "--data.size", str(size), "--model.size", str(size), "--iterations", str(iterations)]
+            resized = [
+                *options,
+                "--data.size",
+                str(size),
+                "--model.size",
+                str(size),
+                "--iterations",
+                str(iterations),
+            ]
             start: list[str | Stage] = [] if size == min(sizes) else ["--model.start", found[-1]]
             # a distance that wavers is no reason to grow from less training, and the portraits' scorer does not judge photographs: among
             # those of small real faces it preferred the ghosts of the first iterations
-            takes: Literal["best", "last"] = "best" if size == max(sizes) and config.data.root is None else "last"
-            found.append(Stage(f"{name} at {size} px, seed {seed}", "gan_prior", config.preset, [*resized, *start], takes))
+            takes: Literal["best", "last"] = (
+                "best" if size == max(sizes) and config.data.root is None else "last"
+            )
+            found.append(
+                Stage(
+                    f"{name} at {size} px, seed {seed}", "gan_prior", config.preset, [*resized, *start], takes
+                )
+            )
         if not sizes:
             found.append(Stage(f"{name}, seed {seed}", "gan_prior", config.preset, options))
     return found

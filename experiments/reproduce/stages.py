@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from _runtime import UserError
 from experiments import fit
-from experiments.dashboards import OPTIONS as DASHBOARDS
-from experiments.tables import Table
+from experiments.shared.dashboards import OPTIONS as DASHBOARDS
+from experiments.shared.tables import Table
 from lightning_modules.checkpoints import read_checkpoint
 
 # How a run is watched, placed and sped up, which does not change what it ends with
@@ -53,7 +53,9 @@ class Stage:
     takes: Literal["best", "last"] = "best"
 
     def argv(self, root: Path) -> list[str]:
-        options = [str(option.checkpoint(root)) if isinstance(option, Stage) else option for option in self.options]
+        options = [
+            str(option.checkpoint(root)) if isinstance(option, Stage) else option for option in self.options
+        ]
         return ["--method", self.method, "--preset", self.preset, *options]
 
     @cached_property
@@ -68,7 +70,9 @@ class Stage:
     @cached_property
     def digest(self) -> str:
         decisive = {name: value for name, value in self.resolved.items() if name not in INCIDENTAL}
-        decisive["data"] = {name: value for name, value in decisive["data"].items() if name not in INCIDENTAL_DATA}
+        decisive["data"] = {
+            name: value for name, value in decisive["data"].items() if name not in INCIDENTAL_DATA
+        }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def folder(self, root: Path) -> Path:
@@ -118,16 +122,38 @@ def plan(stages: Sequence[Stage], root: Path) -> str:
     seconds = estimate(left, root)
     rows: list[tuple[str, dict[str, float | str]]] = []
     for stage in stages:
-        row: dict[str, float | str] = {"iterations": stage.iterations, "done": done[stage.name], "folder": str(stage.folder(root))}
+        row: dict[str, float | str] = {
+            "iterations": stage.iterations,
+            "done": done[stage.name],
+            "folder": str(stage.folder(root)),
+        }
         if stage in left:
             row["s/iteration"] = seconds[stage.name]
             row["left"] = duration(seconds[stage.name] * (stage.iterations - done[stage.name]))
         rows.append((stage.name, row))
-    columns = {"iterations": (0, ""), "done": (0, ""), "s/iteration": (3, ""), "left": (0, ""), "folder": (0, "")}
+    columns = {
+        "iterations": (0, ""),
+        "done": (0, ""),
+        "s/iteration": (3, ""),
+        "left": (0, ""),
+        "folder": (0, ""),
+    }
     total = sum(seconds[stage.name] * (stage.iterations - done[stage.name]) for stage in left)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    notes = [f"{duration(total)} in all, without validation, by {TRIAL} iterations of each on this machine ({device})"] if left else []
-    commands = [f"\n{stage.name}:\n  python -m experiments.fit {shlex.join(stage.command(root))}" for stage in left]
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    notes = (
+        [
+            f"{duration(total)} in all, without validation, by {TRIAL} iterations of each on this machine ({device})"
+        ]
+        if left
+        else []
+    )
+    commands = [
+        f"\n{stage.name}:\n  python -m experiments.fit {shlex.join(stage.command(root))}" for stage in left
+    ]
     return "\n".join([Table(columns, rows, footnote=notes).text(), *commands])
 
 
@@ -139,21 +165,50 @@ def estimate(stages: Sequence[Stage], root: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     short: dict[str, Stage] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for stage in tqdm(stages, desc="estimate", unit="stage", leave=False, dynamic_ncols=True, disable=None):
+        for stage in tqdm(
+            stages, desc="estimate", unit="stage", leave=False, dynamic_ncols=True, disable=None
+        ):
             options: list[str | Stage] = []
             for option in stage.options:
                 known = isinstance(option, Stage) and option.name not in short
-                options.append(str(option.checkpoint(root)) if known else short[option.name] if isinstance(option, Stage) else option)
-            options += ["--iterations", str(TRIAL), "--log_every", "1", "--validate_every", str(TRIAL), "--data.val_images", "4"]
+                options.append(
+                    str(option.checkpoint(root))
+                    if known
+                    else short[option.name]
+                    if isinstance(option, Stage)
+                    else option
+                )
+            options += [
+                "--iterations",
+                str(TRIAL),
+                "--log_every",
+                "1",
+                "--validate_every",
+                str(TRIAL),
+                "--data.val_images",
+                "4",
+            ]
             trial = short[stage.name] = Stage(stage.name, stage.method, stage.preset, options, stage.takes)
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 trial.train(Path(scratch))
             with open(trial.folder(Path(scratch)) / "metrics.csv", newline="") as file:
-                speeds = [float(row["perf/images_per_second"]) for row in csv.DictReader(file) if row["perf/images_per_second"]]
-            seconds[stage.name] = statistics.fmean(trial.resolved["data"]["batch_size"] / speed for speed in speeds[1:])
+                speeds = [
+                    float(row["perf/images_per_second"])
+                    for row in csv.DictReader(file)
+                    if row["perf/images_per_second"]
+                ]
+            seconds[stage.name] = statistics.fmean(
+                trial.resolved["data"]["batch_size"] / speed for speed in speeds[1:]
+            )
     return seconds
 
 
 def duration(seconds: float) -> str:
     minutes = seconds / 60
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{minutes:.0f} min"
+        if minutes < 100
+        else f"{minutes / 60:.1f} h"
+    )

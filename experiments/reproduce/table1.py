@@ -22,17 +22,29 @@ from _runtime import UserError, nearest, write_text
 from callbacks.grid import save_png, tile
 from datamodules.degradations import DEGRADATIONS
 from experiments import degrade, evaluate
-from experiments.options import Parser
 from experiments.reproduce.prior import finished, priors, scored_by_portraits, scorer
 from experiments.reproduce.stages import Stage
-from experiments.tables import Table
+from experiments.shared.options import Parser
+from experiments.shared.tables import Table
 from lightning_modules.methods import METHODS
 
 Options = list[str | Stage]
 
 OURS = "ours"
-METHOD = {"HINet": "hinet", "NAFNet": "nafnet", "GFP-GAN": "gfpgan", "GPEN": "gpen", OURS: "gan_prior_restoration"}
-FAMILY = {"HINet": "regression", "NAFNet": "regression", "GFP-GAN": "generative", "GPEN": "generative", OURS: "fusion"}
+METHOD = {
+    "HINet": "hinet",
+    "NAFNet": "nafnet",
+    "GFP-GAN": "gfpgan",
+    "GPEN": "gpen",
+    OURS: "gan_prior_restoration",
+}
+FAMILY = {
+    "HINet": "regression",
+    "NAFNet": "regression",
+    "GFP-GAN": "generative",
+    "GPEN": "generative",
+    OURS: "fusion",
+}
 PUBLISHED = {  # PSNR, SSIM, LPIPS, FID on 3,000 images of CelebA-HQ at 512 px
     "HINet": (29.63, 0.81, 0.31, 40.97),
     "NAFNet": (29.53, 0.81, 0.31, 42.18),
@@ -43,7 +55,10 @@ PUBLISHED = {  # PSNR, SSIM, LPIPS, FID on 3,000 images of CelebA-HQ at 512 px
 CAUTION = "paper: networks of full size, FFHQ and CelebA-HQ at 512 px; its relations compare with the others, its numbers do not"
 COLUMNS = {"PSNR": (2, "max"), "SSIM": (2, "max"), "LPIPS": (2, "min"), "FID": (2, "min")}
 
-FACES, SHOWN = 5, 192  # in figures: how many, and the px to which smaller images are enlarged, by whole factors
+FACES, SHOWN = (
+    5,
+    192,
+)  # in figures: how many, and the px to which smaller images are enlarged, by whole factors
 IMAGES = {"smoke": 16, "demo": 64_000, "small": 1_600_000}  # `paper`: every method's own recipe
 TEST_IMAGES = {"smoke": 6, "demo": 500, "small": 1_000, "paper": 3_000}
 TEST_SEED = 1  # of the test set's degradations, and of the portraits in it: those of seed 0 choose the best checkpoints
@@ -57,7 +72,14 @@ RECIPES: dict[str, dict[str, list[str]]] = {
             *("--model.lr", "4e-3", "--model.lr_ratio", "[20, 10, 1]", "--model.beta1", "0"),
         ],
         # constant rates leave the running statistics of E's BatchNorm behind its weights: images came out too dark
-        "gan_prior_restoration": ["--model.lr", "5e-4", "--model.lr_d", "1.25e-4", "--model.lr_decay_from", "0.5"],
+        "gan_prior_restoration": [
+            "--model.lr",
+            "5e-4",
+            "--model.lr_d",
+            "1.25e-4",
+            "--model.lr_decay_from",
+            "0.5",
+        ],
         "fusion": ["--model.lr_f", "2e-3", "--model.lr_drop_at", "0.6"],  # of stage 2 alone
     },
     "paper": {
@@ -70,10 +92,18 @@ RECIPES: dict[str, dict[str, list[str]]] = {
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--data.test_root", type=str | None, help="folder or zip of the test images")
-    parser.add_argument("--data.degradation", type=str, default="motion71", help="how inputs are made from targets")
-    parser.add_argument("--regressor", type=Literal["nafnet", "hinet"], default="nafnet", help="what ours starts from")
-    parser.add_argument("--images", type=int | None, help="training images that each method sees; the preset's if not given")
-    parser.add_argument("--test_images", type=int | None, help="size of the test set; the preset's if not given")
+    parser.add_argument(
+        "--data.degradation", type=str, default="motion71", help="how inputs are made from targets"
+    )
+    parser.add_argument(
+        "--regressor", type=Literal["nafnet", "hinet"], default="nafnet", help="what ours starts from"
+    )
+    parser.add_argument(
+        "--images", type=int | None, help="training images that each method sees; the preset's if not given"
+    )
+    parser.add_argument(
+        "--test_images", type=int | None, help="size of the test set; the preset's if not given"
+    )
 
 
 def stages(config: Namespace) -> list[Stage]:
@@ -84,7 +114,9 @@ def stages(config: Namespace) -> list[Stage]:
 
 def check(config: Namespace) -> None:
     if config.data.degradation not in DEGRADATIONS:
-        raise UserError(f"unknown --data.degradation {config.data.degradation!r}: {nearest(config.data.degradation, DEGRADATIONS)}")
+        raise UserError(
+            f"unknown --data.degradation {config.data.degradation!r}: {nearest(config.data.degradation, DEGRADATIONS)}"
+        )
     if config.data.degradation == "none":
         raise UserError("--data.degradation none leaves nothing to restore: choose another")
     for name in ("root", "test_root"):
@@ -103,8 +135,17 @@ def trainings(config: Namespace, seed: int) -> dict[str, Stage]:
     prior = finished(own := priors(config, seed, recipes.get("gan_prior", [])))
     found: dict[str, Stage] = {stage.name.rpartition(", seed")[0]: stage for stage in own}
 
-    def add(name: str, method: str, share: float, *options: str | Stage, takes: Literal["best", "last"] = "best") -> Stage:
-        common: Options = ["--seed", str(seed), "--data.degradation", config.data.degradation, *recipes.get(method, []), *options]
+    def add(
+        name: str, method: str, share: float, *options: str | Stage, takes: Literal["best", "last"] = "best"
+    ) -> Stage:
+        common: Options = [
+            "--seed",
+            str(seed),
+            "--data.degradation",
+            config.data.degradation,
+            *recipes.get(method, []),
+            *options,
+        ]
         common += [] if config.data.root is None else ["--data.root", config.data.root]
         stage = Stage(f"{name}, seed {seed}", method, config.preset, common, takes)
         return found.setdefault(name, stage.seeing(config.images and share * config.images))
@@ -113,7 +154,16 @@ def trainings(config: Namespace, seed: int) -> dict[str, Stage]:
     # the best by PSNR may be from before the adversary joined; only stage 2 is chosen so in the paper
     add("GPEN", "gpen", 1, "--model.prior", prior["concat"], takes="last")
     R = next(stage for name, stage in regressors.items() if METHOD[name] == config.regressor)
-    first = add("ours, stage 1", METHOD[OURS], 0.5, "--model.regressor", R, "--model.prior", prior["add"], takes="last")
+    first = add(
+        "ours, stage 1",
+        METHOD[OURS],
+        0.5,
+        "--model.regressor",
+        R,
+        "--model.prior",
+        prior["add"],
+        takes="last",
+    )
     add(OURS, METHOD[OURS], 0.5, "--model.stage", "2", "--model.stage1", first, *recipes.get("fusion", []))
     return found
 
@@ -128,7 +178,10 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
         [
             *("--checkpoint", *(path for _, path in pairs), "--names", *(name for name, _ in pairs)),
             *("--data.val_root", str(test_set(config, by_seed[0][OURS], root)), "--data.root", "null"),
-            *("--metrics.scorer", str(scorer(config).checkpoint(root)) if config.data.root is None else "null"),
+            *(
+                "--metrics.scorer",
+                str(scorer(config).checkpoint(root)) if config.data.root is None else "null",
+            ),
             *("--output", str(output / "evaluation"), "--overwrite"),
             *config.dashboard,
         ]
@@ -138,7 +191,12 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
     write_text(output / "table.md", "\n".join(table.markdown() for table in tables))
     write_text(output / "table.tex", "\n".join(table.latex() for table in tables))
     main, own = tables
-    result = {"rows": dict(main.rows), "parts": dict(own.rows), "footnote": main.footnote, "protocol": evaluation.protocol}
+    result = {
+        "rows": dict(main.rows),
+        "parts": dict(own.rows),
+        "footnote": main.footnote,
+        "protocol": evaluation.protocol,
+    }
     write_text(output / "table.json", json.dumps(result, indent=2) + "\n")
     for name, picture in figures(evaluation.pictures, config.regressor).items():
         save_png(output / f"{name}.png", picture)
@@ -148,17 +206,32 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
 def test_set(config: Namespace, stage: Stage, root: Path) -> Path:
     """The frozen test set, written once; next to the stages, by what it is made of."""
     data = stage.resolved["data"]
-    options: dict[str, Any] = {"size": data["size"], "degradation": data["degradation"], "val_images": config.test_images}
+    options: dict[str, Any] = {
+        "size": data["size"],
+        "degradation": data["degradation"],
+        "val_images": config.test_images,
+    }
     if config.data.test_root is not None:
         options |= {"val_root": config.data.test_root, "seed": TEST_SEED}
     elif config.data.root is not None:
-        options |= {"root": config.data.root, "val_images": data["val_images"], "val_split": data["val_split"], "seed": data["seed"]}
+        options |= {
+            "root": config.data.root,
+            "val_images": data["val_images"],
+            "val_split": data["val_split"],
+            "seed": data["seed"],
+        }
     else:
         options["seed"] = TEST_SEED
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
     folder = root / f"testset-{digest[:10]}"
     if not folder.exists():
-        degrade.main(["--output", str(folder), *(text for name, value in options.items() for text in (f"--data.{name}", str(value)))])
+        degrade.main(
+            [
+                "--output",
+                str(folder),
+                *(text for name, value in options.items() for text in (f"--data.{name}", str(value))),
+            ]
+        )
     return folder
 
 
@@ -170,17 +243,25 @@ def comparison(config: Namespace, evaluation: evaluate.Evaluation, found: Mappin
     for name in METHOD:
         row: dict[str, float | str] = {"family": FAMILY[name], **measured.get(name, {})}
         if published:
-            row |= {f"{column} (paper)": value for column, value in zip(COLUMNS, PUBLISHED[name], strict=True)}
+            row |= {
+                f"{column} (paper)": value for column, value in zip(COLUMNS, PUBLISHED[name], strict=True)
+            }
         if name in measured or published:
             rows.append((name, row))
     columns = {"family": (0, ""), **evaluation.table.columns}
     if published:
         columns |= {f"{column} (paper)": how for column, how in COLUMNS.items()}
-    own_images = config.data.root is not None and config.data.test_root is None  # those held out are all there is to score
+    own_images = (
+        config.data.root is not None and config.data.test_root is None
+    )  # those held out are all there is to score
     chosen_by = f"PSNR of {'the images of this table' if own_images else 'held-out images'}"
     note = [
         *relations(evaluation.table, title_of(config.regressor), published),
-        *(f"{name}: no such method here yet" for name in METHOD if published and name not in measured and METHOD[name] not in METHODS),
+        *(
+            f"{name}: no such method here yet"
+            for name in METHOD
+            if published and name not in measured and METHOD[name] not in METHODS
+        ),
         f"{len(config.seeds)} training{'s' * (len(config.seeds) > 1)} of each method; images seen: {by_stage(found, images_seen)}",
         f"checkpoints: {by_stage(found, lambda stage: stage.takes)}; priors' best: by FID; others' best: by {chosen_by}",
         *([CAUTION] if published else []),
@@ -201,7 +282,9 @@ def title_of(method: str) -> str:
 
 
 def by_stage(found: Mapping[str, Stage], value: Callable[[Stage], str]) -> str:
-    return "; ".join(f"{'ours, stage 2' if name == OURS else name}: {value(stage)}" for name, stage in found.items())
+    return "; ".join(
+        f"{'ours, stage 2' if name == OURS else name}: {value(stage)}" for name, stage in found.items()
+    )
 
 
 def images_seen(stage: Stage) -> str:
@@ -220,7 +303,10 @@ def relations(table: Table, regressor: str, published: bool) -> list[str]:
         ]
         if not published:
             return ", ".join(differences)
-        theirs = [f"{column} {a - b:+.2f}" for column, a, b in zip(COLUMNS, PUBLISHED[OURS], PUBLISHED[name], strict=True)]
+        theirs = [
+            f"{column} {a - b:+.2f}"
+            for column, a, b in zip(COLUMNS, PUBLISHED[OURS], PUBLISHED[name], strict=True)
+        ]
         return f"{', '.join(differences)} (paper: {', '.join(theirs)})"
 
     generative = [name for name in measured if FAMILY.get(name) == "generative"]
@@ -237,7 +323,9 @@ def figures(pictures: Mapping[str, Tensor], regressor: str) -> dict[str, Any]:
     }
     drawn = {}
     for figure, columns in chosen.items():
-        shown = {title: found for title, key in columns.items() if (found := first(pictures, key)) is not None}
+        shown = {
+            title: found for title, key in columns.items() if (found := first(pictures, key)) is not None
+        }
         images = [enlarged(image) for image in (*shown.values(), pictures["target"])]
         images[0] = inset(images[0], pictures["input"])
         rows = list(torch.stack(images, dim=1)[:FACES])  # (face, column, 3, H, W)
@@ -251,7 +339,9 @@ def first(pictures: Mapping[str, Tensor], name: str) -> Tensor | None:
 
 
 def enlarged(images: Tensor) -> Tensor:
-    return images.repeat_interleave(k := max(1, -(-SHOWN // images.shape[-1])), dim=-1).repeat_interleave(k, dim=-2)
+    return images.repeat_interleave(k := max(1, -(-SHOWN // images.shape[-1])), dim=-1).repeat_interleave(
+        k, dim=-2
+    )
 
 
 def inset(images: Tensor, small: Tensor) -> Tensor:

@@ -18,14 +18,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from _runtime import UserError, write_text
+from callbacks import edits as laboratory
 from callbacks.grid import save_png
-from experiments import evaluate, laboratory
-from experiments.devices import load_to_device
-from experiments.options import Parser
+from experiments import evaluate
 from experiments.reproduce import inversion
 from experiments.reproduce.prior import finished, priors, scorer
 from experiments.reproduce.stages import Stage
-from experiments.tables import Table
+from experiments.shared.devices import load_to_device
+from experiments.shared.options import Parser
+from experiments.shared.tables import Table
 from lightning_modules.psp import PSP
 from lightning_modules.scorer import Scorer
 
@@ -47,7 +48,9 @@ def add_arguments(parser: Parser) -> None:
 def stages(config: Namespace) -> list[Stage]:
     inversion.check(config)
     if config.data.root is not None:
-        raise UserError("--data.root: edits of photographs have no truth to be scored against; leave it out for the portraits")
+        raise UserError(
+            "--data.root: edits of photographs have no truth to be scored against; leave it out for the portraits"
+        )
     return [scorer(config), *trainings(config).values()]
 
 
@@ -57,7 +60,14 @@ def trainings(config: Namespace) -> dict[str, Stage]:
     G = finished(prior)["add"]
     found = {stage.name: stage for stage in prior}
     for name, (method, options) in VARIANTS.items():
-        common: list[str | Stage] = ["--seed", str(seed), "--model.prior", G, *inversion.shape_of(G), *options]
+        common: list[str | Stage] = [
+            "--seed",
+            str(seed),
+            "--model.prior",
+            G,
+            *inversion.shape_of(G),
+            *options,
+        ]
         found[name] = Stage(name, method, config.preset, common).seeing(images)
     consulted: list[str | Stage] = ["--seed", str(seed), "--model.base", found["e4e"]]
     found[CONSULTED] = Stage(CONSULTED, "hfgi", config.preset, consulted).seeing(images)
@@ -86,17 +96,33 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
     for name, path in paths.items():
         method = inversion.inverter(path)
         scores = [
-            laboratory.score_edit(method, edit, measure, attribute, evaluation.judge.images, inversion.EDITED[config.preset])[0]
+            laboratory.score_edit(
+                method, edit, measure, attribute, evaluation.judge.images, inversion.EDITED[config.preset]
+            )[0]
             for attribute, edit in edits.items()
         ]
-        means = {key: statistics.fmean(score[key] for score in scores) for key in ("edit_psnr", "correlation", "reached", "drift")}
+        means = {
+            key: statistics.fmean(score[key] for score in scores)
+            for key in ("edit_psnr", "correlation", "reached", "drift")
+        }
         rows.append((name, {**measured[name], "edit PSNR": means.pop("edit_psnr"), **means}))
-    columns = {**evaluation.table.columns, "edit PSNR": (2, "max"), "correlation": (3, "max"), "reached": (2, ""), "drift": (4, "min")}
-    table = Table(columns, rows, footnote=[*inversion.edit_notes(config.preset, edits), *evaluation.table.footnote])
+    columns = {
+        **evaluation.table.columns,
+        "edit PSNR": (2, "max"),
+        "correlation": (3, "max"),
+        "reached": (2, ""),
+        "drift": (4, "min"),
+    }
+    table = Table(
+        columns, rows, footnote=[*inversion.edit_notes(config.preset, edits), *evaluation.table.footnote]
+    )
     print(table.text())
     for suffix, text in (("md", table.markdown()), ("tex", table.latex())):
         write_text(output / f"tradeoff.{suffix}", text)
-    write_text(output / "tradeoff.json", json.dumps({"rows": dict(rows), "protocol": evaluation.protocol}, indent=2) + "\n")
+    write_text(
+        output / "tradeoff.json",
+        json.dumps({"rows": dict(rows), "protocol": evaluation.protocol}, indent=2) + "\n",
+    )
     draw(rows, output / "tradeoff.png")
     print(f"written to {output}")
 

@@ -58,23 +58,38 @@ class Direction:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise UserError(f"direction {self.name!r} is of unknown kind {self.kind!r}: {nearest(str(self.kind), get_args(Kind))}")
+            raise UserError(
+                f"direction {self.name!r} is of unknown kind {self.kind!r}: {nearest(str(self.kind), get_args(Kind))}"
+            )
         absolute = self.kind == "ganspace"
         if self.vectors.ndim != 2 or 0 in self.vectors.shape or (absolute and len(self.vectors) != 1):
             expected = "(1, D)" if absolute else "(1, D) or (L, D)"
-            raise UserError(f"direction {self.name!r} has vectors {tuple(self.vectors.shape)}: expected {expected}")
+            raise UserError(
+                f"direction {self.name!r} has vectors {tuple(self.vectors.shape)}: expected {expected}"
+            )
         if not self.vectors.is_floating_point() or not self.vectors.isfinite().all():
-            raise UserError(f"direction {self.name!r} holds NaN, infinite or whole numbers: expected finite floating-point numbers")
+            raise UserError(
+                f"direction {self.name!r} holds NaN, infinite or whole numbers: expected finite floating-point numbers"
+            )
         if self.layers is not None and not 0 <= self.layers[0] < self.layers[1]:
-            raise UserError(f"direction {self.name!r} edits layers {self.layers[0]} to {self.layers[1]} (exclusive): there are none")
+            raise UserError(
+                f"direction {self.name!r} edits layers {self.layers[0]} to {self.layers[1]} (exclusive): there are none"
+            )
         if not 0 < self.std < math.inf:
             raise UserError(f"direction {self.name!r} has std {self.std}: expected a positive number")
-        got, expected_mean = None if self.mean is None else self.mean.shape, self.vectors.shape if absolute else None
+        got, expected_mean = (
+            None if self.mean is None else self.mean.shape,
+            self.vectors.shape if absolute else None,
+        )
         if got != expected_mean:
             shapes = [None if shape is None else tuple(shape) for shape in (got, expected_mean)]
-            raise UserError(f"direction {self.name!r} of kind {self.kind} has mean {shapes[0]}: expected {shapes[1]}")
+            raise UserError(
+                f"direction {self.name!r} of kind {self.kind} has mean {shapes[0]}: expected {shapes[1]}"
+            )
         if self.mean is not None and not self.mean.isfinite().all():
-            raise UserError(f"the mean of direction {self.name!r} holds NaN or infinite numbers: expected finite ones")
+            raise UserError(
+                f"the mean of direction {self.name!r} holds NaN or infinite numbers: expected finite ones"
+            )
 
     def apply(self, w: Tensor, strength: float | Tensor) -> Tensor:
         """A changed copy of w (B, L, D); layers outside of the range keep every bit. The strength is one number, or one per image (B,).
@@ -101,12 +116,18 @@ class Direction:
         layers, width = w.shape[1:]
         count, own = self.vectors.shape
         if own != width:
-            raise UserError(f"direction {self.name!r} is {own} wide, the code {width}: it belongs to another generator")
+            raise UserError(
+                f"direction {self.name!r} is {own} wide, the code {width}: it belongs to another generator"
+            )
         if count not in (1, layers):
-            raise UserError(f"direction {self.name!r} has {count} layers, the code {layers}: it belongs to a generator of another size")
+            raise UserError(
+                f"direction {self.name!r} has {count} layers, the code {layers}: it belongs to a generator of another size"
+            )
         first, end = self.layers or (0, layers)
         if end > layers:
-            raise UserError(f"direction {self.name!r} edits layers {first} to {end} (exclusive), the code has only {layers}")
+            raise UserError(
+                f"direction {self.name!r} edits layers {first} to {end} (exclusive), the code has only {layers}"
+            )
         return first, end
 
 
@@ -131,17 +152,27 @@ def load(path: Path) -> Direction:
         UserError: the file is missing, damaged, or holds something else.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist" if not path.exists() else f"{path} is a folder: give the file")
+        raise UserError(
+            f"{path} does not exist" if not path.exists() else f"{path} is a folder: give the file"
+        )
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read as safetensors: truncated, damaged or of another format") from error
+        raise UserError(
+            f"{path} cannot be read as safetensors: truncated, damaged or of another format"
+        ) from error
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path} is no direction written by this suite: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
+        raise UserError(
+            f"{path} is no direction written by this suite: its format is {metadata.get('format')!r}, expected {FORMAT!r}"
+        )
     try:
         record = json.loads(metadata["direction"])
-        layers = record["layers"] if record["layers"] is None else (int(record["layers"][0]), int(record["layers"][1]))
+        layers = (
+            record["layers"]
+            if record["layers"] is None
+            else (int(record["layers"][0]), int(record["layers"][1]))
+        )
         return Direction(**{**record, "layers": layers}, **tensors)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -56,16 +56,22 @@ class Components(NamedTuple):
 
 
 @torch.no_grad()
-def find_components(G: Generator, *, components: int = 80, samples: int = 1_000_000, seed: int = 0) -> Components:
+def find_components(
+    G: Generator, *, components: int = 80, samples: int = 1_000_000, seed: int = 0
+) -> Components:
     """The first principal components of G.mapping(z), z ~ N(0, I), in float32 on the CPU; the same samples on every device.
 
     Raises
         UserError: more components than w has dimensions, or not more samples than components.
     """
     if not 1 <= components <= G.style_dim:
-        raise UserError(f"components {components}: w has {G.style_dim} dimensions, expected 1 .. {G.style_dim}")
+        raise UserError(
+            f"components {components}: w has {G.style_dim} dimensions, expected 1 .. {G.style_dim}"
+        )
     if samples <= components:
-        raise UserError(f"{samples} samples cannot give {components} components: expected more samples than components")
+        raise UserError(
+            f"{samples} samples cannot give {components} components: expected more samples than components"
+        )
     generator = torch.Generator().manual_seed(seed)
     total, products = torch.zeros(G.style_dim).double(), torch.zeros(G.style_dim, G.style_dim).double()
     for start in range(0, samples, BATCH):

@@ -64,13 +64,17 @@ def find_boundary(
         ValueError: codes are not (N, D), or scores not (N,).
     """
     if codes.ndim != 2 or scores.shape != codes.shape[:1]:
-        raise ValueError(f"expected codes as (N, D) and scores as (N,), got {tuple(codes.shape)} and {tuple(scores.shape)}")
+        raise ValueError(
+            f"expected codes as (N, D) and scores as (N,), got {tuple(codes.shape)} and {tuple(scores.shape)}"
+        )
     x, y = codes.detach().cpu().double().numpy(), scores.detach().cpu().double().numpy()
     if invalid is not None:
         valid = y != scores.new_tensor(invalid).item()  # rounded as the scores are
         x, y = x[valid], y[valid]
     if not np.isfinite(y).all():
-        raise UserError(f"{int((~np.isfinite(y)).sum())} of {len(y)} scores are NaN or infinite: mark failed measurements by `invalid`")
+        raise UserError(
+            f"{int((~np.isfinite(y)).sum())} of {len(y)} scores are NaN or infinite: mark failed measurements by `invalid`"
+        )
     order = np.argsort(-y, kind="stable")
     x, y = x[order], y[order]
 
@@ -82,11 +86,15 @@ def find_boundary(
             f"{chosen} of {len(y)} scores and split {split} leave no sample to train on: expected more samples, split in (0, 1]"
         )
     if y[k - 1] == y[-k]:
-        raise UserError(f"the {k} highest and the {k} lowest of {len(y)} scores meet in {y[-k]:g}: choose fewer, or score with logits")
+        raise UserError(
+            f"the {k} highest and the {k} lowest of {len(y)} scores meet in {y[-k]:g}: choose fewer, or score with logits"
+        )
 
     rng = np.random.default_rng(seed)
     positives, negatives = rng.permutation(x[:k]), rng.permutation(x[-k:])
-    svm = SVC(kernel="linear").fit(np.concatenate([positives[:train], negatives[:train]]), np.repeat([1, 0], train))
+    svm = SVC(kernel="linear").fit(
+        np.concatenate([positives[:train], negatives[:train]]), np.repeat([1, 0], train)
+    )
     normal = torch.tensor(svm.coef_)  # (1, D), towards label 1
 
     def accuracy(x: np.ndarray, label: np.ndarray) -> float | None:
@@ -94,7 +102,9 @@ def find_boundary(
 
     return Boundary(
         direction=(normal / normal.norm()).float(),
-        validation=accuracy(np.concatenate([positives[train:], negatives[train:]]), np.repeat([1, 0], k - train)),
+        validation=accuracy(
+            np.concatenate([positives[train:], negatives[train:]]), np.repeat([1, 0], k - train)
+        ),
         rest=accuracy(x[k:-k], y[k:-k] >= (y[0] + y[-1]) / 2),
     )
 
@@ -109,12 +119,20 @@ def project(direction: Tensor, conditions: Tensor) -> Tensor:
         UserError: nothing is left, the direction lies in their span.
         ValueError: shapes other than these.
     """
-    if direction.shape != (1, direction.shape[-1]) or conditions.ndim != 2 or conditions.shape[1] != direction.shape[1]:
-        raise ValueError(f"expected (1, D) and conditions (K, D), got {tuple(direction.shape)} and {tuple(conditions.shape)}")
+    if (
+        direction.shape != (1, direction.shape[-1])
+        or conditions.ndim != 2
+        or conditions.shape[1] != direction.shape[1]
+    ):
+        raise ValueError(
+            f"expected (1, D) and conditions (K, D), got {tuple(direction.shape)} and {tuple(conditions.shape)}"
+        )
     n, c = direction.detach().cpu().double(), conditions.detach().cpu().double()
     rest = n - torch.linalg.lstsq(c.T, n.T, driver="gelsd").solution.T @ c
     if rest.norm() <= 1e-6 * n.norm():
-        raise UserError("the direction lies in the span of its conditions: without them nothing of it is left")
+        raise UserError(
+            "the direction lies in the span of its conditions: without them nothing of it is left"
+        )
     return (rest / rest.norm()).to(direction)
 
 

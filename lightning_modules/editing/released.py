@@ -35,14 +35,18 @@ def read_released(path: Path, *, component: int | None = None, layers: Layers | 
             or given for a boundary.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist" if not path.exists() else f"{path} is a folder: give the file")
+        raise UserError(
+            f"{path} does not exist" if not path.exists() else f"{path} is a folder: give the file"
+        )
     with path.open("rb") as file:
         numpy = file.read(6) == np.lib.format.MAGIC_PREFIX
     content = _read_numpy(path) if numpy else _read_torch(path)
     try:
         if isinstance(content, dict):
             if component is None:
-                raise UserError(f"it holds {len(content['std'])} components: choose one, expected 0 .. {len(content['std']) - 1}")
+                raise UserError(
+                    f"it holds {len(content['std'])} components: choose one, expected 0 .. {len(content['std']) - 1}"
+                )
             parts = Components(content["mean"].float(), content["comp"].float()[:, 0], content["std"].float())
             return parts.direction(component, layers)
         if component is not None:
@@ -57,7 +61,9 @@ def _read_torch(path: Path) -> Tensor | dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
-        raise UserError(f"{path} cannot be read as tensors: damaged, of another format, or it asks to run code") from error
+        raise UserError(
+            f"{path} cannot be read as tensors: damaged, of another format, or it asks to run code"
+        ) from error
     if not _known(content):
         _refuse(path, content)
     tensors = content.values() if isinstance(content, dict) else [content]
@@ -70,7 +76,11 @@ def _read_numpy(path: Path) -> Tensor:
     with path.open("rb") as file:
         try:
             version = np.lib.format.read_magic(file)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read_header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, _, dtype = read_header(file)
         except Exception as error:  # of several types, and all mean the same to the user
             raise UserError(f"{path} cannot be read as an array: truncated or damaged") from error
@@ -101,7 +111,12 @@ def _known(content: Any) -> bool:
 
 
 def _plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta and tensor.is_floating_point()
+    return (
+        tensor.layout == torch.strided
+        and not tensor.is_nested
+        and not tensor.is_meta
+        and tensor.is_floating_point()
+    )
 
 
 def _refuse(path: Path, content: Any) -> NoReturn:

@@ -47,8 +47,13 @@ def find_directions(synthesis: Synthesis, count: int = 5, layers: Layers | None 
     """
     first, end = layers or (0, synthesis.layers)
     if not 0 <= first < end <= synthesis.layers:
-        raise UserError(f"layers {first} to {end} (exclusive) are none of a generator with {synthesis.layers}")
+        raise UserError(
+            f"layers {first} to {end} (exclusive) are none of a generator with {synthesis.layers}"
+        )
     _, vectors = factorise(affine_weights(synthesis)[first:end])
     if not 1 <= count <= len(vectors):
         raise UserError(f"{count} directions: w has {len(vectors)} dimensions, expected 1 .. {len(vectors)}")
-    return [Direction(f"sefa {first}-{end - 1} {k}", "sefa", vectors[k : k + 1], (first, end)) for k in range(count)]
+    return [
+        Direction(f"sefa {first}-{end - 1} {k}", "sefa", vectors[k : k + 1], (first, end))
+        for k in range(count)
+    ]

@@ -27,7 +27,9 @@ from lightning_modules.networks.ops import at_least_float32, full_precision
 from lightning_modules.pretrained import weights
 
 EPSILON = 1e-5
-LARGEST_MATRIX = 2**22  # distances at a time, 16 MiB in float32; some five such matrices are there at once, larger ones are slower
+LARGEST_MATRIX = (
+    2**22
+)  # distances at a time, 16 MiB in float32; some five such matrices are there at once, larger ones are slower
 PATCH = 128  # pixels
 STRIDES = (4, 8)  # pixels per feature of the two layers
 SMALLEST = 16  # pixels: two by two features in the coarser layer
@@ -67,7 +69,9 @@ class ContextualLoss(nn.Module):
         layers = []
         for features, stride in zip(self.trunk(image), STRIDES, strict=True):
             tile_height, tile_width = (side // stride for side in patch)
-            tiles = features.unflatten(3, (-1, tile_width)).unflatten(2, (-1, tile_height))  # B C rows tile_height columns tile_width
+            tiles = features.unflatten(3, (-1, tile_width)).unflatten(
+                2, (-1, tile_height)
+            )  # B C rows tile_height columns tile_width
             layers.append(tiles.permute(0, 2, 4, 1, 3, 5).flatten(4).flatten(1, 2))
         return layers
 
@@ -76,7 +80,11 @@ class ContextualLoss(nn.Module):
         layers = []
         for x, y in zip(generated, reference, strict=True):
             centre = y.mean(dim=(1, 3), keepdim=True)  # of an image over its tiles
-            layers.append(negative_log(similarity((x - centre).flatten(0, 1), (y - centre).flatten(0, 1), self.h)).mean())
+            layers.append(
+                negative_log(
+                    similarity((x - centre).flatten(0, 1), (y - centre).flatten(0, 1), self.h)
+                ).mean()
+            )
         return torch.stack(layers).mean()
 
 
@@ -102,9 +110,15 @@ def similarity(x: Tensor, y: Tensor, h: float) -> Tensor:
     memory grows with the number of features, and not with its square.
     """
     with full_precision(x):
-        x, y = F.normalize(at_least_float32(x), dim=1).transpose(1, 2), F.normalize(at_least_float32(y), dim=1)
+        x, y = (
+            F.normalize(at_least_float32(x), dim=1).transpose(1, 2),
+            F.normalize(at_least_float32(y), dim=1),
+        )
         rows = max(1, LARGEST_MATRIX // (y.shape[0] * y.shape[2]))
-        best = [checkpoint(best_match, part, y, h, use_reentrant=False, preserve_rng_state=False) for part in x.split(rows, dim=1)]
+        best = [
+            checkpoint(best_match, part, y, h, use_reentrant=False, preserve_rng_state=False)
+            for part in x.split(rows, dim=1)
+        ]
         return torch.stack(best).amax(dim=0).mean(dim=1)
 
 
@@ -126,7 +140,10 @@ class VGG19(nn.Module):
         super().__init__()
         with torch.device("meta"):  # no weights are drawn only to be replaced
             self.layers = torchvision.models.vgg19(weights=None).features[: CONV4_2 + 1]
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # ImageNet's, of images in [0, 1]
+        mean, std = (
+            torch.tensor([0.485, 0.456, 0.406]),
+            torch.tensor([0.229, 0.224, 0.225]),
+        )  # ImageNet's, of images in [0, 1]
         self.register_buffer("shift", (2 * mean - 1)[:, None, None])
         self.register_buffer("scale", (2 * std)[:, None, None])
 
@@ -140,7 +157,9 @@ def vgg19() -> VGG19:
     """VGG-19 with the published weights."""
     network = VGG19()
     published = weights.read("contextual/vgg19")
-    network.layers.load_state_dict({name: published[f"features.{name}"] for name in network.layers.state_dict()}, assign=True)
+    network.layers.load_state_dict(
+        {name: published[f"features.{name}"] for name in network.layers.state_dict()}, assign=True
+    )
     return network
 
 

@@ -43,6 +43,8 @@ class Frozen(nn.Module):
     def forward(self, x: Tensor, *more: Tensor) -> Any:
         dtype = torch.promote_types(x.dtype, torch.float32)
         network = self.network.to(x.device, dtype)
-        images = (image.to(dtype) if image.is_floating_point() else image for image in (x, *more))  # whole grey levels stay
+        images = (
+            image.to(dtype) if image.is_floating_point() else image for image in (x, *more)
+        )  # whole grey levels stay
         with full_precision(x):
             return network(*images)

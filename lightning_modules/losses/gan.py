@@ -58,13 +58,17 @@ class PathLength(nn.Module):
         self.decay = decay
         self.register_buffer("mean", torch.zeros(()))
 
-    def forward(self, synthesize: Callable[[Tensor], Tensor], w: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(
+        self, synthesize: Callable[[Tensor], Tensor], w: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
         """The penalty for w (B, L, D) and `synthesize`: w -> image (B, 3, H, W); `noise` like the image, drawn if not given."""
         with full_precision(w):
             w = at_least_float32(w)
             w = w if w.requires_grad else w.detach().requires_grad_()
             image = synthesize(w)
-            y = (torch.randn_like(image) if noise is None else noise) / math.sqrt(image.shape[2] * image.shape[3])
+            y = (torch.randn_like(image) if noise is None else noise) / math.sqrt(
+                image.shape[2] * image.shape[3]
+            )
             (gradient,) = torch.autograd.grad((image * y).sum(), w, create_graph=True)
             lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
             mean = torch.lerp(self.mean, mean_over_processes(lengths.mean()), self.decay)

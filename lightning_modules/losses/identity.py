@@ -41,7 +41,11 @@ class Identity(nn.Module):
     def __init__(self, features: Literal["arcface", "moco", "random"] = "arcface") -> None:
         super().__init__()
         self.name = "id" if features == "arcface" else f"id_{features}"
-        build, bare = {"arcface": (arcface, ArcFace), "moco": (moco, MoCo), "random": (RandomEmbedding, None)}[features]
+        build, bare = {
+            "arcface": (arcface, ArcFace),
+            "moco": (moco, MoCo),
+            "random": (RandomEmbedding, None),
+        }[features]
         self.embed = Frozen(build, bare)
 
     def forward(self, y_hat: Tensor, y: Tensor, per_image: bool = False) -> Tensor:

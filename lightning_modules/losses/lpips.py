@@ -64,7 +64,9 @@ class RandomDistance(nn.Module):
         """Two (B, 3, H, W) -> (B,)."""
         layers = []
         for a, b in zip(self.trunk(x), self.trunk(y), strict=True):
-            layers.append((F.normalize(a, eps=1e-10) - F.normalize(b, eps=1e-10)).square().sum(1).mean((1, 2)))
+            layers.append(
+                (F.normalize(a, eps=1e-10) - F.normalize(b, eps=1e-10)).square().sum(1).mean((1, 2))
+            )
         return torch.stack(layers).sum(0)
 
 
@@ -79,7 +81,9 @@ class RandomTrunk(nn.Module):
         self.weights = nn.ParameterList()
         for fan_in, width in zip((3, *self.widths), self.widths, strict=False):
             std = (2 / (9 * fan_in)) ** 0.5  # keeps the variance through a ReLU
-            self.weights.append(std * torch.randn(width, fan_in, 3, 3, generator=generator, dtype=torch.float32))
+            self.weights.append(
+                std * torch.randn(width, fan_in, 3, 3, generator=generator, dtype=torch.float32)
+            )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [-1, 1] -> features (B, C_l, H / 2^l, W / 2^l) after each ReLU."""
@@ -109,7 +113,9 @@ def fill(network: nn.Module, net: Net, heads: Path) -> None:
     trunk, published = network.net, weights.read(f"lpips/{net}")
     assert isinstance(trunk, nn.Module)
     # slice2.3.weight is torchvision's features.3.weight
-    trunk.load_state_dict({name: published[f"features.{name.partition('.')[2]}"] for name in trunk.state_dict()}, assign=True)
+    trunk.load_state_dict(
+        {name: published[f"features.{name.partition('.')[2]}"] for name in trunk.state_dict()}, assign=True
+    )
     state = torch.load(heads, map_location="cpu", weights_only=True)
     for i, head in enumerate(network.lins):  # type: ignore[arg-type]
         head.load_state_dict({"model.1.weight": state[f"lin{i}.model.1.weight"]}, assign=True)
@@ -118,6 +124,10 @@ def fill(network: nn.Module, net: Net, heads: Path) -> None:
 def check_pair(x: Tensor, y: Tensor, smallest: int) -> None:
     """`ValueError` unless x and y are (B, 3, H, W) of one shape, with at least `smallest` pixels on each side."""
     if x.ndim != 4 or x.shape[1] != 3 or x.shape != y.shape:
-        raise ValueError(f"expected x and y in [-1, 1] as (B, 3, H, W), got {tuple(x.shape)} and {tuple(y.shape)}")
+        raise ValueError(
+            f"expected x and y in [-1, 1] as (B, 3, H, W), got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
     if min(x.shape[-2:]) < smallest:
-        raise ValueError(f"expected images of at least {smallest}x{smallest} pixels for these features, got {tuple(x.shape)}")
+        raise ValueError(
+            f"expected images of at least {smallest}x{smallest} pixels for these features, got {tuple(x.shape)}"
+        )

@@ -50,7 +50,9 @@ class FID(FrechetInceptionDistance):
 
     def __init__(self, features: nn.Module, name: str) -> None:
         held = Frozen(lambda: features)
-        held.num_features = features.num_features  # asked for by torchmetrics, which else runs a random image through
+        held.num_features = (
+            features.num_features
+        )  # asked for by torchmetrics, which else runs a random image through
         super().__init__(feature=held)
         self.name = name
         self.orig_dtype = torch.float32  # of the result; else unknown on a process that saw no image
@@ -69,7 +71,9 @@ class FID(FrechetInceptionDistance):
         """The distance, float32; NaN where an image held a NaN."""
         fewest = int(min(self.real_features_num_samples, self.fake_features_num_samples))
         if fewest < 2:
-            raise UserError(f"{self.name} compares two sets of at least 2 images each, one of them has {fewest}: give more images")
+            raise UserError(
+                f"{self.name} compares two sets of at least 2 images each, one of them has {fewest}: give more images"
+            )
         if not (self.real_features_sum + self.fake_features_sum).isfinite().all():
             return torch.full((), torch.nan, device=self.device)  # which the eigenvalues would not survive
         return super().compute().clamp(min=0)  # two equal sets may differ by -1e-6
@@ -93,7 +97,9 @@ def inception() -> nn.Module:
     plain = io.BytesIO()
     torch.save(weights.read("fid/inception"), plain)
     plain.seek(0)
-    with torch.random.fork_rng([]):  # the weights drawn only to be replaced leave the run's random state as it is
+    with torch.random.fork_rng(
+        []
+    ):  # the weights drawn only to be replaced leave the run's random state as it is
         network = NoTrainInceptionV3("inception-v3-compat", ["2048"], plain, antialias=False)  # type: ignore[arg-type]
     network.num_features = 2048  # type: ignore[assignment]
     return network

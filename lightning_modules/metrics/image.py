@@ -18,7 +18,9 @@ from torchmetrics import Metric
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 WINDOW = 11
-PSNR_CEILING = 100.0  # dB; where the infinite PSNR of two identical images counts, so that one image cannot erase a mean
+PSNR_CEILING = (
+    100.0  # dB; where the infinite PSNR of two identical images counts, so that one image cannot erase a mean
+)
 
 PROTOCOL = (
     "image-v1: RGB in [-1, 1], rounded to 8 bits (round half to even, clamp); PSNR per image over all three channels, peak 255, at most "
@@ -51,7 +53,9 @@ class MeanOverImages(Metric):
     def per_image(self, pred: Tensor, target: Tensor) -> Tensor:
         """Two (B, 3, H, W) in [-1, 1] -> (B,) float32; NaN where an image holds a NaN, which 8 bits could not show."""
         if pred.ndim != 4 or pred.shape[1] != 3 or pred.shape != target.shape:
-            raise ValueError(f"expected pred and target in [-1, 1] as (B, 3, H, W), got {tuple(pred.shape)} and {tuple(target.shape)}")
+            raise ValueError(
+                f"expected pred and target in [-1, 1] as (B, 3, H, W), got {tuple(pred.shape)} and {tuple(target.shape)}"
+            )
         values = self.score(to_uint8(pred).double(), to_uint8(target).double()).float()
         undefined = (pred.isnan() | target.isnan()).flatten(1).any(1)
         return values.masked_fill(undefined, float("nan"))
@@ -101,6 +105,8 @@ class SSIM(MeanOverImages):
 
     def score(self, pred: Tensor, target: Tensor) -> Tensor:
         if min(pred.shape[-2:]) < WINDOW:
-            raise ValueError(f"expected images of at least {WINDOW}x{WINDOW} pixels, the window of SSIM, got {tuple(pred.shape)}")
+            raise ValueError(
+                f"expected images of at least {WINDOW}x{WINDOW} pixels, the window of SSIM, got {tuple(pred.shape)}"
+            )
         # eps would push flat images below 1; in float32 the local variances of bright flat areas cancel to 1e-5 of SSIM
         return ssim(pred, target, WINDOW, max_val=255.0, eps=0.0, padding="valid").mean((1, 2, 3))

@@ -33,7 +33,9 @@ class PerImage(Metric):
 
     def update(self, index: Tensor, scores: dict[str, Tensor]) -> None:
         """index (B,), scores: one (B,) tensor per column."""
-        self.rows.append(torch.stack([index.double(), *(scores[name].double() for name in self.columns)], dim=1))
+        self.rows.append(
+            torch.stack([index.double(), *(scores[name].double() for name in self.columns)], dim=1)
+        )
 
     def compute(self) -> Tensor:
         """(N, 1 + columns) in the order of the index."""
@@ -93,7 +95,9 @@ class Judge:
             if fid != "off" or scorer is not None:
                 self.protocol.append(f"{frechet.PROTOCOL}; the reference set is the held-out targets")
             if scorer is not None:
-                from lightning_modules.metrics.portraits import PortraitFeatures  # timm is a second of every start
+                from lightning_modules.metrics.portraits import (
+                    PortraitFeatures,
+                )  # timm is a second of every start
 
                 portraits = PortraitFeatures(scorer)
                 self.features["fid_portraits"] = portraits
@@ -130,16 +134,24 @@ class Judge:
 class Tally:
     """What one set of images scores, over all processes."""
 
-    TARGETS: ClassVar[tuple[str, ...]] = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
+    TARGETS: ClassVar[tuple[str, ...]] = (
+        "real_features_sum",
+        "real_features_cov_sum",
+        "real_features_num_samples",
+    )
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
         self.per_image = PerImage(tuple(judge.images)).to(judge.device)
-        self.sets = {name: frechet.FID(features, name).to(judge.device) for name, features in judge.features.items()}
+        self.sets = {
+            name: frechet.FID(features, name).to(judge.device) for name, features in judge.features.items()
+        }
 
     def update(self, index: Tensor, images: Tensor, target: Tensor) -> None:
         """index (B,) of the held-out images; images, target (B, 3, H, W) in [-1, 1]."""
-        self.per_image.update(index, {name: metric.per_image(images, target) for name, metric in self.judge.images.items()})
+        self.per_image.update(
+            index, {name: metric.per_image(images, target) for name, metric in self.judge.images.items()}
+        )
         for fid in self.sets.values():
             fid.update(images, real=False)
 

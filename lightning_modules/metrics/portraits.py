@@ -31,11 +31,15 @@ class PortraitFeatures(nn.Module):
 
     def __init__(self, checkpoint: str | Path) -> None:
         super().__init__()
-        with torch.random.fork_rng([]):  # the weights drawn only to be replaced leave the run's random state as it is
+        with torch.random.fork_rng(
+            []
+        ):  # the weights drawn only to be replaced leave the run's random state as it is
             scorer, content = load_method(checkpoint)
         if not isinstance(scorer, Scorer):
             name = content["suite"]["method"]
-            raise UserError(f"{checkpoint} is a checkpoint of {name}, not of scorer: python -m experiments.fit --method scorer trains one")
+            raise UserError(
+                f"{checkpoint} is a checkpoint of {name}, not of scorer: python -m experiments.fit --method scorer trains one"
+            )
         self.network = scorer.net.requires_grad_(False)
         self.num_features: int = scorer.hparams["embedding"]
         self.protocol = (

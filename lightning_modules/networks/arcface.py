@@ -24,7 +24,9 @@ class ArcFace(IRSE):
     def __init__(self) -> None:
         super().__init__()
         side = FACE // 16
-        self.output_layer = nn.Sequential(BatchNorm(512), nn.Dropout(0.6), nn.Flatten(), nn.Linear(512 * side**2, 512), nn.BatchNorm1d(512))
+        self.output_layer = nn.Sequential(
+            BatchNorm(512), nn.Dropout(0.6), nn.Flatten(), nn.Linear(512 * side**2, 512), nn.BatchNorm1d(512)
+        )
 
     def embed(self, face: Tensor) -> Tensor:
         """A face alone, (B, 3, 112, 112) -> (B, 512)."""

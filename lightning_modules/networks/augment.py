@@ -47,7 +47,9 @@ class AdaptiveAugment(nn.Module):
     signs: Tensor
     calls: Tensor
 
-    def __init__(self, p: float = 0.0, *, target: float = 0.6, kimg: float = 500.0, interval: int = 4) -> None:
+    def __init__(
+        self, p: float = 0.0, *, target: float = 0.6, kimg: float = 500.0, interval: int = 4
+    ) -> None:
         super().__init__()
         self.target, self.kimg, self.interval = target, kimg, interval
         self.register_buffer("p", torch.tensor(float(p)))

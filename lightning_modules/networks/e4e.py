@@ -34,9 +34,13 @@ class IRSE(nn.Module):
     def __init__(self, width: int = 64, blocks: Sequence[int] = BLOCKS) -> None:
         super().__init__()
         if width < 16 or len(blocks) != 4 or min(blocks) < 1:
-            raise ValueError(f"expected a width of at least 16 and the blocks of four stages, got {width} and {tuple(blocks)}")
+            raise ValueError(
+                f"expected a width of at least 16 and the blocks of four stages, got {width} and {tuple(blocks)}"
+            )
         self.channels = [width << stage for stage in range(4)]
-        self.input_layer = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), BatchNorm(width), nn.PReLU(width))
+        self.input_layer = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1, bias=False), BatchNorm(width), nn.PReLU(width)
+        )
         self.body = nn.Sequential()
         self.ends: list[int] = []  # index of each stage's last block
         inputs = width
@@ -93,7 +97,9 @@ class StyleEncoder(IRSE):
         self.codes, self.size, self.family = codes, size, family
         convs = math.ceil(math.log2(size / 16))  # from the coarse map, an image's 16th, to one pixel
         _, fine, middle, coarse = self.channels
-        self.styles = nn.ModuleList(Map2Style(coarse, style_dim, convs + self._level(i)) for i in range(codes))
+        self.styles = nn.ModuleList(
+            Map2Style(coarse, style_dim, convs + self._level(i)) for i in range(codes)
+        )
         self.latlayer1 = nn.Conv2d(middle, coarse, 1)
         self.latlayer2 = nn.Conv2d(fine, coarse, 1)
 
@@ -110,16 +116,22 @@ class StyleEncoder(IRSE):
             ValueError: the images are larger than `size` or no RGB images; `active` is not in 0..L-1, or given for pSp.
         """
         if x.ndim != 4 or x.shape[1] != 3 or max(x.shape[2:]) > self.size:
-            raise ValueError(f"expected images (B, 3, H, W) of up to {self.size} pixels, got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected images (B, 3, H, W) of up to {self.size} pixels, got {tuple(x.shape)}"
+            )
         if active is None:
             active = self.codes - 1
         elif self.family == "psp" or not 0 <= active < self.codes:
-            raise ValueError(f"expected active in 0..{self.codes - 1}, and none for pSp, got {active} for {self.family}")
+            raise ValueError(
+                f"expected active in 0..{self.codes - 1}, and none for pSp, got {active} for {self.family}"
+            )
         _, c1, c2, c3 = self.features(x.contiguous(memory_format=torch.channels_last))
         maps = [c3]
         for finer, lateral in ((c2, self.latlayer1), (c1, self.latlayer2))[: self._level(active)]:
             finer = lateral(finer)
-            maps.append(F.interpolate(maps[-1], size=finer.shape[2:], mode="bilinear", align_corners=True) + finer)
+            maps.append(
+                F.interpolate(maps[-1], size=finer.shape[2:], mode="bilinear", align_corners=True) + finer
+            )
         heads = torch.stack([self.styles[i](maps[self._level(i)]) for i in range(active + 1)], dim=1)
         if self.family == "psp":
             return heads

@@ -86,14 +86,19 @@ class Map2Style(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(convs):
-            layers += [nn.Conv2d(inputs if i == 0 else style_dim, style_dim, 3, stride=2, padding=1), nn.LeakyReLU(0.01)]
+            layers += [
+                nn.Conv2d(inputs if i == 0 else style_dim, style_dim, 3, stride=2, padding=1),
+                nn.LeakyReLU(0.01),
+            ]
         self.convs = nn.Sequential(*layers)
         self.linear = EqualLinear(style_dim, style_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.convs(x)
         if x.shape[2:] != (1, 1):
-            raise ValueError(f"expected a map of which {len(self.convs) // 2} convolutions leave one pixel, got {tuple(x.shape[2:])} of it")
+            raise ValueError(
+                f"expected a map of which {len(self.convs) // 2} convolutions leave one pixel, got {tuple(x.shape[2:])} of it"
+            )
         return self.linear(x.flatten(1))
 
 
@@ -109,7 +114,9 @@ class InversionEncoder(nn.Module):
 
     HEAD_CONVS = 4  # 16x16 -> 1x1
 
-    def __init__(self, outputs: int, style_dim: int, codes: int, *, stages: int, width: int, width_max: int) -> None:
+    def __init__(
+        self, outputs: int, style_dim: int, codes: int, *, stages: int, width: int, width_max: int
+    ) -> None:
         super().__init__()
         self.base = BaseCodeEncoder(outputs, stages=stages, width=width, width_max=width_max)
         self.heads = nn.ModuleList(Map2Style(outputs, style_dim, self.HEAD_CONVS) for _ in range(codes))

@@ -42,7 +42,9 @@ class Fusion(nn.Module):
 
     def forward(self, x_R: Tensor, x_G: Tensor) -> Tensor:
         if x_R.ndim != 4 or x_R.shape[1] != 3 or x_R.shape != x_G.shape:
-            raise ValueError(f"expected x_R and x_G as (B, 3, H, W), got {tuple(x_R.shape)} and {tuple(x_G.shape)}")
+            raise ValueError(
+                f"expected x_R and x_G as (B, 3, H, W), got {tuple(x_R.shape)} and {tuple(x_G.shape)}"
+            )
         x_R, x_G = (x.contiguous(memory_format=torch.channels_last) for x in (x_R, x_G))
         return self.out(self.res(self.a_R(x_R) + self.a_G(x_G)))
 

@@ -22,7 +22,9 @@ class Encoder(nn.Module):
 
     def __init__(self, in_size: int, style_dim: int, channel_base: int, channel_max: int) -> None:
         super().__init__()
-        ch = [channels(in_size // 2**i, channel_base, channel_max) for i in range(doublings(in_size) + 1)]  # in_size, ..., 8, 4
+        ch = [
+            channels(in_size // 2**i, channel_base, channel_max) for i in range(doublings(in_size) + 1)
+        ]  # in_size, ..., 8, 4
         self.stages = nn.ModuleList([ConvLayer(3, ch[0], 1)])
         self.stages.extend(ConvLayer(i, o, 3, down=True) for i, o in pairwise(ch))
         self.final = EqualLinear(16 * ch[-1], style_dim, activate=True)
@@ -65,13 +67,17 @@ class GPENGenerator(nn.Module):
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor] | None]:
         """z (B, D) and the maps for the prior's noise inputs, 4, 8, 8, 16, 16, ..., size, size; None where the prior has none."""
         if x.shape[1:] != (3, self.in_size, self.in_size):
-            raise ValueError(f"expected images as (B, 3, {self.in_size}, {self.in_size}), got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected images as (B, 3, {self.in_size}, {self.in_size}), got {tuple(x.shape)}"
+            )
         z, features = self.encoder(x)
         synthesis = self.prior.synthesis
         if synthesis.noise == "none":
             return z, None
         maps = [feature for feature in reversed(features) for _ in range(2)][1:]  # the 4 x 4 map enters once
-        return z, maps + [x.new_empty(conv.noise_shape(len(x))).normal_() for conv in synthesis.convs[len(maps) :]]
+        return z, maps + [
+            x.new_empty(conv.noise_shape(len(x))).normal_() for conv in synthesis.convs[len(maps) :]
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         z, maps = self.encode(x)

@@ -36,7 +36,11 @@ def grow_discriminator(D: Discriminator, smaller: Mapping[str, Tensor], new: int
     Three channels carry the pixels through the new blocks, whose last one does what the smaller network's first layer did. The other
     channels are as they were drawn, and nothing looks at them yet.
     """
-    first = {name.removeprefix("from_rgb."): value for name, value in smaller.items() if name.startswith("from_rgb.")}
+    first = {
+        name.removeprefix("from_rgb."): value
+        for name, value in smaller.items()
+        if name.startswith("from_rgb.")
+    }
     state = D.state_dict()
     for name, value in smaller.items():
         part = name.split(".")

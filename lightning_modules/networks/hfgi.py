@@ -88,7 +88,9 @@ def fused_layer(size: int) -> int:
         ValueError: size is not a power of two from 32 up.
     """
     if size < 32 or size & (size - 1):
-        raise ValueError(f"HFGI fuses a layer at a quarter of the image: expected a generator's size of a power of two from 32, got {size}")
+        raise ValueError(
+            f"HFGI fuses a layer at a quarter of the image: expected a generator's size of a power of two from 32, got {size}"
+        )
     return 2 * doublings(min(size, SEEN) // 4) - 1
 
 
@@ -121,7 +123,9 @@ def join(coarse: Tensor, fine: Tensor) -> Tensor:
 
 
 def stem(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), BatchNorm(outputs), nn.PReLU(outputs))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), BatchNorm(outputs), nn.PReLU(outputs)
+    )
 
 
 def blocks(inputs: int, first: int, others: int, stride: int = 1) -> nn.Sequential:
@@ -135,4 +139,6 @@ def blocks(inputs: int, first: int, others: int, stride: int = 1) -> nn.Sequenti
 
 def condition(inputs: int, outputs: int) -> nn.Sequential:
     """Two equalised convolutions with a scaled leaky ReLU between, which is part of the first here and has a number in released names."""
-    return nn.Sequential(ConvLayer(inputs, outputs, 3), nn.Identity(), ConvLayer(outputs, outputs, 3, activate=False))
+    return nn.Sequential(
+        ConvLayer(inputs, outputs, 3), nn.Identity(), ConvLayer(outputs, outputs, 3, activate=False)
+    )

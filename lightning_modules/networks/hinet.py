@@ -86,7 +86,9 @@ class HINetwork(nn.Module):
         if wf < 2 or wf % 2 or depth < 2:
             raise ValueError(f"expected an even wf and a depth of at least 2, got wf {wf}, depth {depth}")
         if not 0 <= hin[0] <= hin[1] < depth:
-            raise ValueError(f"expected hin as first and last of the levels 0 to {depth - 1}, got {tuple(hin)}")
+            raise ValueError(
+                f"expected hin as first and last of the levels 0 to {depth - 1}, got {tuple(hin)}"
+            )
         self.multiple = 2 ** (depth - 1)
 
         def encoder(stage: int) -> nn.ModuleList:
@@ -94,14 +96,20 @@ class HINetwork(nn.Module):
             for level in range(depth):
                 down = level < depth - 1
                 i, o = wf << max(level - 1, 0), wf << level
-                levels.append(ConvBlock(i, o, hin=hin[0] <= level <= hin[1], csff=down and stage == 2, down=down))
+                levels.append(
+                    ConvBlock(i, o, hin=hin[0] <= level <= hin[1], csff=down and stage == 2, down=down)
+                )
             return levels
 
         rising = list(reversed(range(depth - 1)))
         self.conv_01, self.conv_02 = conv3x3(3, wf), conv3x3(3, wf)
         self.down_path_1, self.down_path_2 = encoder(1), encoder(2)
-        self.up_path_1, self.up_path_2 = (nn.ModuleList(UpBlock(wf << i + 1, wf << i) for i in rising) for _ in range(2))
-        self.skip_conv_1, self.skip_conv_2 = (nn.ModuleList(conv3x3(wf << i, wf << i) for i in rising) for _ in range(2))
+        self.up_path_1, self.up_path_2 = (
+            nn.ModuleList(UpBlock(wf << i + 1, wf << i) for i in rising) for _ in range(2)
+        )
+        self.skip_conv_1, self.skip_conv_2 = (
+            nn.ModuleList(conv3x3(wf << i, wf << i) for i in rising) for _ in range(2)
+        )
         self.sam12 = SAM(wf)
         self.cat12 = nn.Conv2d(2 * wf, wf, 1)
         self.last = conv3x3(wf, 3)

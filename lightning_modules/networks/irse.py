@@ -33,7 +33,9 @@ class IRBlock(nn.Module):
         if inputs == outputs:
             self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
         else:
-            self.shortcut_layer = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), BatchNorm(outputs))
+            self.shortcut_layer = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), BatchNorm(outputs)
+            )
         self.res_layer = nn.Sequential(
             BatchNorm(inputs),
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),

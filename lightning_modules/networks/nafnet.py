@@ -29,7 +29,9 @@ def local_mean(x: Tensor, window: int) -> Tensor:
 
     An axis shorter than the window is averaged as a whole. Windows lie within the map: near its border the last one that fits counts.
     """
-    mean = x.to(torch.promote_types(x.dtype, torch.float32))  # running sums of half-precision numbers would overflow
+    mean = x.to(
+        torch.promote_types(x.dtype, torch.float32)
+    )  # running sums of half-precision numbers would overflow
     for dim in (2, 3):
         size = mean.shape[dim]
         k = min(window, size)
@@ -102,7 +104,9 @@ class NAFNetwork(nn.Module):
         super().__init__()
         levels = len(encoder_blocks)
         if levels != len(decoder_blocks):
-            raise ValueError(f"expected as many levels in encoder_blocks as in decoder_blocks, got {levels} and {len(decoder_blocks)}")
+            raise ValueError(
+                f"expected as many levels in encoder_blocks as in decoder_blocks, got {levels} and {len(decoder_blocks)}"
+            )
         if min(width, middle_blocks, *encoder_blocks, *decoder_blocks) < 1:
             raise ValueError(
                 f"expected at least 1, got width {width}, blocks {tuple(encoder_blocks)}, {middle_blocks}, {tuple(decoder_blocks)}"
@@ -112,19 +116,28 @@ class NAFNetwork(nn.Module):
         def blocks(level: int, count: int) -> nn.Sequential:
             window = None
             if local is not None:
-                side = -(-local // self.multiple) * self.multiple >> level  # of the map of a training image, which is padded
+                side = (
+                    -(-local // self.multiple) * self.multiple >> level
+                )  # of the map of a training image, which is padded
                 window = side * int(1.5 * local) // local
             return nn.Sequential(*(NAFBlock(width << level, window) for _ in range(count)))
 
         self.intro = nn.Conv2d(3, width, 3, padding=1)
         self.encoders = nn.ModuleList(blocks(level, count) for level, count in enumerate(encoder_blocks))
-        self.downs = nn.ModuleList(nn.Conv2d(width << level, width << level + 1, 2, stride=2) for level in range(levels))
+        self.downs = nn.ModuleList(
+            nn.Conv2d(width << level, width << level + 1, 2, stride=2) for level in range(levels)
+        )
         self.middle_blks = blocks(levels, middle_blocks)
         rising = list(reversed(range(levels)))
         self.ups = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width << level + 1, width << level + 2, 1, bias=False), nn.PixelShuffle(2)) for level in rising
+            nn.Sequential(
+                nn.Conv2d(width << level + 1, width << level + 2, 1, bias=False), nn.PixelShuffle(2)
+            )
+            for level in rising
         )
-        self.decoders = nn.ModuleList(blocks(level, count) for level, count in zip(rising, decoder_blocks, strict=True))
+        self.decoders = nn.ModuleList(
+            blocks(level, count) for level, count in zip(rising, decoder_blocks, strict=True)
+        )
         self.ending = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -55,7 +55,9 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         to_x = _Transposed.apply(grad, weight, *ctx.how, ctx.size) if ctx.needs_input_grad[0] else None
-        to_weight = _WeightGradient.apply(x, grad, weight.detach(), *ctx.how) if ctx.needs_input_grad[1] else None
+        to_weight = (
+            _WeightGradient.apply(x, grad, weight.detach(), *ctx.how) if ctx.needs_input_grad[1] else None
+        )
         return to_x, to_weight, None, None, None
 
 
@@ -63,17 +65,24 @@ class _Transposed(torch.autograd.Function):
     """The transpose of `_Convolution` with the same weight: x (B, O, h, w) -> (B, I, *size)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, size: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, size: tuple[int, int]
+    ) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         ctx.how = stride, padding, groups
-        extra = [n - (m - 1) * stride + 2 * padding - k for n, m, k in zip(size, x.shape[2:], weight.shape[2:], strict=True)]
+        extra = [
+            n - (m - 1) * stride + 2 * padding - k
+            for n, m, k in zip(size, x.shape[2:], weight.shape[2:], strict=True)
+        ]
         return F.conv_transpose2d(x, weight, None, stride, padding, extra, groups)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         x, weight = ctx.saved_tensors
         to_x = _Convolution.apply(grad, weight, *ctx.how) if ctx.needs_input_grad[0] else None
-        to_weight = _WeightGradient.apply(grad, x, weight.detach(), *ctx.how) if ctx.needs_input_grad[1] else None
+        to_weight = (
+            _WeightGradient.apply(grad, x, weight.detach(), *ctx.how) if ctx.needs_input_grad[1] else None
+        )
         return to_x, to_weight, None, None, None, None
 
 
@@ -84,7 +93,9 @@ class _WeightGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, weight: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, weight: Tensor, stride: int, padding: int, groups: int
+    ) -> Tensor:
         ctx.save_for_backward(x, y)
         ctx.how = stride, padding, groups
         if x.device.type == "cpu" and groups == 1 and len(weight) >= (256 if stride == 2 else 512):
@@ -116,7 +127,9 @@ def _weight_gradient_by_taps(x: Tensor, y: Tensor, shape: torch.Size, stride: in
 def _same_type(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Both in autocast's type where it is on: it does not see into the functions above."""
     device = x.device.type
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # the meta device knows none
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(
+        device
+    )  # the meta device knows none
     dtype = torch.get_autocast_dtype(device) if on else x.dtype
     return x.to(dtype), weight.to(dtype)
 
@@ -132,7 +145,9 @@ def conv_transpose2d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     return _Transposed.apply(*_same_type(x, weight), stride, 0, 1, size)
 
 
-def upfirdn(x: Tensor, kernel: Tensor, *, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
+def upfirdn(
+    x: Tensor, kernel: Tensor, *, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)
+) -> Tensor:
     """Insert up - 1 zeros after every sample, pad both axes (before, after), convolve with `kernel`, keep every down-th sample.
 
     x (B, C, H, W), kernel (kh, kw): a true convolution, the kernel is flipped. Negative padding crops. One filter per channel: taking
@@ -230,7 +245,9 @@ def modulated_convolve(
         norm = gain * torch.rsqrt(style.square() @ weight.square().sum(dim=(2, 3)).T + 1e-8)
     if x.device.type == "cpu" and x[0].numel() > max(weight.numel(), OWN_WEIGHTS):
         weights = weight * style[:, None, :, None, None] * norm[:, :, None, None, None]
-        images = [convolve(image, own, kernel, resample) for image, own in zip(x.split(1), weights, strict=True)]
+        images = [
+            convolve(image, own, kernel, resample) for image, own in zip(x.split(1), weights, strict=True)
+        ]
         return images[0] if len(x) == 1 else torch.cat(images)
     y = convolve(x * style[:, :, None, None], weight, kernel, resample)
     norm = norm[:, :, None, None]
@@ -248,7 +265,9 @@ def minibatch_stddev(x: Tensor, group: int | None) -> Tensor:
     b, c, h, w = x.shape
     group = b if group is None else min(b, group)
     if b % group:
-        raise ValueError(f"the discriminator compares groups of {group} images: expected a multiple of {group} per batch, got {b}")
+        raise ValueError(
+            f"the discriminator compares groups of {group} images: expected a multiple of {group} per batch, got {b}"
+        )
     grouped = x.view(group, b // group, c, h, w)
     std = torch.sqrt(grouped.var(dim=0, correction=0) + 1e-8).mean(dim=(1, 2, 3))  # (B / group,)
     return torch.cat([x, std.repeat(group)[:, None, None, None].expand(b, 1, h, w).to(x.dtype)], dim=1)
@@ -258,7 +277,9 @@ class EqualLinear(nn.Module):
     """Linear layer with equalised learning rate, (B, I) -> (B, O): the weight is stored as N(0, 1) / lr_mul and used times
     lr_mul / sqrt(I), the bias times lr_mul."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: float = 0.0, lr_mul: float = 1.0, activate: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: float = 0.0, lr_mul: float = 1.0, activate: bool = False
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mul)
         self.bias = nn.Parameter(torch.full((outputs,), bias / lr_mul))
@@ -293,7 +314,9 @@ class ConvLayer(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.register_buffer("fir", fir(), persistent=False)
-        self.gain = gain * math.sqrt(2) if activate else gain  # the slopes do not change with a positive factor: it goes in first
+        self.gain = (
+            gain * math.sqrt(2) if activate else gain
+        )  # the slopes do not change with a positive factor: it goes in first
         self.scale = self.gain / math.sqrt(inputs * kernel_size**2)
         self.resample: Resample = "down" if down else None
         self.activate = activate
@@ -316,3 +339,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.conv1(x)) + self.skip(x)
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

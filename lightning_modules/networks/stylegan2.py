@@ -70,7 +70,8 @@ class Mapping(nn.Module):
     def __init__(self, z_dim: int, style_dim: int, layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            EqualLinear(z_dim if i == 0 else style_dim, style_dim, lr_mul=0.01, activate=True) for i in range(layers)
+            EqualLinear(z_dim if i == 0 else style_dim, style_dim, lr_mul=0.01, activate=True)
+            for i in range(layers)
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -87,7 +88,9 @@ class StyledConv(nn.Module):
     fir: Tensor
     noise_const: Tensor
 
-    def __init__(self, inputs: int, outputs: int, style_dim: int, resolution: int, *, up: bool, noise: NoiseMode) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, style_dim: int, resolution: int, *, up: bool, noise: NoiseMode
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.affine = EqualLinear(style_dim, inputs, bias=1.0)
@@ -106,8 +109,12 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
         """x (B, I, H, W), style (B, I) the per-channel scales, noise broadcastable to (B, 1 or O, H', W') or None for zero."""
-        gain = math.sqrt(2)  # of the activation, whose slopes do not change with a positive factor: it goes in first
-        x = modulated_convolve(x, self.weight, style * self.scale, self.fir, gain=gain, resample="up" if self.up else None)
+        gain = math.sqrt(
+            2
+        )  # of the activation, whose slopes do not change with a positive factor: it goes in first
+        x = modulated_convolve(
+            x, self.weight, style * self.scale, self.fir, gain=gain, resample="up" if self.up else None
+        )
         if noise is not None:
             noise = (noise * (self.noise_strength * gain)).to(x.dtype)
         if self.noise == "concat":
@@ -132,10 +139,14 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, image: Tensor | None) -> Tensor:
         b, _, h, w = x.shape
-        weights = self.weight[:, :, 0, 0].T * (style * self.scale)[:, :, None]  # (B, C, 3): much smaller than scaled activations
+        weights = (
+            self.weight[:, :, 0, 0].T * (style * self.scale)[:, :, None]
+        )  # (B, C, 3): much smaller than scaled activations
         if torch.is_grad_enabled():
             weights = F.pad(weights, (0, 5))  # matrix products with 3 columns have slow derivatives
-        rgb = (x.flatten(2).transpose(1, 2) @ weights)[..., :3].transpose(1, 2).reshape(b, 3, h, w) + self.bias.view(1, 3, 1, 1)
+        rgb = (x.flatten(2).transpose(1, 2) @ weights)[..., :3].transpose(1, 2).reshape(
+            b, 3, h, w
+        ) + self.bias.view(1, 3, 1, 1)
         return rgb if image is None else rgb + upsample(image, self.fir)
 
 
@@ -145,7 +156,9 @@ class Synthesis(nn.Module):
     convs: list[StyledConv]
     rgbs: list[ToRGB]
 
-    def __init__(self, size: int, style_dim: int, channel_base: int, channel_max: int, noise: NoiseMode) -> None:
+    def __init__(
+        self, size: int, style_dim: int, channel_base: int, channel_max: int, noise: NoiseMode
+    ) -> None:
         super().__init__()
         steps = doublings(size)
         self.noise = noise
@@ -175,7 +188,10 @@ class Synthesis(nn.Module):
         """Standard normal maps for all convolutions, to be passed as `noise` where the same noise is needed again."""
         like = self.constant
         place = like.device if generator is None else generator.device
-        maps = [torch.randn(conv.noise_shape(batch), generator=generator, device=place, dtype=like.dtype) for conv in self.convs]
+        maps = [
+            torch.randn(conv.noise_shape(batch), generator=generator, device=place, dtype=like.dtype)
+            for conv in self.convs
+        ]
         return [noise.to(like.device) for noise in maps]
 
     def forward(
@@ -244,24 +260,32 @@ class Synthesis(nn.Module):
                 f"expected the feature of convolution {layer} as (B, {', '.join(map(str, expected))}), got {tuple(feature.shape)}"
             )
         if skipped := [i for i in modulate or () if i < layer]:
-            raise ValueError(f"convolution {skipped[0]} cannot be modulated: the synthesis starts from convolution {layer}")
+            raise ValueError(
+                f"convolution {skipped[0]} cannot be modulated: the synthesis starts from convolution {layer}"
+            )
 
     def _noise_maps(self, noise: Noise, batch: int) -> Callable[[int], Tensor | None]:
         """How to get the noise of convolution i; random maps are drawn one layer at a time to save memory."""
         if isinstance(noise, list):
             given = noise
             if self.noise == "none" or len(given) != len(self.convs):
-                raise ValueError(f"expected {0 if self.noise == 'none' else len(self.convs)} noise maps, got {len(given)}")
+                raise ValueError(
+                    f"expected {0 if self.noise == 'none' else len(self.convs)} noise maps, got {len(given)}"
+                )
             return lambda i: given[i]
         if noise is None or self.noise == "none":
             return lambda i: None
         if noise == "const":
             if self.noise != "add":
-                raise ValueError('only additive noise has stored maps; pass a list from draw_noise() instead of "const"')
+                raise ValueError(
+                    'only additive noise has stored maps; pass a list from draw_noise() instead of "const"'
+                )
             return lambda i: self.convs[i].noise_const
         if noise != "random":
             raise ValueError(f'expected noise as "random", "const", None or a list of maps, got {noise!r}')
-        return lambda i: torch.randn(self.convs[i].noise_shape(batch), device=self.constant.device, dtype=self.constant.dtype)
+        return lambda i: torch.randn(
+            self.convs[i].noise_shape(batch), device=self.constant.device, dtype=self.constant.dtype
+        )
 
 
 class Generator(nn.Module):
@@ -295,7 +319,11 @@ class Generator(nn.Module):
         if truncation == 1.0:
             return w
         near = torch.lerp(self.w_avg.to(w), w, truncation)
-        return near if truncation_layers is None else torch.cat([near[:, :truncation_layers], w[:, truncation_layers:]], dim=1)
+        return (
+            near
+            if truncation_layers is None
+            else torch.cat([near[:, :truncation_layers], w[:, truncation_layers:]], dim=1)
+        )
 
     def forward(self, w: Tensor, noise: Noise = "random", **entry) -> Tensor:
         """Image (B, 3, size, size) from w (B, D) or (B, L, D); `entry` as in `Synthesis.forward`."""
@@ -326,10 +354,14 @@ class Discriminator(nn.Module):
     the whole batch (GPEN).
     """
 
-    def __init__(self, size: int, *, channel_base: int = 32768, channel_max: int = 512, stddev_group: int | None = 4) -> None:
+    def __init__(
+        self, size: int, *, channel_base: int = 32768, channel_max: int = 512, stddev_group: int | None = 4
+    ) -> None:
         super().__init__()
         self.size, self.stddev_group = size, stddev_group
-        ch = [channels(size // 2**b, channel_base, channel_max) for b in range(doublings(size) + 1)]  # size, size / 2, ..., 4
+        ch = [
+            channels(size // 2**b, channel_base, channel_max) for b in range(doublings(size) + 1)
+        ]  # size, size / 2, ..., 4
         self.from_rgb = ConvLayer(3, ch[0], 1)
         self.blocks = nn.ModuleList(ResidualBlock(i, o) for i, o in pairwise(ch))
         self.conv = ConvLayer(ch[-1] + 1, ch[-1], 3)

@@ -43,7 +43,9 @@ def read_released(path: Path) -> dict[str, Any]:
             anything that is neither a tensor nor a plain container.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist" if not path.exists() else f"{path} is a folder: give the file")
+        raise UserError(
+            f"{path} does not exist" if not path.exists() else f"{path} is a folder: give the file"
+        )
     try:
         content = _reader(path)(path)
         if not isinstance(content, dict) or not content:
@@ -54,7 +56,9 @@ def read_released(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
         raise UserError(f"{path} cannot be read ({type(error).__name__}): truncated or damaged") from error
-    return {key: vars(value) if isinstance(value, argparse.Namespace) else value for key, value in content.items()}
+    return {
+        key: vars(value) if isinstance(value, argparse.Namespace) else value for key, value in content.items()
+    }
 
 
 def weights(value: object, what: str) -> dict[str, Tensor]:
@@ -65,14 +69,18 @@ def weights(value: object, what: str) -> dict[str, Tensor]:
     """
     state = value.state if isinstance(value, Network) else value
     if not isinstance(state, dict) or not state:
-        raise UserError(f"{what} is {'empty' if isinstance(state, dict) else type(state).__name__}: expected a state_dict")
+        raise UserError(
+            f"{what} is {'empty' if isinstance(state, dict) else type(state).__name__}: expected a state_dict"
+        )
     converted = {}
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UserError(f"{what} has {type(tensor).__name__} under {name!r}: expected tensors only")
         plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
         if not plain or not tensor.is_floating_point() or tensor.numel() == 0:
-            raise UserError(f"{name} of {what} holds {tensor.numel()} {tensor.dtype}: expected plain floating-point numbers")
+            raise UserError(
+                f"{name} of {what} holds {tensor.numel()} {tensor.dtype}: expected plain floating-point numbers"
+            )
         converted[name] = tensor.detach().float()
         if not converted[name].isfinite().all():
             raise UserError(f"{name} of {what} holds NaN or infinite numbers: the file is of no use")
@@ -94,8 +102,14 @@ def _reader(path: Path) -> Any:
 
 
 def _refuse(path: Path, name: str) -> NoReturn:
-    hint = ": TensorFlow networks must be converted first (convert_weight.py of rosinality/stylegan2-pytorch)" if "tflib" in name else ""
-    raise UserError(f"{path} is refused: to read it would mean to call {name}, which is neither a tensor nor a plain container{hint}")
+    hint = (
+        ": TensorFlow networks must be converted first (convert_weight.py of rosinality/stylegan2-pytorch)"
+        if "tflib" in name
+        else ""
+    )
+    raise UserError(
+        f"{path} is refused: to read it would mean to call {name}, which is neither a tensor nor a plain container{hint}"
+    )
 
 
 def _read_zip(path: Path) -> Any:
@@ -103,7 +117,9 @@ def _read_zip(path: Path) -> Any:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise UserError(f"{path} is a TorchScript program: expected the state_dict it was made from")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise UserError(f"{path} is a compressed archive: expected the file inside, as torch.save wrote it")
+            raise UserError(
+                f"{path} is a compressed archive: expected the file inside, as torch.save wrote it"
+            )
     return _read_torch(path)
 
 
@@ -123,7 +139,9 @@ def _read_pickle(path: Path) -> Any:
         content = _Unpickler(file, path).load()
     if not isinstance(content, dict):
         return content
-    return {key: _network(value) if isinstance(value, _Persistent) else value for key, value in content.items()}
+    return {
+        key: _network(value) if isinstance(value, _Persistent) else value for key, value in content.items()
+    }
 
 
 class _Unread:
@@ -143,16 +161,28 @@ class _Persistent:
         self.attributes = meta["state"]
 
 
-def _tensor(storage: torch.TypedStorage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
+def _tensor(
+    storage: torch.TypedStorage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+) -> Tensor:
     everything = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)  # type: ignore[call-overload]
-    return everything.as_strided(size, stride, offset)  # refuses to reach beyond the storage, where set_ would enlarge it
+    return everything.as_strided(
+        size, stride, offset
+    )  # refuses to reach beyond the storage, where set_ would enlarge it
 
 
 NUMPY = {
     f"numpy.{name}": _Unread
-    for name in ("dtype", "ndarray", *(f"{core}.multiarray.{f}" for core in ("core", "_core") for f in ("scalar", "_reconstruct")))
+    for name in (
+        "dtype",
+        "ndarray",
+        *(f"{core}.multiarray.{f}" for core in ("core", "_core") for f in ("scalar", "_reconstruct")),
+    )
 }
-RECORDS = {"argparse.Namespace": argparse.Namespace, "dnnlib.util.EasyDict": dict, **NUMPY}  # beside tensors, in torch files
+RECORDS = {
+    "argparse.Namespace": argparse.Namespace,
+    "dnnlib.util.EasyDict": dict,
+    **NUMPY,
+}  # beside tensors, in torch files
 PICKLED = {
     "dnnlib.util.EasyDict": dict,
     **NUMPY,
@@ -166,7 +196,9 @@ PICKLED = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # the one in Python: the one in C makes room for any memo index that a file names
+class _Unpickler(
+    pickle._Unpickler
+):  # the one in Python: the one in C makes room for any memo index that a file names
     """Reads an NVlabs pickle by the names in `PICKLED`; everything else in it is refused."""
 
     def __init__(self, file: io.BufferedReader, path: Path) -> None:
@@ -211,7 +243,13 @@ def _check_sizes(content: dict[str, Any], path: Path) -> None:
     """A few bytes can declare a tensor that fills the memory as soon as something is done with it: refuse before."""
     for part in (content, *content.values()):
         state = part.state if isinstance(part, Network) else part
-        tensors = [value for value in state.values() if isinstance(value, Tensor)] if isinstance(state, dict) else []
+        tensors = (
+            [value for value in state.values() if isinstance(value, Tensor)]
+            if isinstance(state, dict)
+            else []
+        )
         if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > path.stat().st_size:
             largest = max(tensors, key=Tensor.numel)
-            raise UserError(f"{path} declares more numbers than it holds, e.g. a tensor of shape {tuple(largest.shape)}")
+            raise UserError(
+                f"{path} declares more numbers than it holds, e.g. a tensor of shape {tuple(largest.shape)}"
+            )

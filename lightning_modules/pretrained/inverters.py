@@ -26,9 +26,15 @@ from lightning_modules.pretrained.files import weights
 from lightning_modules.psp import PSP
 
 PARTS = {"encoder": "E", "decoder": "G", "residue": "C", "grid_align": "A"}  # released -> ours
-ENCODERS = {"GradualStyleEncoder": "psp", "Encoder4Editing": "e4e"}  # as `opts` calls them: their tensors have the same names
+ENCODERS = {
+    "GradualStyleEncoder": "psp",
+    "Encoder4Editing": "e4e",
+}  # as `opts` calls them: their tensors have the same names
 EITHER = "psp or e4e"
-ASSUMED = {"start_from_latent_avg": "codes relative to latent_avg", "dataset_type": "square images"}  # where `opts` do not tell
+ASSUMED = {
+    "start_from_latent_avg": "codes relative to latent_avg",
+    "dataset_type": "square images",
+}  # where `opts` do not tell
 COUNTER = "num_batches_tracked"  # of every BatchNorm; it changes nothing, and old files lack it
 
 
@@ -53,7 +59,9 @@ def from_released(content: dict[str, Any], name: str) -> tuple[dict[str, Tensor]
     if found not in ((name,) if name == "hfgi" else (name, EITHER)):
         raise UserError(f"it seems to be a file of {found}, not of {name}")
     if found == EITHER:
-        notes.append(f"the file does not tell whether it is of pSp or e4e, whose tensors have the same names: taken for one of {name}")
+        notes.append(
+            f"the file does not tell whether it is of pSp or e4e, whose tensors have the same names: taken for one of {name}"
+        )
     released = _tensors(content)
     state: dict[str, Tensor] = {}
     for theirs, ours in PARTS.items():
@@ -66,9 +74,13 @@ def from_released(content: dict[str, Any], name: str) -> tuple[dict[str, Tensor]
             part = names.from_released(part, names.ROSINALITY_GENERATOR)
         state |= {f"{ours}.{key}": value for key, value in part.items()}
     codes = 1 + sum(re.fullmatch(r"G\.synthesis\.convs\.\d+\.weight", key) is not None for key in state)
-    surplus = {key for key in state if (head := re.match(r"E\.styles\.(\d+)\.", key)) and int(head[1]) >= codes}
+    surplus = {
+        key for key in state if (head := re.match(r"E\.styles\.(\d+)\.", key)) and int(head[1]) >= codes
+    }
     if surplus:
-        notes.append(f"its encoder has heads for more codes than the {codes} of its generator: these are left out, as in the release")
+        notes.append(
+            f"its encoder has heads for more codes than the {codes} of its generator: these are left out, as in the release"
+        )
     state = {key: value for key, value in state.items() if key not in surplus}
     state["G.w_avg"], said = _mean_latent(content, state["G.synthesis.convs.0.affine.weight"].shape[-1])
     return state, notes + said + _differences(content, codes, name)
@@ -80,7 +92,10 @@ def with_height(arguments: dict[str, Any], content: dict[str, Any]) -> dict[str,
         return arguments
     if "base" in arguments:
         base = arguments["base"]
-        return {**arguments, "base": {**base, "hyper_parameters": with_height(base["hyper_parameters"], content)}}
+        return {
+            **arguments,
+            "base": {**base, "hyper_parameters": with_height(base["hyper_parameters"], content)},
+        }
     return {**arguments, "height": arguments["size"] * 3 // 4}
 
 
@@ -88,7 +103,9 @@ def load(method: Any, state: Mapping[str, Tensor]) -> list[str]:
     """Load what `from_released` gave; returns the names of buffers that the file has not, and that keep their values."""
     missing = []
     for theirs, network in _networks(method).items():
-        missing += names.load(network, part_of_state(state, f"{PARTS[theirs]}."), theirs, optional=("noise_const", COUNTER))
+        missing += names.load(
+            network, part_of_state(state, f"{PARTS[theirs]}."), theirs, optional=("noise_const", COUNTER)
+        )
     base = _base(method)
     if isinstance(base, E4E):
         base.join(base.G.layers - 1)  # all offsets, as the released code inverts
@@ -106,7 +123,9 @@ def to_released(method: Any) -> dict[str, Tensor]:
         raise UserError("the released code has an e4e as base, and alignment")
     last = base.G.layers - 1
     if isinstance(base, E4E) and base.active != last:
-        raise UserError(f"{int(base.active)} of the {last} offsets have joined so far: the released code adds them all")
+        raise UserError(
+            f"{int(base.active)} of the {last} offsets have joined so far: the released code adds them all"
+        )
     released: dict[str, Tensor] = {}
     for theirs, network in _networks(method).items():
         state = network.state_dict()
@@ -134,11 +153,18 @@ def _options(content: dict[str, Any]) -> dict[str, Any]:
 def _tensors(content: dict[str, Any]) -> dict[str, Tensor]:
     """The state_dict, or a flat file without its mean latent."""
     state = content.get("state_dict") or {key: value for key, value in content.items() if key != "latent_avg"}
-    counters = {key: value for key, value in state.items() if str(key).endswith(COUNTER)}  # whole numbers; checked as they are loaded
-    tensors = weights({key: value for key, value in state.items() if key not in counters}, "the state_dict") | counters
+    counters = {
+        key: value for key, value in state.items() if str(key).endswith(COUNTER)
+    }  # whole numbers; checked as they are loaded
+    tensors = (
+        weights({key: value for key, value in state.items() if key not in counters}, "the state_dict")
+        | counters
+    )
     unknown = [key for key in tensors if key.partition(".")[0] not in PARTS]
     if unknown:
-        raise UserError(f"the state_dict has the unknown {unknown[0]}: expected names that begin with {', '.join(PARTS)}")
+        raise UserError(
+            f"the state_dict has the unknown {unknown[0]}: expected names that begin with {', '.join(PARTS)}"
+        )
     return tensors
 
 
@@ -151,7 +177,9 @@ def _mean_latent(content: dict[str, Any], width: int) -> tuple[Tensor, list[str]
         raise UserError("it has no latent_avg, which its codes are relative to")
     mean = weights({"latent_avg": content["latent_avg"]}, "the file")["latent_avg"]
     if mean.ndim not in (1, 2) or mean.shape[-1] != width:
-        raise UserError(f"latent_avg has shape {tuple(mean.shape)}: expected one row of {width} numbers, or one per layer")
+        raise UserError(
+            f"latent_avg has shape {tuple(mean.shape)}: expected one row of {width} numbers, or one per layer"
+        )
     rows = mean.reshape(-1, width)
     if not torch.equal(rows, rows[:1].expand_as(rows)):
         raise UserError("latent_avg differs from layer to layer: the generator has one mean latent for all")
@@ -166,7 +194,9 @@ def _differences(content: dict[str, Any], codes: int, name: str) -> list[str]:
             "trained on cars, whole pictures squeezed into 4:3; here their middle is cropped to that, which for pictures of 4:3 is the same"
         )
     if name == "hfgi" and size < SEEN:
-        notes.append(f"a generator of {size} px is fused at {size // 4} px here, at 64 px in the release: only exports of this suite fit")
+        notes.append(
+            f"a generator of {size} px is fused at {size // 4} px here, at 64 px in the release: only exports of this suite fit"
+        )
     assumed = [what for option, what in ASSUMED.items() if option not in _options(content)]
     if assumed:
         notes.append(f"its opts do not tell, so it is assumed: {', '.join(assumed)}")

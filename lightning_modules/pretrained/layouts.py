@@ -50,7 +50,11 @@ def _layer(ours: str, released: str, parts: Mapping[str, str], lead: tuple[str, 
 
 
 def _rosinality_generator(mapping: int, rgbs: int) -> Entries:
-    modulated = {"weight": "conv.weight", "affine.weight": "conv.modulation.weight", "affine.bias": "conv.modulation.bias"}
+    modulated = {
+        "weight": "conv.weight",
+        "affine.weight": "conv.modulation.weight",
+        "affine.bias": "conv.modulation.bias",
+    }
     styled = {**modulated, "noise_strength": "noise.weight", "bias": "activate.bias"}
     entries: Entries = [Entry("synthesis.constant", "input.input", lead=1)]
     for i in range(mapping):
@@ -96,22 +100,32 @@ def _nvlabs_generator(mapping: int, rgbs: int) -> Entries:
         entries += _layer(f"mapping.layers.{i}", f"mapping.fc{i}", {"weight": "weight", "bias": "bias"})
     for i in range(2 * rgbs - 1):
         released = f"synthesis.b{4 * 2 ** ((i + 1) // 2)}.conv{(i + 1) % 2}"
-        entries += [*_layer(f"synthesis.convs.{i}", released, styled), Kernel(f"{released}.resample_filter", 1)]
+        entries += [
+            *_layer(f"synthesis.convs.{i}", released, styled),
+            Kernel(f"{released}.resample_filter", 1),
+        ]
     for j in range(rgbs):
         released = f"synthesis.b{4 * 2**j}"
-        entries += [*_layer(f"synthesis.rgbs.{j}", f"{released}.torgb", modulated), Kernel(f"{released}.resample_filter", 1)]
+        entries += [
+            *_layer(f"synthesis.rgbs.{j}", f"{released}.torgb", modulated),
+            Kernel(f"{released}.resample_filter", 1),
+        ]
     return entries
 
 
 def _nvlabs_discriminator(blocks: int) -> Entries:
     both = {"weight": "weight", "bias": "bias"}
-    block = {f"conv{n + 1}.{part}": f"conv{n}.{part}" for n in range(2) for part in both} | {"skip.weight": "skip.weight"}
+    block = {f"conv{n + 1}.{part}": f"conv{n}.{part}" for n in range(2) for part in both} | {
+        "skip.weight": "skip.weight"
+    }
     size = 4 * 2**blocks
     entries = _layer("from_rgb", f"b{size}.fromrgb", both)
     entries += [Kernel(f"b{size}.fromrgb.resample_filter", 1), Kernel("b4.conv.resample_filter", 1)]
     for b in range(blocks):
         entries += _layer(f"blocks.{b}", f"b{size // 2**b}", block)
-        entries += [Kernel(f"b{size // 2**b}{part}.resample_filter", 1) for part in ("", ".conv0", ".conv1", ".skip")]
+        entries += [
+            Kernel(f"b{size // 2**b}{part}.resample_filter", 1) for part in ("", ".conv0", ".conv1", ".skip")
+        ]
     for ours, released in (("conv", "conv"), ("hidden", "fc"), ("logit", "out")):
         entries += _layer(ours, f"b4.{released}", both)
     return entries
@@ -163,20 +177,35 @@ OURS = (r"mapping\.layers\.\d+\.weight", r"synthesis\.rgbs\.\d+\.bias")
 # GPEN's stand-alone prior and its discriminator have these names too; what differs is in the shapes (concatenated noise), or in no file at
 # all: the discriminator's stddev group, 4 in StyleGAN2, the whole batch in GPEN.
 ROSINALITY_GENERATOR = Layout(
-    "rosinality StyleGAN2 generator", _rosinality_generator, (r"style\.\d+\.weight", r"(to_rgb1|to_rgbs\.\d+)\.bias"), OURS
+    "rosinality StyleGAN2 generator",
+    _rosinality_generator,
+    (r"style\.\d+\.weight", r"(to_rgb1|to_rgbs\.\d+)\.bias"),
+    OURS,
 )
 ROSINALITY_DISCRIMINATOR = Layout(
-    "rosinality StyleGAN2 discriminator", _rosinality_discriminator, (r"convs\.\d+\.skip\.1\.weight",), (r"blocks\.\d+\.skip\.weight",)
+    "rosinality StyleGAN2 discriminator",
+    _rosinality_discriminator,
+    (r"convs\.\d+\.skip\.1\.weight",),
+    (r"blocks\.\d+\.skip\.weight",),
 )
 NVLABS_GENERATOR = Layout(
-    "NVlabs StyleGAN2 generator", _nvlabs_generator, (r"mapping\.fc\d+\.weight", r"synthesis\.b\d+\.torgb\.weight"), OURS
+    "NVlabs StyleGAN2 generator",
+    _nvlabs_generator,
+    (r"mapping\.fc\d+\.weight", r"synthesis\.b\d+\.torgb\.weight"),
+    OURS,
 )
 NVLABS_DISCRIMINATOR = Layout(
-    "NVlabs StyleGAN2 discriminator", _nvlabs_discriminator, (r"b\d+\.skip\.weight",), (r"blocks\.\d+\.skip\.weight",)
+    "NVlabs StyleGAN2 discriminator",
+    _nvlabs_discriminator,
+    (r"b\d+\.skip\.weight",),
+    (r"blocks\.\d+\.skip\.weight",),
 )
 # BasicSR's bilinear generator (GFP-GAN's trainable decoder) has these very names and shapes, and up-samples differently.
 BASICSR_GENERATOR = Layout(
-    "BasicSR StyleGAN2 generator", _basicsr_generator, (r"style_mlp\.\d+\.weight", r"(to_rgb1|to_rgbs\.\d+)\.bias"), OURS
+    "BasicSR StyleGAN2 generator",
+    _basicsr_generator,
+    (r"style_mlp\.\d+\.weight", r"(to_rgb1|to_rgbs\.\d+)\.bias"),
+    OURS,
 )
 BASICSR_DISCRIMINATOR = Layout(
     "BasicSR StyleGAN2 discriminator",
@@ -188,14 +217,22 @@ GPEN_GENERATOR = Layout(
     "GPEN generator",
     _gpen_generator,
     (r"generator\.style\.\d+\.weight", r"generator\.(to_rgb1|to_rgbs\.\d+)\.bias", r"ecd\d+\.0\.\d\.weight"),
-    (r"prior\.mapping\.layers\.\d+\.weight", r"prior\.synthesis\.rgbs\.\d+\.bias", r"encoder\.stages\.\d+\.weight"),
+    (
+        r"prior\.mapping\.layers\.\d+\.weight",
+        r"prior\.synthesis\.rgbs\.\d+\.bias",
+        r"encoder\.stages\.\d+\.weight",
+    ),
 )
 
 # Networks whose names overlap with the layouts above and which compute something else: what they are, a name they have, one they lack.
 OTHERS = (
     ("a conditional NVlabs network (it embeds class labels)", r"mapping\.embed\.weight", None),
     ("an NVlabs generator of architecture resnet", r"synthesis\.b\d+\.skip\.weight", None),
-    ("an NVlabs generator of architecture orig", r"synthesis\.b4\.conv1\.weight", r"synthesis\.b4\.torgb\.weight"),
+    (
+        "an NVlabs generator of architecture orig",
+        r"synthesis\.b4\.conv1\.weight",
+        r"synthesis\.b4\.torgb\.weight",
+    ),
     ("an NVlabs discriminator of architecture skip", r"b4\.fromrgb\.weight", None),
     ("an NVlabs discriminator of architecture orig", r"b4\.out\.weight", r"b\d+\.skip\.weight"),
     ("BasicSR's clean generator (GFP-GAN's decoder, up-sampling without FIR)", r"style_conv1\.bias", None),

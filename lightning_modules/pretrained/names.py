@@ -60,7 +60,9 @@ def detect(state: State) -> Layout:
         if all(_counts(state, layout.released)):
             return layout
     known = ", ".join(layout.what for layout in LAYOUTS)
-    raise UserError(f"unknown network: expected one of {known}; its tensors begin with {', '.join(list(state)[:3]) or 'nothing'}")
+    raise UserError(
+        f"unknown network: expected one of {known}; its tensors begin with {', '.join(list(state)[:3]) or 'nothing'}"
+    )
 
 
 def _refuse_others(state: State) -> None:
@@ -127,7 +129,9 @@ def _same_names(what: str, missing: set[str], unknown: set[str]) -> None:
 def _drop_singletons(entry: Entry, value: Tensor) -> Tensor:
     shape = value.shape[entry.lead : value.ndim - entry.trail]
     if value.ndim < entry.lead + entry.trail or value.numel() != shape.numel():
-        raise UserError(f"{entry.released} has shape {tuple(value.shape)}: expected {entry.lead} leading and {entry.trail} trailing ones")
+        raise UserError(
+            f"{entry.released} has shape {tuple(value.shape)}: expected {entry.lead} leading and {entry.trail} trailing ones"
+        )
     return value.reshape(shape)
 
 
@@ -145,7 +149,11 @@ def load(network: nn.Module, state: State, what: str, *, optional: tuple[str, ..
     Raises
         UserError: a tensor is missing, unknown or of another shape.
     """
-    kept = {name: value for name, value in network.state_dict().items() if name not in state and name.split(".")[-1] in optional}
+    kept = {
+        name: value
+        for name, value in network.state_dict().items()
+        if name not in state and name.split(".")[-1] in optional
+    }
     load_weights(network, {**state, **kept}, what)
     return sorted(kept)
 
@@ -175,7 +183,9 @@ def infer_discriminator(state: State) -> dict[str, Any]:
 
 def infer_gpen(state: State) -> dict[str, Any]:
     """The arguments of `GPENGenerator` from its state under our names."""
-    arguments = infer_generator({name.removeprefix("prior."): value for name, value in state.items() if name.startswith("prior.")})
+    arguments = infer_generator(
+        {name.removeprefix("prior."): value for name, value in state.items() if name.startswith("prior.")}
+    )
     del arguments["z_dim"]  # the encoder's code, as wide as w
     (stages,) = _counts(state, GPEN_GENERATOR.ours[2:])
     return {**arguments, "in_size": 4 * 2 ** (stages - 1)}
@@ -187,13 +197,16 @@ DEEPEST = 8  # levels of a U-Net; the released ones have 4 and 5
 def infer_nafnet(state: State) -> dict[str, Any]:
     """The arguments of `NAFNetwork` from its state, without the window of TLC, which leaves no trace in it."""
     if any(_counts(state, (r".*\.se\.\d\.weight",))):
-        raise UserError("the baseline of NAFNet (GELU, attention with a sigmoid) is not supported: NAFNet itself is")
+        raise UserError(
+            "the baseline of NAFNet (GELU, attention with a sigmoid) is not supported: NAFNet itself is"
+        )
     _same_names("NAFNet", {"intro.weight"} - set(state), set())
     levels, middle = _counts(state, (r"downs\.\d+\.weight", r"middle_blks\.\d+\.beta"))
     if not 1 <= levels <= DEEPEST:
         raise UserError(f"not a NAFNet: it goes {levels} levels down, expected 1 to {DEEPEST}")
     encoder, decoder = (
-        tuple(_counts(state, tuple(rf"{path}\.{level}\.\d+\.beta" for level in range(levels)))) for path in ("encoders", "decoders")
+        tuple(_counts(state, tuple(rf"{path}\.{level}\.\d+\.beta" for level in range(levels))))
+        for path in ("encoders", "decoders")
     )
     width = _shape(state, "intro.weight", 4)[0]
     return {"width": width, "encoder_blocks": encoder, "middle_blocks": middle, "decoder_blocks": decoder}
@@ -208,21 +221,37 @@ def infer_hinet(state: State) -> dict[str, Any]:
     normalised = [level for level in range(depth) if f"down_path_1.{level}.norm.weight" in state]
     if not normalised:
         raise UserError("not a HINet: no level has half instance normalisation")
-    return {"wf": _shape(state, "conv_01.weight", 4)[0], "depth": depth, "hin": (normalised[0], normalised[-1])}
+    return {
+        "wf": _shape(state, "conv_01.weight", 4)[0],
+        "depth": depth,
+        "hin": (normalised[0], normalised[-1]),
+    }
 
 
 def infer_encoder(state: State) -> dict[str, Any]:
     """The size, width and blocks of a `StyleEncoder` from its state; the size is the largest that its heads take."""
     blocks, convs = _counts(state, (r"body\.\d+\.res_layer\.0\.weight", r"styles\.0\.convs\.\d+\.weight"))
     if "input_layer.0.weight" not in state or not convs:
-        raise UserError("its encoder has no head per code (styles.0): those of GradualStyleEncoder and Encoder4Editing are supported")
+        raise UserError(
+            "its encoder has no head per code (styles.0): those of GradualStyleEncoder and Encoder4Editing are supported"
+        )
     width, channels = _shape(state, "input_layer.0.weight", 4)[:2]
     if channels != 3:
-        raise UserError(f"its encoder takes {channels} channels (label maps, sketches, or pairs of images): inversion is of RGB images")
-    starts = [0, *(b for b in range(1, blocks) if f"body.{b}.shortcut_layer.0.weight" in state), blocks]  # where channels change
+        raise UserError(
+            f"its encoder takes {channels} channels (label maps, sketches, or pairs of images): inversion is of RGB images"
+        )
+    starts = [
+        0,
+        *(b for b in range(1, blocks) if f"body.{b}.shortcut_layer.0.weight" in state),
+        blocks,
+    ]  # where channels change
     if len(starts) != 5:
         raise UserError(f"its encoder has {len(starts) - 1} stages: expected the 4 of IR-SE")
-    return {"size": 16 * 2**convs, "encoder_width": width, "encoder_blocks": tuple(end - start for start, end in pairwise(starts))}
+    return {
+        "size": 16 * 2**convs,
+        "encoder_width": width,
+        "encoder_blocks": tuple(end - start for start, end in pairwise(starts)),
+    }
 
 
 def infer_inverter(state: State) -> dict[str, Any]:
@@ -239,7 +268,9 @@ def infer_hfgi(state: State) -> dict[str, Any]:
     """The arguments of `HFGI` from the state of its parts A and C and of its base's E and G."""
     alignment, consultation = (_shape(state, f"{part}.conv_layer1.0.weight", 4)[0] for part in ("A", "C"))
     if consultation != 2 * alignment:
-        raise UserError(f"grid_align begins with {alignment} channels, residue with {consultation}: expected twice as many")
+        raise UserError(
+            f"grid_align begins with {alignment} channels, residue with {consultation}: expected twice as many"
+        )
     base = infer_inverter(state) | {"lambda_adv": 0.0}  # the frozen base has no use for a discriminator
     return {"size": base["size"], "width": alignment, "base": {"method": "e4e", "hyper_parameters": base}}
 

@@ -32,7 +32,9 @@ PARTS = (
 )
 DISCRIMINATORS = ("d", "D", "params")  # where a file given as discriminator has it, if not at its top
 FILTERS = (".kernel", ".resample_filter")  # how the names of FIR filters end
-LARGEST = 10**9  # numbers in a method, three times the largest released ones; the shapes in a small file can ask for more
+LARGEST = (
+    10**9
+)  # numbers in a method, three times the largest released ones; the shapes in a small file can ask for more
 
 
 class Importer(NamedTuple):
@@ -63,7 +65,9 @@ def _prior_arguments(state: names.State) -> dict[str, Any]:
     arguments = names.infer_generator(state)
     z_dim = arguments.pop("z_dim")
     if z_dim != arguments["style_dim"]:
-        raise UserError(f"z has {z_dim} dimensions, w {arguments['style_dim']}: gan_prior has one width for both")
+        raise UserError(
+            f"z has {z_dim} dimensions, w {arguments['style_dim']}: gan_prior has one width for both"
+        )
     return arguments
 
 
@@ -71,7 +75,9 @@ def _gpen_arguments(state: names.State) -> dict[str, Any]:
     arguments = names.infer_gpen(state)
     in_size = arguments.pop("in_size")
     if in_size != arguments["size"]:
-        raise UserError(f"the generator makes {arguments['size']} px out of {in_size} px (super-resolution): gpen restores at one size")
+        raise UserError(
+            f"the generator makes {arguments['size']} px out of {in_size} px (super-resolution): gpen restores at one size"
+        )
     return arguments
 
 
@@ -90,7 +96,9 @@ def find_importer(name: str) -> Importer:
     """How a method's released files are read and written; `UserError` for an unknown method or one without such files."""
     find_method(name)
     if name not in IMPORTERS:
-        raise UserError(f"--method {name} has no released files to import or export: {nearest(name, IMPORTERS)}")
+        raise UserError(
+            f"--method {name} has no released files to import or export: {nearest(name, IMPORTERS)}"
+        )
     return IMPORTERS[name]
 
 
@@ -130,7 +138,9 @@ def import_released(name: str, source: Path, discriminator: Path | None = None) 
             del parts["D"]
             notes.append(f"its discriminator is left out, D has random weights (seed {SEED}): {error}")
     else:
-        notes.append(f"no discriminator in the file: D has random weights (seed {SEED}); --discriminator FILE gives one")
+        notes.append(
+            f"no discriminator in the file: D has random weights (seed {SEED}); --discriminator FILE gives one"
+        )
     with _naming(source):
         notes += _load_generators(method, parts, state, name, latent_avg)
     notes += _differences(method, parts, layout)
@@ -143,7 +153,9 @@ def _build(name: str, arguments: dict[str, Any]) -> Any:
     with torch.device("meta"):  # without memory
         numbers = sum(tensor.numel() for tensor in cls(**arguments).state_dict().values())
     if numbers > LARGEST:
-        raise UserError(f"its shapes ask for a method of {numbers:.1e} numbers, more than {LARGEST:.0e}: not a released network")
+        raise UserError(
+            f"its shapes ask for a method of {numbers:.1e} numbers, more than {LARGEST:.0e}: not a released network"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return cls(**arguments)
@@ -157,19 +169,27 @@ def _import_single(name: str, content: dict[str, Any]) -> Imported:
     arguments = IMPORTERS[name].arguments(state)
     method = _build(name, arguments)
     names.load(method.net, state, "the network")
-    notes = [f"trained at a size that the file does not tell, {method.hparams['size']} px is assumed; it restores images of every size"]
+    notes = [
+        f"trained at a size that the file does not tell, {method.hparams['size']} px is assumed; it restores images of every size"
+    ]
     if name == "nafnet":
-        notes.append("GoPro and REDS figures were published with TLC, SIDD figures without: the same weights serve for both, TLC is off")
+        notes.append(
+            "GoPro and REDS figures were published with TLC, SIDD figures without: the same weights serve for both, TLC is off"
+        )
         notes.append("drop-out leaves no trace in a file: training goes on without, as in the release")
     if name == "hinet":
-        notes.append("the slope of its leaky ReLUs leaves no trace in a file: 0.2 is assumed, as in the release")
+        notes.append(
+            "the slope of its leaky ReLUs leaves no trace in a file: 0.2 is assumed, as in the release"
+        )
     return Imported(method, arguments, name, notes)
 
 
 def _import_inverter(name: str, content: dict[str, Any]) -> Imported:
     """An encoder with its generator, and what HFGI has beside them; the losses, and their pretrained files, belong to training."""
     if inverters.recognise(content) is None:
-        expected = "residue., grid_align., encoder. and decoder." if name == "hfgi" else "encoder. and decoder."
+        expected = (
+            "residue., grid_align., encoder. and decoder." if name == "hfgi" else "encoder. and decoder."
+        )
         raise UserError(f"it seems to be {_seems(content)}: --method {name} takes a state_dict of {expected}")
     state, notes = inverters.from_released(content, name)
     arguments = inverters.with_height(IMPORTERS[name].arguments(state), content)
@@ -257,10 +277,16 @@ def _generator(value: object, name: str) -> tuple[str, dict[str, Tensor]]:
     raise UserError(f"its layout is {found.what}: --method {name} takes {expected}")
 
 
-def _load_generators(method: Any, parts: dict[str, Any], state: dict[str, Tensor], name: str, latent_avg: object) -> list[str]:
+def _load_generators(
+    method: Any, parts: dict[str, Any], state: dict[str, Tensor], name: str, latent_avg: object
+) -> list[str]:
     """Fill G_ema and G; returns what the file has not."""
     buffers = ("w_avg", "noise_const")
-    mean = {} if latent_avg is None else {"w_avg": weights({"latent_avg": latent_avg}, "the file")["latent_avg"].flatten()}
+    mean = (
+        {}
+        if latent_avg is None
+        else {"w_avg": weights({"latent_avg": latent_avg}, "the file")["latent_avg"].flatten()}
+    )
     missing = names.load(method.G_ema, {**state, **mean}, "the generator", optional=buffers)
     notes = _without_noise(missing)
     if "w_avg" in missing:  # not GPEN's prior.w_avg, which nothing asks for
@@ -270,9 +296,13 @@ def _load_generators(method: Any, parts: dict[str, Any], state: dict[str, Tensor
             method.G_ema.estimate_w_avg()
     method.G.load_state_dict(method.G_ema.state_dict())
     if "G" in parts:
-        names.load(method.G, {**_generator(parts["G"], name)[1], **mean}, "the trained generator", optional=buffers)
+        names.load(
+            method.G, {**_generator(parts["G"], name)[1], **mean}, "the trained generator", optional=buffers
+        )
     else:
-        notes.append("no generator beside the averaged one in the file: G, which training goes on from, is a copy of it")
+        notes.append(
+            "no generator beside the averaged one in the file: G, which training goes on from, is a copy of it"
+        )
     return notes
 
 
@@ -281,7 +311,9 @@ def _without_noise(missing: list[str]) -> list[str]:
     return [f"no noise maps in the file: the stored ones are random (seed {SEED})"] if absent else []
 
 
-def _with_discriminator(method: Any, arguments: dict[str, Any], value: object, name: str) -> tuple[Any, dict[str, Any]]:
+def _with_discriminator(
+    method: Any, arguments: dict[str, Any], value: object, name: str
+) -> tuple[Any, dict[str, Any]]:
     """The method with the weights of a discriminator, built again where that has widths of its own; and its arguments."""
     state = weights(value, "the discriminator")
     found = names.detect(state)
@@ -291,7 +323,9 @@ def _with_discriminator(method: Any, arguments: dict[str, Any], value: object, n
     own = {key: width for key, width in names.infer_discriminator(state).items() if width != arguments[key]}
     for key, width in own.items():
         if key == "size" or not IMPORTERS[name].own_widths:
-            raise UserError(f"the discriminator has {key} {width}, the generator {arguments[key]}: the method has one for both")
+            raise UserError(
+                f"the discriminator has {key} {width}, the generator {arguments[key]}: the method has one for both"
+            )
     if own:
         arguments = {**arguments, **{f"d_{key}": width for key, width in own.items()}}
         method = _build(name, arguments)
@@ -303,23 +337,38 @@ def _differences(method: Any, parts: dict[str, Any], layout: str) -> list[str]:
     """What names and shapes cannot show: options that leave no trace, BasicSR's second class, what an NVlabs network computes otherwise."""
     notes, G = [], parts["G_ema"]
     if layout == "basicsr":
-        notes.append("BasicSR's bilinear generator has the same names and shapes and cannot be told apart: it would give wrong images here")
+        notes.append(
+            "BasicSR's bilinear generator has the same names and shapes and cannot be told apart: it would give wrong images here"
+        )
     tensors = G.state if isinstance(G, Network) else G
     if not any(name.endswith(FILTERS) for name in tensors):
         notes.append("no FIR filters in the file: [1, 3, 3, 1] is assumed, as in the release")
     if not isinstance(G, Network):
-        notes.append("the mapping network's learning rate multiplier leaves no trace in a file: 0.01 is assumed, as in the release")
+        notes.append(
+            "the mapping network's learning rate multiplier leaves no trace in a file: 0.01 is assumed, as in the release"
+        )
         if layout == "nvlabs":
-            notes.append("clamped activations (conv_clamp) leave no trace in a file without its options: ours are not clamped")
+            notes.append(
+                "clamped activations (conv_clamp) leave no trace in a file without its options: ours are not clamped"
+            )
     if layout == "gpen":
-        notes.append("the range of its images leaves no trace in a file: [-1, 1] is assumed; the release's Seg2face takes [0, 1]")
+        notes.append(
+            "the range of its images leaves no trace in a file: [-1, 1] is assumed; the release's Seg2face takes [0, 1]"
+        )
     if "D" in parts and not isinstance(parts["D"], Network):
         group = method.D.stddev_group or "all"
-        notes.append(f"the groups of D's standard deviations leave no trace in a file: {group} images, as in the release, are assumed")
+        notes.append(
+            f"the groups of D's standard deviations leave no trace in a file: {group} images, as in the release, are assumed"
+        )
     options = {name: network.arguments for name, network in parts.items() if isinstance(network, Network)}
-    clamps = {_option(kwargs, "conv_clamp") or _option(kwargs, "synthesis_kwargs", "conv_clamp") for kwargs in options.values()} - {None}
+    clamps = {
+        _option(kwargs, "conv_clamp") or _option(kwargs, "synthesis_kwargs", "conv_clamp")
+        for kwargs in options.values()
+    } - {None}
     if clamps:
-        notes.append(f"trained with activations clamped to +-{', '.join(map(str, clamps))} (conv_clamp): ours are not clamped")
+        notes.append(
+            f"trained with activations clamped to +-{', '.join(map(str, clamps))} (conv_clamp): ours are not clamped"
+        )
     group = _option(options.get("D"), "epilogue_kwargs", "mbstd_group_size") or 4
     if "D" in options and group != method.D.stddev_group:
         notes.append(

@@ -123,10 +123,17 @@ WEIGHTS: dict[str, Weights] = {
     "e4e/ffhq-1024": _by_hand("e4e, FFHQ, 1024 px", "e4e_ffhq_encode.pt", "MIT", f"{_E4E}FFHQ Inversion)"),
     "e4e/cars-512": _by_hand("e4e, cars, 512 px", "e4e_cars_encode.pt", "MIT", f"{_E4E}Cars Inversion)"),
     "e4e/horse-256": _by_hand("e4e, horses, 256 px", "e4e_horse_encode.pt", "MIT", f"{_E4E}Horse Inversion)"),
-    "e4e/church-256": _by_hand("e4e, churches, 256 px", "e4e_church_encode.pt", "MIT", f"{_E4E}Church Inversion)"),
-    "psp/ffhq-1024": _by_hand("pSp, FFHQ, 1024 px", "psp_ffhq_encode.pt", "MIT", f"{_PSP}StyleGAN Inversion)"),
+    "e4e/church-256": _by_hand(
+        "e4e, churches, 256 px", "e4e_church_encode.pt", "MIT", f"{_E4E}Church Inversion)"
+    ),
+    "psp/ffhq-1024": _by_hand(
+        "pSp, FFHQ, 1024 px", "psp_ffhq_encode.pt", "MIT", f"{_PSP}StyleGAN Inversion)"
+    ),
     "hfgi/ffhq-1024": _by_hand(
-        "HFGI, FFHQ, 1024 px", "ckpt.pt", None, "https://github.com/Tengfei-Wang/HFGI (Pretrained Models: Face Editing)"
+        "HFGI, FFHQ, 1024 px",
+        "ckpt.pt",
+        None,
+        "https://github.com/Tengfei-Wang/HFGI (Pretrained Models: Face Editing)",
     ),
     "stylegan2/rosinality-1024": Weights(
         what="StyleGAN2, FFHQ 1024 px, rosinality's layout",
@@ -180,7 +187,9 @@ def find(name: str) -> Path:
     path = _locate(weights)
     if path is None:
         fetch_hint = f", or run: python -m experiments.weights fetch {name}" if weights.url else ""
-        raise UserError(f"weights {name!r} not found: put {weights.file} from {weights.page} into {folders()[0]}{fetch_hint}")
+        raise UserError(
+            f"weights {name!r} not found: put {weights.file} from {weights.page} into {folders()[0]}{fetch_hint}"
+        )
     if weights.sha256 is not None:
         _check(name, path, sha256(path), f"delete it or put the real file from {weights.page} there")
     return path
@@ -209,7 +218,9 @@ def read(name: str) -> dict[str, Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
-        raise UserError(f"weights {name!r}: {path} cannot be read as tensors ({type(error).__name__}): truncated or not weights") from error
+        raise UserError(
+            f"weights {name!r}: {path} cannot be read as tensors ({type(error).__name__}): truncated or not weights"
+        ) from error
 
 
 def fetch(name: str) -> Path:
@@ -235,7 +246,9 @@ def fetch(name: str) -> Path:
         part.replace(path)
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise UserError(f"weights {name!r} could not be fetched from {weights.url} ({reason}): {by_hand}") from error
+        raise UserError(
+            f"weights {name!r} could not be fetched from {weights.url} ({reason}): {by_hand}"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
     return path
@@ -247,7 +260,14 @@ def _download(url: str, path: Path) -> str:
     with urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
         length = response.headers.get("Content-Length")
         expected = int(length) if length else None
-        with tqdm(total=expected, desc=url.rpartition("/")[2], unit="B", unit_scale=True, dynamic_ncols=True, disable=None) as bar:
+        with tqdm(
+            total=expected,
+            desc=url.rpartition("/")[2],
+            unit="B",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=None,
+        ) as bar:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 digest.update(chunk)
@@ -275,4 +295,6 @@ def _check(name: str, source: Path | str, found: str, way_out: str) -> None:
     """`UserError` if `found`, the hash of what `source` holds, is not the published one."""
     expected = WEIGHTS[name].sha256
     if expected is not None and not found.startswith(expected):
-        raise UserError(f"weights {name!r}: {source} has sha256 {found[: len(expected)]}, expected {expected}: {way_out}")
+        raise UserError(
+            f"weights {name!r}: {source} has sha256 {found[: len(expected)]}, expected {expected}: {way_out}"
+        )

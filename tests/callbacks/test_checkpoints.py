@@ -26,7 +26,9 @@ def test_no_room_keeps_the_previous_file(tmp_path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"value": 1}, path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write past the limit fails like one on a full disk
+    handler = signal.signal(
+        signal.SIGXFSZ, signal.SIG_IGN
+    )  # so that a write past the limit fails like one on a full disk
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         with pytest.raises(UserError, match=r"last\.ckpt could not be written: .*; the previous one is kept"):
@@ -56,7 +58,11 @@ class Run(SimpleNamespace):
             save_checkpoint=lambda path: self.saved.append((self.method.iteration, path.stem)),
         )
         self.method = SimpleNamespace(
-            monitor=monitor, iteration=0, watch=LossWatch(), parameters=lambda: [torch.zeros(1)], total_iterations=100
+            monitor=monitor,
+            iteration=0,
+            watch=LossWatch(),
+            parameters=lambda: [torch.zeros(1)],
+            total_iterations=100,
         )
 
     def iterate(self, checkpoints: Checkpoints, to: int, value: float) -> None:
@@ -69,8 +75,13 @@ class Run(SimpleNamespace):
         checkpoints.on_validation_end(self.trainer, self.method)
 
 
-@pytest.mark.parametrize(("mode", "values"), [("max", (1.0, 3.0, 2.0, float("nan"), 4.0)), ("min", (4.0, 2.0, 3.0, float("nan"), 1.0))])
-def test_best_is_the_best_and_last_is_saved_before_and_after_a_validation(mode: str, values, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "values"),
+    [("max", (1.0, 3.0, 2.0, float("nan"), 4.0)), ("min", (4.0, 2.0, 3.0, float("nan"), 1.0))],
+)
+def test_best_is_the_best_and_last_is_saved_before_and_after_a_validation(
+    mode: str, values, tmp_path
+) -> None:
     run, checkpoints = Run(("val/x", mode)), Checkpoints(tmp_path, every=2)
     for iteration, value in zip((1, 2, 3, 4, 5), values, strict=True):
         run.iterate(checkpoints, iteration, value)

@@ -42,7 +42,9 @@ def test_a_later_value_stands(tmp_path: Path):
 def test_the_figure_shows_every_panel_with_its_own_colours(run_folder: Path, monkeypatch: pytest.MonkeyPatch):
     drawn = []
     figure_class = callbacks.curves.Figure
-    monkeypatch.setattr(callbacks.curves, "Figure", lambda **options: drawn.append(figure_class(**options)) or drawn[-1])
+    monkeypatch.setattr(
+        callbacks.curves, "Figure", lambda **options: drawn.append(figure_class(**options)) or drawn[-1]
+    )
     plot_curves(run_folder / "metrics.csv", run_folder / "curves.png")
     axes = [axis for axis in drawn[0].axes if axis.get_visible()]
     assert [axis.get_title() for axis in axes] == ["g", "psnr", "d"]
@@ -66,15 +68,26 @@ def test_five_panels_leave_no_empty_axes_and_one_point_is_visible(tmp_path: Path
         picture = np.asarray(image).astype(int)
     blue = (picture[..., 2] - picture[..., 0]) > 40
     width = picture.shape[1] // 4
-    assert all(blue[picture.shape[0] // 8 : picture.shape[0] // 2, k * width : (k + 1) * width].any() for k in range(3))
-    assert (picture[picture.shape[0] * 6 // 10 : -40, width + 10 :] == 255).all()  # the three places left over are blank
+    assert all(
+        blue[picture.shape[0] // 8 : picture.shape[0] // 2, k * width : (k + 1) * width].any()
+        for k in range(3)
+    )
+    assert (
+        picture[picture.shape[0] * 6 // 10 : -40, width + 10 :] == 255
+    ).all()  # the three places left over are blank
 
 
 def test_what_cannot_be_drawn_is_named(tmp_path: Path):
     path = tmp_path / "metrics.csv"
     with pytest.raises(UserError, match=r"cannot read .*metrics\.csv: No such file"):
         plot_curves(path, tmp_path / "curves.png")
-    for text in ("", "iteration,epoch\n", "epoch,train/l2\n0,1\n", "iteration,epoch\n1,2\n", "iteration,train/l2\n1,\n"):
+    for text in (
+        "",
+        "iteration,epoch\n",
+        "epoch,train/l2\n0,1\n",
+        "iteration,epoch\n1,2\n",
+        "iteration,train/l2\n1,\n",
+    ):
         path.write_text(text)
         with pytest.raises(UserError, match=r"metrics\.csv holds no curves"):
             plot_curves(path, tmp_path / "curves.png")

@@ -16,7 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from callbacks.dashboard import note_best, read_best
 from experiments.fit import main
-from experiments.folder import TRANSIENT
+from experiments.training.folder import TRANSIENT
 
 BLOCK = 32768
 
@@ -96,7 +96,12 @@ def test_offline_run_read_back(method: str, tmp_path: Path) -> None:
     later = [items(record.config.update) for record in run if record.HasField("config")]
     assert not any(set(update) - {"_wandb"} for update in later)  # once
 
-    axes = {(m.name or m.glob_name): m.step_metric for record in run if record.HasField("metric") for m in [record.metric]}
+    axes = {
+        (m.name or m.glob_name): m.step_metric
+        for record in run
+        if record.HasField("metric")
+        for m in [record.metric]
+    }
     assert axes["*"] == "iteration"
     assert not any("global_step" in name for row in history(run) for name in row)
 
@@ -187,7 +192,12 @@ def test_what_a_run_is_called_can_be_said(tmp_path: Path) -> None:
     fit("gpen", tmp_path / "not", "--iterations", "1", "--model.lr", "0.001")
     (said,), (not_said,) = runs(tmp_path / "said"), runs(tmp_path / "not")
     start = next(record.run for record in said if record.HasField("run"))
-    assert (start.display_name, list(start.tags), start.notes, start.run_group) == ("mine", ["a", "b"], "why", "g")
+    assert (start.display_name, list(start.tags), start.notes, start.run_group) == (
+        "mine",
+        ["a", "b"],
+        "why",
+        "g",
+    )
     assert (start.project, start.entity) == ("p", "e")
     start = next(record.run for record in not_said if record.HasField("run"))
     assert start.display_name == "gpen-smoke-model.lr=0.001"

@@ -63,7 +63,10 @@ def test_validations_do_not_let_it_jump() -> None:
     lefts = [left for left in run.lefts if left is not None]
     falls = [a - b for a, b in pairwise(lefts)]
     at_validation = 0.2 + 40  # which lies behind when the next iteration ends
-    assert all(fall == pytest.approx(0.2, abs=1e-6) or fall == pytest.approx(at_validation, abs=1e-6) for fall in falls)
+    assert all(
+        fall == pytest.approx(0.2, abs=1e-6) or fall == pytest.approx(at_validation, abs=1e-6)
+        for fall in falls
+    )
     assert lefts[-1] == pytest.approx(40)
     assert run.pace.left(1000, validated=True) == pytest.approx(0)
 

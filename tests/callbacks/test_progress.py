@@ -33,7 +33,9 @@ def on_terminal(columns: int, run: Path) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("COLUMNS", None)
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    process = subprocess.Popen([*COMMAND, "--run_dir", str(run)], **streams, cwd=ROOT, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        [*COMMAND, "--run_dir", str(run)], **streams, cwd=ROOT, env=environment, start_new_session=True
+    )
     os.close(theirs)
     written = b""
     while True:
@@ -71,16 +73,29 @@ def test_no_line_wraps_at_80_columns_and_the_score_comes_first(tmp_path) -> None
 def test_a_file_gets_one_line_for_each_row_of_the_log(tmp_path) -> None:
     run = tmp_path / "run"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "40"}  # of no file
-    done = subprocess.run([*COMMAND, "--run_dir", str(run)], check=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [*COMMAND, "--run_dir", str(run)],
+        check=True,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert not set(done.stderr) & {"\r", "\x1b", "\N{NO-BREAK SPACE}"}
     lines = [line.partition(" ") for line in done.stderr.splitlines()]
-    shown = [int(re.match(r"(?:at )?(\d+)", rest)[1]) for name, _, rest in lines if name in ("GPEN", "validation")]
+    shown = [
+        int(re.match(r"(?:at )?(\d+)", rest)[1]) for name, _, rest in lines if name in ("GPEN", "validation")
+    ]
     with open(run / "metrics.csv", newline="") as file:
         assert shown == [int(row["iteration"]) for row in csv.DictReader(file)]
-    first, second = (line for line in done.stderr.splitlines() if line.startswith("validation at ") and " 12:" not in line)
+    first, second = (
+        line for line in done.stderr.splitlines() if line.startswith("validation at ") and " 12:" not in line
+    )
     assert "better" not in first
     assert re.search(r"psnr [\d.]+ \([+-][\d.]+ (better|worse)\)", second)
-    assert re.search(r"GPEN 12/12 100% 00:\d\d<00:\d\d, psnr [\d.]+ \([+-][\d.]+\), [\d.]+ img/s, l1 .*GiB", done.stderr)
+    assert re.search(
+        r"GPEN 12/12 100% 00:\d\d<00:\d\d, psnr [\d.]+ \([+-][\d.]+\), [\d.]+ img/s, l1 .*GiB", done.stderr
+    )
 
 
 def test_a_resumed_run_knows_the_validation_before(tmp_path, capsys) -> None:
@@ -95,7 +110,9 @@ def test_a_resumed_run_knows_the_validation_before(tmp_path, capsys) -> None:
 def test_one_process_speaks_for_all(tmp_path) -> None:
     command = [*COMMAND, "--trainer.devices", "2", "--run_dir", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, check=True, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.stderr.count("validation at 5: ") == 1
     assert done.stderr.count("GPEN 4/12 ") == 1
 
@@ -110,7 +127,14 @@ def test_only_whole_items_are_shown() -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 90, 120, 200])
 def test_a_bar_is_as_wide_as_the_terminal(columns: int) -> None:
-    bar = RunBar(total=400_000, initial=123_456, desc="GANPriorRestoration", file=io.StringIO(), ncols=columns, bar_format=RunBar.FORMAT)
+    bar = RunBar(
+        total=400_000,
+        initial=123_456,
+        desc="GANPriorRestoration",
+        file=io.StringIO(),
+        ncols=columns,
+        bar_format=RunBar.FORMAT,
+    )
     bar.left, bar.items = 3 * 86_400.0, ["psnr 23.41 (+0.12)", "123.4 img/s", "l1 0.123", "contextual 12.3"]
     assert len(str(bar)) == columns
     assert len(str(bar).split("|")[1]) >= BAR
@@ -133,12 +157,31 @@ def test_scores_say_whether_they_became_better() -> None:
 
 
 def test_the_headline_has_the_scores_of_the_result_alone() -> None:
-    names = ["fid_random", "fid_random_input", "psnr", "psnr_xg", "psnr_input", "lpips_vgg", "id", "improved", "attribute_error"]
+    names = [
+        "fid_random",
+        "fid_random_input",
+        "psnr",
+        "psnr_xg",
+        "psnr_input",
+        "lpips_vgg",
+        "id",
+        "improved",
+        "attribute_error",
+    ]
     found = headline({f"val/{name}": 1.0 for name in names})
     assert list(found) == ["psnr", "lpips_vgg", "id", "fid_random", "improved", "attribute_error"]
 
 
 def test_a_validation_without_scores_says_nothing(tmp_path, capsys) -> None:
-    options = ["--method", "gan_prior", "--preset", "smoke", "--metrics.fid", "off", "--run_dir", str(tmp_path / "run")]
+    options = [
+        "--method",
+        "gan_prior",
+        "--preset",
+        "smoke",
+        "--metrics.fid",
+        "off",
+        "--run_dir",
+        str(tmp_path / "run"),
+    ]
     assert main(options) == 0
     assert "validation at" not in capsys.readouterr().err

@@ -18,10 +18,14 @@ from _runtime import UserError
 from datamodules.decode import ImageFiles, SmallImage, UnreadableImage, central_part, decode, fit
 
 
-def picture(height: int = 24, width: int = 36, channels: int = 3, seed: int = 0, dtype: type = np.uint8) -> np.ndarray:
+def picture(
+    height: int = 24, width: int = 36, channels: int = 3, seed: int = 0, dtype: type = np.uint8
+) -> np.ndarray:
     """Soft random colours, so that lossy formats keep them."""
     coarse = np.random.default_rng(seed).random((4, 5, channels)).astype(np.float32)
-    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(
+        height, width, channels
+    )
     return (smooth * np.iinfo(dtype).max).astype(dtype)
 
 
@@ -101,9 +105,16 @@ def test_an_interlaced_png() -> None:
     header = struct.pack(">IIBBBBB", 2, 1, 8, 2, 0, 0, 1)
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
     assert decode(data).tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
 
@@ -157,7 +168,9 @@ def test_cmyk_jpeg() -> None:
 def test_exif_orientation(orientation: int) -> None:
     upright = picture()
     for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
-        data = encoded(upright, kind, exif=turned(orientation), **({"lossless": True} if kind == "WEBP" else {}))
+        data = encoded(
+            upright, kind, exif=turned(orientation), **({"lossless": True} if kind == "WEBP" else {})
+        )
         expected = pillow(data)
         assert expected.shape[:2] == ((24, 36) if orientation < 5 else (36, 24))
         assert np.array_equal(decode(data), expected), kind
@@ -243,12 +256,18 @@ def test_reduction_is_the_exact_average(side: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     edges = np.arange(17) * side / 16  # output pixel i covers [edges[i], edges[i + 1])
     cells = np.arange(side)
-    cover = np.clip(np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells), 0, None) * 16 / side
+    cover = (
+        np.clip(np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells), 0, None)
+        * 16
+        / side
+    )
     expected = np.einsum("iy,yxc,jx->ijc", cover, image.astype(float), cover)
     assert np.abs(fit(image, (16, 16)) - expected).max() < 0.51
 
 
-@pytest.mark.parametrize(("height", "width", "rows", "columns"), [(16, 21, (0, 16), (2, 18)), (20, 16, (2, 18), (0, 16))])
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns"), [(16, 21, (0, 16), (2, 18)), (20, 16, (2, 18), (0, 16))]
+)
 def test_the_centre_is_kept(height: int, width: int, rows: tuple, columns: tuple) -> None:
     image = picture(height, width)
     fitted = fit(image, (16, 16))
@@ -263,12 +282,17 @@ def test_nothing_is_enlarged() -> None:
     assert isinstance(caught.value, UserError)
 
 
-@pytest.mark.parametrize(("given", "part"), [((40, 100), (slice(0, 40), slice(23, 76))), ((100, 40), (slice(35, 65), slice(0, 40)))])
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [((40, 100), (slice(0, 40), slice(23, 76))), ((100, 40), (slice(35, 65), slice(0, 40)))],
+)
 def test_lower_shapes_are_cut_out_of_the_middle(given: tuple[int, int], part: tuple[slice, slice]) -> None:
     """3:4 of a wide picture leaves all rows and 40 * 4 / 3 columns, of a high one all columns and 40 * 3 / 4 rows."""
     image = picture(*given)
     assert np.array_equal(central_part(image, (24, 32)), image[part])
-    assert np.array_equal(fit(image, (24, 32)), cv2.resize(image[part], (32, 24), interpolation=cv2.INTER_AREA))
+    assert np.array_equal(
+        fit(image, (24, 32)), cv2.resize(image[part], (32, 24), interpolation=cv2.INTER_AREA)
+    )
     with pytest.raises(SmallImage, match="are too few for --data.size 128 --data.height 96"):
         fit(image, (96, 128))
 
@@ -288,7 +312,15 @@ def test_the_released_filter_is_pillows(side: int, shape: tuple[int, int]) -> No
 
 PATHS = ["10.png", "2.png", "b/1.jpg", "a/c/3.PNG", "01/img0.webp", "b/10.tif", "b/9.bmp"]
 ORDERED = ["01/img0.webp", "2.png", "10.png", "a/c/3.PNG", "b/1.jpg", "b/9.bmp", "b/10.tif"]
-IGNORED = ["notes.txt", "expressions.json", ".hidden.png", ".cache/x.png", "__MACOSX/2.png", "a/._3.png", "folder.png/readme"]
+IGNORED = [
+    "notes.txt",
+    "expressions.json",
+    ".hidden.png",
+    ".cache/x.png",
+    "__MACOSX/2.png",
+    "a/._3.png",
+    "folder.png/readme",
+]
 
 
 @pytest.fixture

@@ -60,7 +60,15 @@ def archive(folder: Path, tmp_path: Path) -> Path:
 
 
 def faces(root: Path | None, **options) -> FaceData:
-    options = {"size": 32, "batch_size": 4, "degradation": "x4", "val_images": 5, "val_batch_size": 2, "workers": 0, **options}
+    options = {
+        "size": 32,
+        "batch_size": 4,
+        "degradation": "x4",
+        "val_images": 5,
+        "val_batch_size": 2,
+        "workers": 0,
+        **options,
+    }
     data = FaceData(None if root is None else str(root), **options)
     data.setup()
     return data
@@ -68,7 +76,10 @@ def faces(root: Path | None, **options) -> FaceData:
 
 def received(data: FaceData, loader: torch.utils.data.DataLoader) -> list[Batch]:
     """Up to eight batches, as a method gets them."""
-    return [data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0) for batch in islice(loader, 8)]
+    return [
+        data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0)
+        for batch in islice(loader, 8)
+    ]
 
 
 def train(data: FaceData) -> list[Batch]:
@@ -118,11 +129,14 @@ def test_without_degradation_there_is_no_input(root: bool, folder: Path) -> None
 
 def test_held_out_photographs_are_what_the_files_hold(folder: Path) -> None:
     for batch in val(faces(folder)):
-        for image, degraded, name, index in zip(batch["target"], batch["input"], batch["name"], batch["index"], strict=True):
+        for image, degraded, name, index in zip(
+            batch["target"], batch["input"], batch["name"], batch["index"], strict=True
+        ):
             expected = fit(decode(folder / name), (32, 32))
             assert np.array_equal(((image + 1) * 127.5).round().byte().permute(1, 2, 0), expected)
             assert np.array_equal(
-                ((degraded + 1) * 127.5).round().byte().permute(1, 2, 0), DEGRADATIONS["x4"].degrade(expected, 0, int(index))[0]
+                ((degraded + 1) * 127.5).round().byte().permute(1, 2, 0),
+                DEGRADATIONS["x4"].degrade(expected, 0, int(index))[0],
             )
             assert name == f"{int(index)}.jpg"
 
@@ -169,7 +183,10 @@ def test_training_photographs_are_what_the_files_hold_or_their_mirror_image(fold
     for batch in train(data):
         for image, name in zip(batch["target"], batch["name"], strict=True):
             expected = torch.from_numpy(fit(decode(folder / name), (32, 32))).permute(2, 0, 1) / 127.5 - 1
-            as_is, mirror = torch.allclose(image, expected, atol=1e-6), torch.allclose(image, expected.flip(2), atol=1e-6)
+            as_is, mirror = (
+                torch.allclose(image, expected, atol=1e-6),
+                torch.allclose(image, expected.flip(2), atol=1e-6),
+            )
             assert as_is != mirror
             mirrored += mirror
     assert 4 < mirrored < 28  # of 32
@@ -178,7 +195,11 @@ def test_training_photographs_are_what_the_files_hold_or_their_mirror_image(fold
 def test_no_photograph_is_mirrored_if_not_asked_for(folder: Path) -> None:
     for batch in train(faces(folder, degradation="none", flip=False)):
         for image, name in zip(batch["target"], batch["name"], strict=True):
-            assert torch.allclose(image, torch.from_numpy(fit(decode(folder / name), (32, 32))).permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
+            assert torch.allclose(
+                image,
+                torch.from_numpy(fit(decode(folder / name), (32, 32))).permute(2, 0, 1) / 127.5 - 1,
+                atol=1e-6,
+            )
 
 
 def test_portraits_are_the_renderers_and_never_mirrored() -> None:
@@ -196,7 +217,9 @@ def test_portraits_are_the_renderers_and_never_mirrored() -> None:
 
 def split(data: FaceData) -> tuple[set[str], set[str]]:
     """Names to train on and names held out."""
-    return {data.train_source.name(i) for i in data.train_indices}, {data.val_source.name(i) for i in data.val_indices}
+    return {data.train_source.name(i) for i in data.train_indices}, {
+        data.val_source.name(i) for i in data.val_indices
+    }
 
 
 def test_a_random_split_is_complete_and_fixed_by_the_seed(folder: Path) -> None:
@@ -229,7 +252,10 @@ def test_a_list_of_names(archive: Path, tmp_path: Path) -> None:
     assert len(data.train_indices) == 17
 
 
-@pytest.mark.parametrize(("content", "line"), [("1.jpg\n77.jpg\n", "line 2: no such image in .*: 77.jpg"), ("\n", "names no image")])
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [("1.jpg\n77.jpg\n", "line 2: no such image in .*: 77.jpg"), ("\n", "names no image")],
+)
 def test_a_list_that_does_not_fit(content: str, line: str, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text(content)
     with pytest.raises(UserError, match=rf"--data\.val_split .*test\.txt.*{line}"):
@@ -260,20 +286,27 @@ def test_a_validation_folder_inside_the_root_is_not_trained_on(folder: Path) -> 
 
 
 def test_portraits_held_out_are_no_seeds_training_portraits() -> None:
-    streams = [(data.train_source.stream, data.val_source.stream) for data in (faces(None, seed=seed) for seed in range(4))]
+    streams = [
+        (data.train_source.stream, data.val_source.stream)
+        for data in (faces(None, seed=seed) for seed in range(4))
+    ]
     assert not {a for a, _ in streams} & {b for _, b in streams}
     assert len({a for a, _ in streams}) == 4
 
 
 def test_portraits_in_an_epoch() -> None:
-    assert sorted(i for batch in train(faces(None, portraits=32)) for i in batch["index"].tolist()) == list(range(32))
+    assert sorted(i for batch in train(faces(None, portraits=32)) for i in batch["index"].tolist()) == list(
+        range(32)
+    )
 
 
 # -- the same for everyone ---------------------------------------------------------------------------------------------------------
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
-    return names(a) == names(b) and all(torch.equal(joined(a, key), joined(b, key)) for key in ("target", "input", "index"))
+    return names(a) == names(b) and all(
+        torch.equal(joined(a, key), joined(b, key)) for key in ("target", "input", "index")
+    )
 
 
 class Ranked:
@@ -292,7 +325,9 @@ def ranked(data: FaceData, rank: int, world: int) -> FaceData:
 
 @pytest.mark.parametrize("kind", ["folder", "archive", "portraits"])
 @pytest.mark.parametrize("degradation", ["x4", "gpen-paper"])
-def test_held_out_images_depend_on_nothing(kind: str, degradation: str, request: pytest.FixtureRequest) -> None:
+def test_held_out_images_depend_on_nothing(
+    kind: str, degradation: str, request: pytest.FixtureRequest
+) -> None:
     root = None if kind == "portraits" else request.getfixturevalue(kind)
     reference = val(faces(root, degradation=degradation))
     data = faces(root, degradation=degradation, workers=2, val_batch_size=3, batch_size=1)
@@ -366,7 +401,9 @@ def test_the_description(folder: Path) -> None:
 # -- damaged and unsuitable files --------------------------------------------------------------------------------------------------
 
 
-def test_a_damaged_training_image_is_replaced_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_training_image_is_replaced_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = fill(tmp_path / "faces", 20, broken=(4,))
     for workers in (0, 2):
         caplog.clear()
@@ -386,7 +423,8 @@ def test_a_damaged_training_image_is_replaced_and_counted(tmp_path: Path, caplog
 def test_too_many_damaged_training_images_end_the_run(tmp_path: Path) -> None:
     root = fill(tmp_path / "faces", 20, broken=(1, 4, 7))
     with pytest.raises(
-        UserError, match=rf"^2 of 15 images are unusable, more than --data\.unreadable allows: {root}/\d\.jpg: not a readable"
+        UserError,
+        match=rf"^2 of 15 images are unusable, more than --data\.unreadable allows: {root}/\d\.jpg: not a readable",
     ) as e:
         train(faces(root, val_split="last"))
     assert "\n" not in str(e.value)
@@ -394,7 +432,9 @@ def test_too_many_damaged_training_images_end_the_run(tmp_path: Path) -> None:
 
 
 def test_no_usable_training_image_at_all_reaches_the_main_process(tmp_path: Path) -> None:
-    data = faces(fill(tmp_path / "faces", 20, broken=tuple(range(15))), val_split="last", workers=2, unreadable=1.0)
+    data = faces(
+        fill(tmp_path / "faces", 20, broken=tuple(range(15))), val_split="last", workers=2, unreadable=1.0
+    )
     with pytest.raises(UserError, match="images are unusable"):
         train(data)
 
@@ -419,7 +459,9 @@ def test_unreadable_0_tolerates_none(tmp_path: Path) -> None:
 
 
 def test_too_small_images_are_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"\d+\.jpg: 40x40 pixels are too few for --data\.size 64, images are never enlarged"):
+    with pytest.raises(
+        UserError, match=r"\d+\.jpg: 40x40 pixels are too few for --data\.size 64, images are never enlarged"
+    ):
         faces(fill(tmp_path / "faces"), size=64)
     root = fill(tmp_path / "mixed")
     (root / "7.jpg").write_bytes(picture(7, 20))
@@ -442,7 +484,10 @@ def test_a_photograph_gone_during_validation_is_one_line(folder: Path) -> None:
         ({"batch_size": 0}, r"--data\.batch_size 0: expected at least 1"),
         ({"workers": -1}, r"--data\.workers -1: expected at least 0"),
         ({"val_images": 0}, r"--data\.val_images 0: expected at least 1"),
-        ({"val_images": 20}, r"--data\.val_images 20: .* has only 20 images; hold out fewer, or name a --data\.val_root"),
+        (
+            {"val_images": 20},
+            r"--data\.val_images 20: .* has only 20 images; hold out fewer, or name a --data\.val_root",
+        ),
         ({"unreadable": 1.5}, r"--data\.unreadable 1\.5: expected a share"),
         (
             {"degradation": "gpen-papr"},
@@ -468,7 +513,9 @@ def test_roots_that_cannot_work(tmp_path: Path) -> None:
 
 
 def test_process_counts_that_cannot_work(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"--data\.batch_size 4 is the total over all processes and does not divide by 3"):
+    with pytest.raises(
+        UserError, match=r"--data\.batch_size 4 is the total over all processes and does not divide by 3"
+    ):
         ranked(faces(folder), 0, 3).train_dataloader()
     with pytest.raises(UserError, match=r"--data\.val_images: 5 held-out images are too few for 6 processes"):
         ranked(faces(folder), 0, 6).setup()
@@ -479,7 +526,11 @@ def test_process_counts_that_cannot_work(folder: Path) -> None:
 
 def test_a_flip_takes_mask_and_landmarks_along() -> None:
     portrait = render(sample_parameters(0, range(3)), 64)
-    image, mask, landmarks = portrait["image"][2].permute(1, 2, 0).numpy(), portrait["mask"][2].numpy(), portrait["landmarks"][2].numpy()
+    image, mask, landmarks = (
+        portrait["image"][2].permute(1, 2, 0).numpy(),
+        portrait["mask"][2].numpy(),
+        portrait["landmarks"][2].numpy(),
+    )
     flip, seen = Flip(), set()
     for seed in range(12):
         done = flip((0, seed), image, mask, landmarks)
@@ -490,8 +541,16 @@ def test_a_flip_takes_mask_and_landmarks_along() -> None:
             assert np.array_equal(done["landmarks"], landmarks)
             continue
         assert np.array_equal(done["image"], image[:, ::-1])
-        for side, other in (("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear"), ("skin", "skin"), ("l_lip", "l_lip")):
-            assert np.array_equal(done["mask"] == LABELS.index(side), (mask == LABELS.index(other))[:, ::-1]), side
+        for side, other in (
+            ("l_eye", "r_eye"),
+            ("l_brow", "r_brow"),
+            ("l_ear", "r_ear"),
+            ("skin", "skin"),
+            ("l_lip", "l_lip"),
+        ):
+            assert np.array_equal(
+                done["mask"] == LABELS.index(side), (mask == LABELS.index(other))[:, ::-1]
+            ), side
         left, right, nose, mouth_left, mouth_right = landmarks * [-1, 1] + [63, 0]
         assert np.allclose(done["landmarks"], [right, left, nose, mouth_right, mouth_left])
         assert done["landmarks"][0, 0] < done["landmarks"][1, 0]  # the left eye still is the left one
@@ -500,7 +559,9 @@ def test_a_flip_takes_mask_and_landmarks_along() -> None:
 
 def test_labels_swap_sides_and_nothing_else() -> None:
     swapped = {LABELS[i]: LABELS[other] for i, other in enumerate(LABEL_SWAP) if i != other}
-    assert swapped == {f"{a}_{part}": f"{b}_{part}" for part in ("brow", "eye", "ear") for a, b in ("lr", "rl")}
+    assert swapped == {
+        f"{a}_{part}": f"{b}_{part}" for part in ("brow", "eye", "ear") for a, b in ("lr", "rl")
+    }
 
 
 def test_a_flip_depends_on_its_seed_alone() -> None:
@@ -559,7 +620,9 @@ def noted(path: Path) -> list[list[str]]:
 
 
 def test_a_trainer_trains_and_validates_on_it(folder: Path, tmp_path: Path) -> None:
-    data = FaceData(str(folder), size=32, batch_size=4, degradation="x4", val_images=5, val_batch_size=2, workers=2)
+    data = FaceData(
+        str(folder), size=32, batch_size=4, degradation="x4", val_images=5, val_batch_size=2, workers=2
+    )
     run(data, tmp_path, devices=1)
     assert noted(tmp_path / "train-0") == [batch["name"] for batch in train(faces(folder))[:4]]
     assert noted(tmp_path / "val-0") == [batch["name"] for batch in val(faces(folder))] * 2
@@ -567,7 +630,9 @@ def test_a_trainer_trains_and_validates_on_it(folder: Path, tmp_path: Path) -> N
 
 def test_a_trainer_stops_with_the_one_line(tmp_path: Path) -> None:
     root = fill(tmp_path / "faces", 20, broken=(1, 4, 7))
-    data = FaceData(str(root), size=32, batch_size=4, degradation="x4", val_images=5, val_split="last", workers=2)
+    data = FaceData(
+        str(root), size=32, batch_size=4, degradation="x4", val_images=5, val_split="last", workers=2
+    )
     with pytest.raises(UserError, match=r"^2 of 15 images are unusable") as caught:
         run(data, tmp_path, devices=1)
     assert "\n" not in str(caught.value)
@@ -611,7 +676,9 @@ PRECISIONS = {"64-true": torch.float64, "bf16-mixed": torch.float32, "32-true": 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_batches_have_the_trainers_precision(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_have_the_trainers_precision(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = PRECISIONS[precision]
     seen: dict[str, list[Batch]] = {"training_step": [], "validation_step": []}
 
@@ -647,7 +714,9 @@ def fit_share(rank: int, world: int, root: str, folder: str) -> None:
 def test_two_processes_share_the_work_of_one(folder: Path, tmp_path: Path) -> None:
     processes.run(2, fit_share, str(folder), str(tmp_path))
     first, second = noted(tmp_path / "train-0"), noted(tmp_path / "train-1")
-    assert [a + b for a, b in zip(first, second, strict=True)] == [batch["name"] for batch in train(faces(folder))[:4]]
+    assert [a + b for a, b in zip(first, second, strict=True)] == [
+        batch["name"] for batch in train(faces(folder))[:4]
+    ]
     validated = chain(*noted(tmp_path / "val-0"), *noted(tmp_path / "val-1"))
     assert sorted(validated) == sorted(names(val(faces(folder))) * 2)
 

@@ -56,7 +56,13 @@ def test_attributes_are_the_parameters_in_their_units() -> None:
     table = dict(zip(ATTRIBUTES, render(parameters, 16)["attributes"].unbind(1), strict=True))
     for name, column in table.items():
         assert torch.equal(column, parameters[name])
-    for name, low, high in (("yaw", -40, 40), ("pitch", -20, 20), ("roll", -10, 10), ("smile", -1, 1), ("age", 18, 80)):
+    for name, low, high in (
+        ("yaw", -40, 40),
+        ("pitch", -20, 20),
+        ("roll", -10, 10),
+        ("smile", -1, 1),
+        ("age", 18, 80),
+    ):
         assert low <= table[name].min() < 0.7 * low + 0.3 * high
         assert 0.3 * low + 0.7 * high < table[name].max() <= high
     assert set(table["glasses"].tolist()) == {0.0, 1.0}
@@ -155,7 +161,9 @@ def test_texture_appears_with_resolution(people: Parameters) -> None:
 def test_every_kind_of_background_is_another_and_has_edges(people: Parameters, size: int) -> None:
     kinds = torch.arange(6)
     one = {name: value[:1].repeat(6) for name, value in people.items()}
-    out = render(counterfactual(one, back_kind=(kinds + 0.5) / 6, back_focus=1.0, back_line_contrast=1.0), size)
+    out = render(
+        counterfactual(one, back_kind=(kinds + 0.5) / 6, back_focus=1.0, back_line_contrast=1.0), size
+    )
     wall = ~grown(out["mask"] != 0, 2)
     images = out["image"].float()
     for a in range(6):
@@ -166,7 +174,9 @@ def test_every_kind_of_background_is_another_and_has_edges(people: Parameters, s
 
 
 def test_a_beard_needs_no_moustache(people: Parameters) -> None:
-    shaved = counterfactual(people, **FRONTAL, beard=0.0, moustache=0.0, hair_tone=0.0, greying=0.0, skin_tone=0.1, age=30.0)
+    shaved = counterfactual(
+        people, **FRONTAL, beard=0.0, moustache=0.0, hair_tone=0.0, greying=0.0, skin_tone=0.1, age=30.0
+    )
     before, after = render(shaved, 96), render(counterfactual(shaved, beard=1.0), 96)
     assert torch.equal(before["mask"], after["mask"])  # a beard is skin
     darker = (before["image"].int() - after["image"].int()).amin(1) > 20
@@ -189,7 +199,9 @@ def test_smaller_textures_are_averages_of_larger_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"yaw": -35.0}, {"yaw": 30.0}, {"pitch": 18.0}, {"age": 75.0}, {"smile": 1.0}, {"glasses": 1.0}], ids=str
+    "changes",
+    [{"yaw": -35.0}, {"yaw": 30.0}, {"pitch": 18.0}, {"age": 75.0}, {"smile": 1.0}, {"glasses": 1.0}],
+    ids=str,
 )
 def test_an_edit_leaves_the_background_bit_for_bit(people: Parameters, changes: dict[str, float]) -> None:
     for size in (64, 128):  # pixels beside the person are blended, so a margin of 2 pixels is left out
@@ -204,7 +216,9 @@ def test_smile_changes_only_the_face_below_the_hair(people: Parameters) -> None:
     people = counterfactual(people, **FRONTAL, smile=0.0)
     before, after = render(people, 96), render(counterfactual(people, smile=1.0), 96)
     moved = change(before["image"], after["image"]) > 8
-    face = labelled(before["mask"], "skin", "l_brow", "r_brow", "l_eye", "r_eye", "nose", "mouth", "u_lip", "l_lip")
+    face = labelled(
+        before["mask"], "skin", "l_brow", "r_brow", "l_eye", "r_eye", "nose", "mouth", "u_lip", "l_lip"
+    )
     assert not (moved & ~grown(face, 1)).any()
     mouth = before["landmarks"][:, 3:, 1].mean(1)
     rows = torch.arange(96)[None, :, None]
@@ -234,7 +248,13 @@ def test_smile_raises_the_corners_of_the_mouth(people: Parameters) -> None:
 def test_landmarks_lie_in_their_parts(people: Parameters) -> None:
     size = 256
     out = render(counterfactual(people, **FRONTAL, eye_open=1.0, fringe=0.0, mouth_open=0.0, smile=0.0), size)
-    parts = (("l_eye",), ("r_eye",), ("nose",), ("u_lip", "l_lip", "mouth", "skin"), ("u_lip", "l_lip", "mouth", "skin"))
+    parts = (
+        ("l_eye",),
+        ("r_eye",),
+        ("nose",),
+        ("u_lip", "l_lip", "mouth", "skin"),
+        ("u_lip", "l_lip", "mouth", "skin"),
+    )
     x, y = out["landmarks"].round().long().unbind(2)
     image = torch.arange(len(x))
     for point, names in enumerate(parts):
@@ -257,17 +277,30 @@ def test_landmarks_lie_in_their_parts(people: Parameters) -> None:
         ("glasses_tone", (0.0, 1.0), ("eye_g",)),
     ],
 )
-def test_masks_agree_with_pixels(people: Parameters, name: str, values: tuple[float, float], labels: tuple[str, ...]) -> None:
+def test_masks_agree_with_pixels(
+    people: Parameters, name: str, values: tuple[float, float], labels: tuple[str, ...]
+) -> None:
     """What changes strongly when a part changes its colour is that part, and the inside of a large part changes all over."""
     glasses = 1.0 if name == "glasses_tone" else 0.0
-    people = counterfactual(people, beard=0.0, moustache=0.0, greying=0.0, age=20.0, sunglasses=0.0, glasses=glasses, cloth_stripes=0.0)
+    people = counterfactual(
+        people,
+        beard=0.0,
+        moustache=0.0,
+        greying=0.0,
+        age=20.0,
+        sunglasses=0.0,
+        glasses=glasses,
+        cloth_stripes=0.0,
+    )
     a, b = (render(counterfactual(people, **{name: value}), 192) for value in values)
     assert torch.equal(a["mask"], b["mask"])
     part = labelled(a["mask"], *labels)
     moved = change(a["image"], b["image"])
     outside = moved * ~grown(part, 1)
     for one, region, rest in zip(moved, part, outside, strict=True):
-        assert not region.any() or rest.max() <= 0.75 * one[region].max()  # 0.75 in sRGB is about half of the light
+        assert (
+            not region.any() or rest.max() <= 0.75 * one[region].max()
+        )  # 0.75 in sRGB is about half of the light
     assert part.any()
     inside = ~grown(~part, 2)
     if name in ("hair_tone", "cloth_value", "back_value"):
@@ -277,7 +310,9 @@ def test_masks_agree_with_pixels(people: Parameters, name: str, values: tuple[fl
 def test_lips_redden_where_the_mask_has_lips(people: Parameters) -> None:
     people = counterfactual(people, **FRONTAL, beard=0.0, moustache=0.0, makeup=0.0)
     a, b = render(people, 192), render(counterfactual(people, makeup=1.0), 192)
-    rows = torch.arange(192)[None, :, None] > a["landmarks"][:, 2, 1, None, None] + 6  # below the nose: the eyes are painted too
+    rows = (
+        torch.arange(192)[None, :, None] > a["landmarks"][:, 2, 1, None, None] + 6
+    )  # below the nose: the eyes are painted too
     moved = (change(a["image"], b["image"]) > 24) & rows
     lips = labelled(a["mask"], "u_lip", "l_lip", "mouth")
     assert not (moved & ~grown(lips, 2)).any()

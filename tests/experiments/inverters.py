@@ -17,7 +17,20 @@ from tests.lightning_modules.steps import tiny
 
 def smoke(folder: Path, method: str) -> str:
     """Train for two iterations."""
-    fit.main(["--method", method, "--preset", "smoke", "--run", str(folder / method), "--iterations", "2", "--metrics.fid", "off"])
+    fit.main(
+        [
+            "--method",
+            method,
+            "--preset",
+            "smoke",
+            "--run",
+            str(folder / method),
+            "--iterations",
+            "2",
+            "--metrics.fid",
+            "off",
+        ]
+    )
     return str(folder / method / "checkpoints/last.ckpt")
 
 
@@ -29,10 +42,16 @@ def untrained(folder: Path, name: str) -> str:
 def imported(folder: Path) -> str:
     """A checkpoint imported from a file such as pSp's release has."""
     state = export_released(tiny("psp"), "psp", "G_ema")
-    content = {"latent_avg": state.pop("latent_avg"), "state_dict": state, "opts": {"encoder_type": "GradualStyleEncoder"}}
+    content = {
+        "latent_avg": state.pop("latent_avg"),
+        "state_dict": state,
+        "opts": {"encoder_type": "GradualStyleEncoder"},
+    }
     torch.save(content, folder / "released.pt")
     output = folder / "imported.ckpt"
-    import_checkpoint.main(["--method", "psp", "--source", str(folder / "released.pt"), "--output", str(output)])
+    import_checkpoint.main(
+        ["--method", "psp", "--source", str(folder / "released.pt"), "--output", str(output)]
+    )
     return str(output)
 
 

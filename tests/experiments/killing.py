@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 
-from experiments import console
 from experiments.fit import main
+from experiments.shared import console
 
 START_METHOD = multiprocessing.get_start_method()
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload([__name__])  # the imports above cost seconds; every run after the first starts with them done
+FORKSERVER.set_forkserver_preload(
+    [__name__]
+)  # the imports above cost seconds; every run after the first starts with them done
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def said(run: Path) -> str:
 
 
 def _send(process: int, number: signal.Signals) -> None:
-    if number == signal.SIGKILL or os.getpgid(process) != process:  # its group is made a moment after its start
+    if (
+        number == signal.SIGKILL or os.getpgid(process) != process
+    ):  # its group is made a moment after its start
         os.kill(process, number)
     else:
         os.killpg(process, number)
@@ -81,7 +85,9 @@ def _fit(argv: list[str], run: Path, death: Death | None, file_size: int | None)
     os.dup2(log, 1)
     os.dup2(log, 2)
     torch.set_num_threads(1)
-    multiprocessing.set_start_method(START_METHOD, force=True)  # of loader processes; here it would be the fork server's
+    multiprocessing.set_start_method(
+        START_METHOD, force=True
+    )  # of loader processes; here it would be the fork server's
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     if death is not None:
@@ -100,7 +106,9 @@ def _arm(run: Path, death: Death) -> None:
         return (death.moment, death.at) == (moment, counts[moment] - 1)
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
-        of_the_run = event in ("open", "os.rename", "os.remove") and str(arguments[0]).startswith(f"{run}{os.sep}")
+        of_the_run = event in ("open", "os.rename", "os.remove") and str(arguments[0]).startswith(
+            f"{run}{os.sep}"
+        )
         if of_the_run and comes("open"):
             _send(os.getpid(), death.number)
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from _runtime import UserError
 from experiments import directions as command
-from experiments import finding
-from experiments.codes import write_codes
+from experiments.shared import finding
+from experiments.shared.codes import write_codes
 from lightning_modules.editing import directions
 from lightning_modules.editing.ganspace import find_components
 from lightning_modules.editing.interfacegan import project
@@ -32,7 +32,17 @@ def checkpoints(tmp_path_factory):
 
 
 def call(checkpoint, way, output, *more) -> int:
-    return command.main(["--checkpoint", checkpoint, "--find", way, "--output", str(output), *(str(option) for option in more)])
+    return command.main(
+        [
+            "--checkpoint",
+            checkpoint,
+            "--find",
+            way,
+            "--output",
+            str(output),
+            *(str(option) for option in more),
+        ]
+    )
 
 
 def vector(path) -> torch.Tensor:
@@ -41,10 +51,25 @@ def vector(path) -> torch.Tensor:
 
 def test_boundaries_change_what_the_scorer_reads(checkpoints, tmp_path, capsys) -> None:
     prior, scorer = checkpoints
-    call(prior, "boundary", tmp_path, "--scorer", scorer, *SAMPLES, "--attributes", "glasses", "light_azimuth", "--layers", 0, 6)
+    call(
+        prior,
+        "boundary",
+        tmp_path,
+        "--scorer",
+        scorer,
+        *SAMPLES,
+        "--attributes",
+        "glasses",
+        "light_azimuth",
+        "--layers",
+        0,
+        6,
+    )
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
     written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == [f"{name}{suffix}" for name in ("glasses", "light_azimuth") for suffix in (".png", ".safetensors")]
+    assert written == [
+        f"{name}{suffix}" for name in ("glasses", "light_azimuth") for suffix in (".png", ".safetensors")
+    ]
 
     G, net = load_method(prior)[0].G_ema, load_method(scorer)[0].net
     generator = torch.Generator().manual_seed(0)
@@ -58,9 +83,13 @@ def test_boundaries_change_what_the_scorer_reads(checkpoints, tmp_path, capsys) 
         assert (direction.name, direction.kind, direction.layers) == (name, "interfacegan", (0, 6))
         along = torch.cat([w for w, _ in samples]) @ direction.vectors[0]
         correlation = np.corrcoef(along.numpy(), scores[:, column].numpy())[0, 1]
-        assert [float(figure) for figure in lines[name][4:]] == pytest.approx([correlation, along.std().item()], abs=1e-3)
+        assert [float(figure) for figure in lines[name][4:]] == pytest.approx(
+            [correlation, along.std().item()], abs=1e-3
+        )
         with torch.no_grad():
-            less, more = (net(G(direction.apply(w, s), noise=None).clamp(-1, 1))[:, column] for s in (-3.0, 3.0))
+            less, more = (
+                net(G(direction.apply(w, s), noise=None).clamp(-1, 1))[:, column] for s in (-3.0, 3.0)
+            )
         gain = more - less
         assert gain.mean() > 5 * gain.std() / 200**0.5  # standard errors
 
@@ -72,7 +101,11 @@ def test_conditions_stay(checkpoints, tmp_path) -> None:
     call(prior, "boundary", tmp_path, *options, "--conditions", "yaw", "age", "--overwrite")
     call(prior, "boundary", tmp_path, "--scorer", scorer, *SAMPLES, "--attributes", "age")
     yaw, smile, age = (vector(tmp_path / f"{name}.safetensors") for name in ("yaw", "smile", "age"))
-    assert torch.allclose(vector(tmp_path / "smile-without-yaw-age.safetensors"), project(smile, torch.cat([yaw, age])), atol=1e-5)
+    assert torch.allclose(
+        vector(tmp_path / "smile-without-yaw-age.safetensors"),
+        project(smile, torch.cat([yaw, age])),
+        atol=1e-5,
+    )
     without = vector(tmp_path / "yaw-without-age.safetensors")
     assert abs((without @ age.T).item()) < 1e-5 < abs((yaw @ age.T).item())
 
@@ -89,9 +122,18 @@ def test_boundary_from_labels_is_what_made_the_labels(tmp_path, capsys) -> None:
         rows = csv.writer(file)
         rows.writerow(["name", "glad", "graded", "rare"])
         for i in reversed(range(800)):  # the order is that of the names, not of the lines
-            rows.writerow([f"{i}.png", int(position[i] > 0), f"{position[i]:.6f}" if i % 2 else "", int(i == 3)])
+            rows.writerow(
+                [f"{i}.png", int(position[i] > 0), f"{position[i]:.6f}" if i % 2 else "", int(i == 3)]
+            )
         rows.writerow(["unknown.png", 1, 1, 1])
-    options = ["--codes", tmp_path / "codes.safetensors", "--labels", tmp_path / "labels.csv", "--ratio", "0.3"]
+    options = [
+        "--codes",
+        tmp_path / "codes.safetensors",
+        "--labels",
+        tmp_path / "labels.csv",
+        "--ratio",
+        "0.3",
+    ]
     call(checkpoint, "boundary", tmp_path / "out", *options, "--attributes", "glad", "graded")
     assert "800 codes" in capsys.readouterr().out
     for name in ("glad", "graded"):
@@ -103,13 +145,30 @@ def test_boundary_from_labels_is_what_made_the_labels(tmp_path, capsys) -> None:
 
 
 def test_components(checkpoints, tmp_path) -> None:
-    call(checkpoints[0], "ganspace", tmp_path, "--components", 2, "--samples", 500, "--seed", 3, "--layers", 2, 4)
+    call(
+        checkpoints[0],
+        "ganspace",
+        tmp_path,
+        "--components",
+        2,
+        "--samples",
+        500,
+        "--seed",
+        3,
+        "--layers",
+        2,
+        4,
+    )
     G = load_method(checkpoints[0])[0].G_ema
     expected = find_components(G, components=2, samples=500, seed=3)
     for k in range(2):
         direction = directions.load(tmp_path / f"component-{k}.safetensors")
         assert torch.equal(direction.vectors, expected.vectors[k : k + 1])
-        assert (direction.kind, direction.std, direction.layers) == ("ganspace-relative", expected.std[k].item(), (2, 4))
+        assert (direction.kind, direction.std, direction.layers) == (
+            "ganspace-relative",
+            expected.std[k].item(),
+            (2, 4),
+        )
 
 
 @pytest.mark.parametrize("name", ["psp", "hfgi", "gpen"])
@@ -174,4 +233,12 @@ def test_refusals(checkpoints, tmp_path) -> None:
 def test_labels_that_are_none(checkpoints, tmp_path, text, match) -> None:
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(UserError, match=match):
-        call(checkpoints[0], "boundary", tmp_path / "out", "--codes", "codes", "--labels", tmp_path / "labels.csv")
+        call(
+            checkpoints[0],
+            "boundary",
+            tmp_path / "out",
+            "--codes",
+            "codes",
+            "--labels",
+            tmp_path / "labels.csv",
+        )

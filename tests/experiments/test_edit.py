@@ -9,7 +9,7 @@ from PIL import Image
 
 from _runtime import UserError
 from experiments import edit, invert
-from experiments.codes import Codes
+from experiments.shared.codes import Codes
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction
 from lightning_modules.editing.ganspace import Components
@@ -32,19 +32,41 @@ def faces(tmp_path, draw_faces):
 
 @pytest.fixture
 def codes(checkpoint, faces, tmp_path):
-    invert.main(["--checkpoint", checkpoint, "--input", str(faces), "--output", str(tmp_path / "inverted"), "--workers", "0"])
+    invert.main(
+        [
+            "--checkpoint",
+            checkpoint,
+            "--input",
+            str(faces),
+            "--output",
+            str(tmp_path / "inverted"),
+            "--workers",
+            "0",
+        ]
+    )
     return tmp_path / "inverted/codes.safetensors"
 
 
 @pytest.fixture
 def direction(tmp_path):
     vector = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(0))
-    directions.save(Direction("smile", "interfacegan", vector / vector.norm()), tmp_path / "smile.safetensors")
+    directions.save(
+        Direction("smile", "interfacegan", vector / vector.norm()), tmp_path / "smile.safetensors"
+    )
     return tmp_path / "smile.safetensors"
 
 
 def call(checkpoint, direction, output, *more, strength=("-3", "0", "3")) -> int:
-    options = ["--checkpoint", checkpoint, "--direction", str(direction), "--output", str(output), "--workers", "0"]
+    options = [
+        "--checkpoint",
+        checkpoint,
+        "--direction",
+        str(direction),
+        "--output",
+        str(output),
+        "--workers",
+        "0",
+    ]
     return edit.main([*options, "--strength", *strength, *(str(option) for option in more)])
 
 
@@ -79,11 +101,15 @@ def test_photographs_are_shown_as_the_network_sees_them(direction, tmp_path, dra
             assert close(shown(strip, 0), reduced(face, filter))
             other = "area" if filter == "bilinear" else "bilinear"
             assert not close(shown(strip, 0), reduced(face, other))
-    with pytest.raises(UserError, match="^--filter area is of images: the codes of --codes are made already; leave it out$"):
+    with pytest.raises(
+        UserError, match="^--filter area is of images: the codes of --codes are made already; leave it out$"
+    ):
         call(checkpoint, direction, tmp_path / "out", "--codes", "codes.safetensors", "--filter", "area")
 
 
-def test_strength_zero_is_the_inversion_and_codes_are_as_good_as_images(checkpoint, faces, codes, direction, tmp_path, capsys) -> None:
+def test_strength_zero_is_the_inversion_and_codes_are_as_good_as_images(
+    checkpoint, faces, codes, direction, tmp_path, capsys
+) -> None:
     call(checkpoint, direction, tmp_path / "a", "--input", faces, "--images")
     call(checkpoint, direction, tmp_path / "b", "--codes", codes, "--images")
     assert "3 of 3 images edited along 'smile'" in (printed := capsys.readouterr().out)
@@ -99,7 +125,18 @@ def test_strength_zero_is_the_inversion_and_codes_are_as_good_as_images(checkpoi
 
 
 def test_edits_are_the_steps_along_the_direction(checkpoint, codes, direction, tmp_path) -> None:
-    call(checkpoint, direction, tmp_path / "out", "--codes", codes, "--images", "--layers", 2, 5, strength=("2.5",))
+    call(
+        checkpoint,
+        direction,
+        tmp_path / "out",
+        "--codes",
+        codes,
+        "--images",
+        "--layers",
+        2,
+        5,
+        strength=("2.5",),
+    )
     method, _ = load_method(checkpoint)
     code, n = Codes(codes).read(0, 3), directions.load(direction).vectors
     code["w"][:, 2:5] += 2.5 * n
@@ -109,10 +146,14 @@ def test_edits_are_the_steps_along_the_direction(checkpoint, codes, direction, t
         assert close(picture(tmp_path / f"out/images/{k:03d}/2.5.png"), pixels(expected[k]))
 
 
-def test_strips_and_grid_show_input_inversion_and_edits(checkpoint, faces, codes, direction, tmp_path) -> None:
+def test_strips_and_grid_show_input_inversion_and_edits(
+    checkpoint, faces, codes, direction, tmp_path
+) -> None:
     call(checkpoint, direction, tmp_path / "a", "--input", faces)
     call(checkpoint, direction, tmp_path / "b", "--codes", codes)
-    assert sorted(path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").rglob("*.png")) == [
+    assert sorted(
+        path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").rglob("*.png")
+    ) == [
         "grid.png",
         *(f"strips/{k:03d}.png" for k in range(3)),
     ]
@@ -130,12 +171,23 @@ def test_strips_and_grid_show_input_inversion_and_edits(checkpoint, faces, codes
     assert np.array_equal(grid[-TILE - GAP :, -last.shape[1] :], last)
 
 
-def test_several_directions_are_strips_below_each_other(checkpoint, faces, codes, direction, tmp_path, capsys) -> None:
+def test_several_directions_are_strips_below_each_other(
+    checkpoint, faces, codes, direction, tmp_path, capsys
+) -> None:
     smile = directions.load(direction)
     directions.save(Direction("age", "interfacegan", -smile.vectors), tmp_path / "age.safetensors")
     both = ["--direction", str(direction), str(tmp_path / "age.safetensors")]
     call(checkpoint, direction, tmp_path / "one", "--codes", codes)
-    options = ["--checkpoint", checkpoint, *both, "--codes", str(codes), "--output", str(tmp_path / "two"), "--images"]
+    options = [
+        "--checkpoint",
+        checkpoint,
+        *both,
+        "--codes",
+        str(codes),
+        "--output",
+        str(tmp_path / "two"),
+        "--images",
+    ]
     edit.main([*options, "--strength", "-3", "0", "3"])
     assert "3 codes edited along 'smile', 'age' in" in capsys.readouterr().out
     one, two = (picture(tmp_path / name / "strips/001.png") for name in ("one", "two"))
@@ -156,15 +208,31 @@ def test_several_directions_are_strips_below_each_other(checkpoint, faces, codes
 def test_released_files(checkpoint, codes, tmp_path) -> None:
     vectors = torch.linalg.qr(torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(1))).Q.T
     parts = Components(torch.zeros(1, WIDTH), vectors, torch.tensor([3.0, 2.0, 1.0]))
-    torch.save({"mean": parts.mean, "comp": parts.vectors[:, None], "std": parts.std}, tmp_path / "ganspace.pt")
+    torch.save(
+        {"mean": parts.mean, "comp": parts.vectors[:, None], "std": parts.std}, tmp_path / "ganspace.pt"
+    )
     np.save(tmp_path / "age.npy", vectors[:1].numpy())
-    call(checkpoint, tmp_path / "ganspace.pt", tmp_path / "a", "--codes", codes, "--images", "--component", 1, "--layers", 0, 4)
+    call(
+        checkpoint,
+        tmp_path / "ganspace.pt",
+        tmp_path / "a",
+        "--codes",
+        codes,
+        "--images",
+        "--component",
+        1,
+        "--layers",
+        0,
+        4,
+    )
     call(checkpoint, tmp_path / "age.npy", tmp_path / "b", "--codes", codes, "--images")
     directions.save(parts.direction(1, (0, 4)), tmp_path / "own.safetensors")
     directions.save(Direction("age", "interfacegan", vectors[:1]), tmp_path / "age.safetensors")
     for ours, released in (("own", "a"), ("age", "b")):
         call(checkpoint, tmp_path / f"{ours}.safetensors", tmp_path / ours, "--codes", codes, "--images")
-        assert np.array_equal(picture(tmp_path / ours / "images/000/3.png"), picture(tmp_path / released / "images/000/3.png"))
+        assert np.array_equal(
+            picture(tmp_path / ours / "images/000/3.png"), picture(tmp_path / released / "images/000/3.png")
+        )
     with pytest.raises(UserError, match="holds 3 components: choose one"):
         call(checkpoint, tmp_path / "ganspace.pt", tmp_path / "c", "--codes", codes)
 
@@ -184,7 +252,10 @@ def test_refusals(checkpoint, faces, codes, direction, tmp_path) -> None:
         call(checkpoint, direction, out, "--input", faces, "--layers", 4, 99)
     with pytest.raises(UserError, match="--strength 1 1: expected different"):
         call(checkpoint, direction, out, "--input", faces, strength=("1", "1"))
-    for vectors, match in ((torch.ones(1, 7), "7 wide, the code 32"), (torch.ones(4, WIDTH), "has 4 layers, the code 8")):
+    for vectors, match in (
+        (torch.ones(1, 7), "7 wide, the code 32"),
+        (torch.ones(4, WIDTH), "has 4 layers, the code 8"),
+    ):
         directions.save(Direction("odd", "interfacegan", vectors), tmp_path / "odd.safetensors")
         with pytest.raises(UserError, match=match):
             call(checkpoint, tmp_path / "odd.safetensors", out, "--codes", codes)

@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from _runtime import UserError
 from datamodules.faces import FaceData
 from experiments import evaluate, fit
-from experiments.tables import Table
+from experiments.shared.tables import Table
 from tests.experiments.inverters import imported, reduced
 
 
@@ -31,12 +31,16 @@ def test_one_checkpoint_on_its_own_held_out_images(checkpoint, capsys) -> None:
     folder = checkpoint.parent.parent / "evaluation"
     result = json.loads((folder / "results.json").read_text())
     trained = json.loads((checkpoint.parent.parent / "validation.json").read_text())
-    assert result["rows"]["gpen-smoke"]["PSNR"] == pytest.approx(trained["val/psnr"], abs=1e-5)  # what training measured
+    assert result["rows"]["gpen-smoke"]["PSNR"] == pytest.approx(
+        trained["val/psnr"], abs=1e-5
+    )  # what training measured
     assert result["rows"]["input"]["SSIM"] == pytest.approx(trained["val/ssim_input"], abs=1e-5)
     for title, name in (("LPIPS (random net)", "lpips_random"), ("FID (random net)", "fid_random")):
         assert result["rows"]["gpen-smoke"][title] == pytest.approx(trained[f"val/{name}"], rel=1e-4)
         assert result["rows"]["input"][title] == pytest.approx(trained[f"val/{name}_input"], rel=1e-4)
-    assert result["protocol"] == {k: v for k, v in trained["protocol"].items() if k not in ("source", "train")}
+    assert result["protocol"] == {
+        k: v for k, v in trained["protocol"].items() if k not in ("source", "train")
+    }
     printed = capsys.readouterr().out
     assert "image-v1" in printed
     assert "gpen-smoke" in printed
@@ -58,11 +62,15 @@ def test_input_row_against_scikit_image(checkpoint, tmp_path) -> None:
     for batch in data.test_dataloader():
         for degraded, target in zip(batch["input"], batch["target"], strict=True):
             psnr.append(peak_signal_noise_ratio(target.numpy(), degraded.numpy(), data_range=255))
-    assert json.loads((tmp_path / "results.json").read_text())["rows"]["input"]["PSNR"] == pytest.approx(np.mean(psnr), abs=1e-5)
+    assert json.loads((tmp_path / "results.json").read_text())["rows"]["input"]["PSNR"] == pytest.approx(
+        np.mean(psnr), abs=1e-5
+    )
 
 
 def test_prior_is_scored_by_its_samples(checkpoint, tmp_path, capsys) -> None:
-    fit.main(["--method", "gan_prior", "--preset", "smoke", "--run", str(tmp_path / "prior"), "--iterations", "2"])
+    fit.main(
+        ["--method", "gan_prior", "--preset", "smoke", "--run", str(tmp_path / "prior"), "--iterations", "2"]
+    )
     prior = str(tmp_path / "prior/checkpoints/last.ckpt")
     evaluate.main(["--checkpoint", prior, "--output", str(tmp_path / "out")])
     trained = json.loads((tmp_path / "prior/validation.json").read_text())
@@ -75,7 +83,14 @@ def test_prior_is_scored_by_its_samples(checkpoint, tmp_path, capsys) -> None:
 
 def test_metrics_are_chosen_by_name(checkpoint, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    options = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "out"), "--weights_dir", str(tmp_path)]
+    options = [
+        "--checkpoint",
+        str(checkpoint),
+        "--output",
+        str(tmp_path / "out"),
+        "--weights_dir",
+        str(tmp_path),
+    ]
     with pytest.raises(UserError, match=r"put alexnet-owt-7be5be79\.pth"):
         evaluate.main([*options, "--metrics.lpips", "alex"])
     evaluate.main([*options, "--metrics.lpips", "off", "--metrics.fid", "off"])
@@ -95,20 +110,46 @@ def test_several_checkpoints_on_other_images(checkpoint, tmp_path, draw_faces) -
 
 def test_the_filter_is_that_of_the_release_and_told(tmp_path, draw_faces, capsys) -> None:
     faces = draw_faces(tmp_path / "faces", 3, size=75)
-    off = ["--metrics.lpips", "off", "--metrics.fid", "off", "--metrics.identity", "off", "--data.workers", "0"]
+    off = [
+        "--metrics.lpips",
+        "off",
+        "--metrics.fid",
+        "off",
+        "--metrics.identity",
+        "off",
+        "--data.workers",
+        "0",
+    ]
     arguments = ["--checkpoint", imported(tmp_path), "--data.root", str(faces), *off]
     for filter, option in (("bilinear", []), ("area", ["--data.filter", "area"])):
         evaluation = evaluate.run([*arguments, *option, "--output", str(tmp_path / filter)])
         assert evaluation.protocol["filter"] == filter
         assert evaluation.table.footnote[0].count(f", filter {filter})") == 1
         for target, file in zip(evaluation.pictures["target"], sorted(faces.iterdir()), strict=True):
-            assert np.array_equal(((target + 1) * 127.5).round().byte().permute(1, 2, 0), reduced(file, filter))
+            assert np.array_equal(
+                ((target + 1) * 127.5).round().byte().permute(1, 2, 0), reduced(file, filter)
+            )
 
 
 def test_equal_names_are_trainings_of_one_method(checkpoint, tmp_path, capsys) -> None:
     other = str(tmp_path / "other/checkpoints/best.ckpt")
-    fit.main(["--method", "gpen", "--preset", "smoke", "--run", str(tmp_path / "other"), "--iterations", "2", "--seed", "1"])
-    evaluate.main(["--checkpoint", str(checkpoint), other, "--names", "GPEN", "GPEN", "--output", str(tmp_path / "out")])
+    fit.main(
+        [
+            "--method",
+            "gpen",
+            "--preset",
+            "smoke",
+            "--run",
+            str(tmp_path / "other"),
+            "--iterations",
+            "2",
+            "--seed",
+            "1",
+        ]
+    )
+    evaluate.main(
+        ["--checkpoint", str(checkpoint), other, "--names", "GPEN", "GPEN", "--output", str(tmp_path / "out")]
+    )
     result = json.loads((tmp_path / "out/results.json").read_text())
     assert list(result["rows"]) == ["input", "GPEN"]
     values = [row["PSNR"] for row in result["trainings"]["GPEN"]]
@@ -139,7 +180,17 @@ def test_local_conversion_at_test_time(tmp_path, capsys) -> None:
     for size in ("16", "64"):
         for tlc in ([], ["--tlc"]):
             out = tmp_path / f"{size}{len(tlc)}"
-            evaluate.main(["--checkpoint", str(tmp_path / "run/checkpoints/last.ckpt"), "--data.size", size, *tlc, "--output", str(out)])
+            evaluate.main(
+                [
+                    "--checkpoint",
+                    str(tmp_path / "run/checkpoints/last.ckpt"),
+                    "--data.size",
+                    size,
+                    *tlc,
+                    "--output",
+                    str(out),
+                ]
+            )
             result = json.loads((out / "results.json").read_text())
             psnr[size, bool(tlc)] = result["rows"]["run"]["PSNR"]
             assert ("TLC, means over 24 px" in capsys.readouterr().out) == bool(tlc)
@@ -169,7 +220,18 @@ def test_refusals(checkpoint, tmp_path) -> None:
 def test_images_a_checkpoint_was_trained_on_are_refused(tmp_path, draw_faces, monkeypatch, capsys) -> None:
     faces = draw_faces(tmp_path / "faces", 12)
     run = tmp_path / "run"
-    options = ["--method", "gpen", "--preset", "smoke", "--data.root", str(faces), "--data.degradation", "x4", "--iterations", "1"]
+    options = [
+        "--method",
+        "gpen",
+        "--preset",
+        "smoke",
+        "--data.root",
+        str(faces),
+        "--data.degradation",
+        "x4",
+        "--iterations",
+        "1",
+    ]
     fit.main([*options, "--data.val_images", "4", "--run", str(run)])
     checkpoint = str(run / "checkpoints/last.ckpt")
     monkeypatch.chdir(tmp_path)
@@ -191,7 +253,9 @@ def test_images_a_checkpoint_was_trained_on_are_refused(tmp_path, draw_faces, mo
 
 def test_table_marks_the_best_and_leaves_the_reference_out() -> None:
     table = Table(
-        {"PSNR": (2, "max"), "FID": (1, "min")}, [("input", {"PSNR": 99, "FID": 0}), ("a_1", {"PSNR": 1, "FID": 2}), ("b", {"PSNR": 3})], 1
+        {"PSNR": (2, "max"), "FID": (1, "min")},
+        [("input", {"PSNR": 99, "FID": 0}), ("a_1", {"PSNR": 1, "FID": 2}), ("b", {"PSNR": 3})],
+        1,
     )
     assert table.best("PSNR") == ["3.00"]
     assert table.best("FID") == []  # one value is no comparison
@@ -210,7 +274,11 @@ def test_mixed_runs_get_a_table_for_each_kind_and_each_set_of_images(checkpoint,
         fit.main(["--method", method, *more, *data, "--run_dir", str(tmp_path / name)])
     damaged = tmp_path / "damaged.ckpt"
     damaged.write_bytes(checkpoint.read_bytes()[:1000])
-    paths = [str(checkpoint), str(damaged), *(str(tmp_path / name / "checkpoints/last.ckpt") for name in runs)]
+    paths = [
+        str(checkpoint),
+        str(damaged),
+        *(str(tmp_path / name / "checkpoints/last.ckpt") for name in runs),
+    ]
     capsys.readouterr()
     assert evaluate.main(["--checkpoint", *paths, "--output", str(tmp_path / "out")]) == 0
     printed, errors = capsys.readouterr()
@@ -225,7 +293,9 @@ def test_mixed_runs_get_a_table_for_each_kind_and_each_set_of_images(checkpoint,
         assert list(json.loads((tmp_path / "out" / folder / "results.json").read_text())["rows"]) == rows
     assert len(errors.splitlines()) == errors.count("left out: ") == 2
     assert re.search(r"left out: checkpoint .*damaged\.ckpt cannot be read", errors)
-    assert re.search(r"left out: .*scorer/checkpoints/last\.ckpt: the images of Scorer cannot be scored", errors)
+    assert re.search(
+        r"left out: .*scorer/checkpoints/last\.ckpt: the images of Scorer cannot be scored", errors
+    )
 
     restorers = [paths[0], paths[2]]  # what is given holds for all: one table
     options = ["--data.degradation", "x4", "--names", "a", "b", "--output", str(tmp_path / "same")]
@@ -255,19 +325,36 @@ def test_an_imported_checkpoint_joins_the_table_of_its_kind(tmp_path, draw_faces
             "4",
         ]
     )
-    evaluate.main(["--checkpoint", imported(tmp_path), str(run / "checkpoints/last.ckpt"), "--output", str(tmp_path / "out")])
+    evaluate.main(
+        [
+            "--checkpoint",
+            imported(tmp_path),
+            str(run / "checkpoints/last.ckpt"),
+            "--output",
+            str(tmp_path / "out"),
+        ]
+    )
     result = json.loads((tmp_path / "out/results.json").read_text())
     assert list(result["rows"]) == ["psp", "psp mean", "imported", "imported mean"]
     assert result["protocol"]["val"] == 4
 
 
 def test_parts_of_a_method_do_not_compete() -> None:
-    rows = [("ours", {"PSNR": 2.0}), ("ours x_G", {"PSNR": 9.0}), ("other", {"PSNR": 1.0}), ("third", {"PSNR": 2.0})]
+    rows = [
+        ("ours", {"PSNR": 2.0}),
+        ("ours x_G", {"PSNR": 9.0}),
+        ("other", {"PSNR": 1.0}),
+        ("third", {"PSNR": 2.0}),
+    ]
     table = Table({"PSNR": (2, "max")}, rows, parts={"ours x_G"})
     assert table.best("PSNR") == ["2.00", "1.00"]
     assert "| ours x_G | 9.00 |" in table.markdown()
     assert Table({"PSNR": (2, "max")}, rows).best("PSNR") == ["9.00", "2.00"]
-    same = Table({"PSNR": (2, "max")}, [("a", {"PSNR": 2.0}), ("b", {"PSNR": 1.0}), ("a x", {"PSNR": 2.0})], parts={"a x"})
+    same = Table(
+        {"PSNR": (2, "max")},
+        [("a", {"PSNR": 2.0}), ("b", {"PSNR": 1.0}), ("a x", {"PSNR": 2.0})],
+        parts={"a x"},
+    )
     assert "| a x | 2.00 |" in same.markdown()  # as good as the best, but none of those compared
 
 
@@ -282,7 +369,10 @@ def test_a_legend_says_what_the_marks_mean() -> None:
 
 
 def test_names_are_escaped_for_latex_and_markdown() -> None:
-    table = Table({"a_b & 100 %": (1, "max")}, [("gpen_x #2 {$3} ~\\^", {"a_b & 100 %": 1.0}), ("b|c", {"a_b & 100 %": 2.0})])
+    table = Table(
+        {"a_b & 100 %": (1, "max")},
+        [("gpen_x #2 {$3} ~\\^", {"a_b & 100 %": 1.0}), ("b|c", {"a_b & 100 %": 2.0})],
+    )
     text = table.latex()
     assert r"gpen\_x \#2 \{\$3\} \textasciitilde{}\textbackslash{}\textasciicircum{} & 1.0 \\" in text
     assert r"a\_b \& 100 \% $\uparrow$ \\" in text

@@ -54,7 +54,9 @@ def test_a_training_says_what_is_missing_before_it_starts(tmp_path, nothing_at_h
 
 
 def trained(method: str, run: Path, *options: str) -> Path:
-    assert main(["--method", method, "--preset", "smoke", "--run", str(run), "--iterations", "2", *options]) == 0
+    assert (
+        main(["--method", method, "--preset", "smoke", "--run", str(run), "--iterations", "2", *options]) == 0
+    )
     return run / "checkpoints" / "last.ckpt"
 
 
@@ -75,28 +77,63 @@ def test_resume_restore_and_export_after_the_regressor_and_the_prior_have_moved(
     second = trained("gan_prior_restoration", tmp_path / "2", "--model.stage", "2", "--model.stage1", str(first), "--model.prior", "null",
                      "--model.regressor", "null")  # fmt: skip
     moved(first)
-    stage2 = ["--model.stage", "2", "--model.stage1", str(first), "--model.prior", "null", "--model.regressor", "null"]
+    stage2 = [
+        "--model.stage",
+        "2",
+        "--model.stage1",
+        str(first),
+        "--model.prior",
+        "null",
+        "--model.regressor",
+        "null",
+    ]
     assert trained("gan_prior_restoration", tmp_path / "2", "--resume", "auto", "--iterations", "3", *stage2)
     faces = draw_faces(tmp_path / "faces", 2)
-    assert restore.main(["--checkpoint", str(second), "--input", str(faces), "--output", str(tmp_path / "restored")]) == 0
+    assert (
+        restore.main(
+            ["--checkpoint", str(second), "--input", str(faces), "--output", str(tmp_path / "restored")]
+        )
+        == 0
+    )
 
 
 def test_resume_invert_and_export_after_the_base_has_moved(tmp_path, draw_faces) -> None:
-    base = trained("e4e", tmp_path / "e4e", "--model.delta_from", "0", "--model.delta_every", "0")  # all offsets, as the release has them
+    base = trained(
+        "e4e", tmp_path / "e4e", "--model.delta_from", "0", "--model.delta_every", "0"
+    )  # all offsets, as the release has them
     options = ["--model.base", str(base)]
     hfgi = trained("hfgi", tmp_path / "hfgi", *options)
     moved(base)
     assert trained("hfgi", tmp_path / "hfgi", "--resume", "auto", "--iterations", "3", *options)
     assert trained("hfgi", tmp_path / "tuned", "--init_from", str(hfgi), "--model.base", "null")
     faces = draw_faces(tmp_path / "faces", 2)
-    assert invert.main(["--checkpoint", str(hfgi), "--input", str(faces), "--output", str(tmp_path / "inverted")]) == 0
-    assert export.main(["--checkpoint", str(hfgi), "--output", str(tmp_path / "hfgi.safetensors"), "--layout", "hfgi"]) == 0
+    assert (
+        invert.main(
+            ["--checkpoint", str(hfgi), "--input", str(faces), "--output", str(tmp_path / "inverted")]
+        )
+        == 0
+    )
+    assert (
+        export.main(
+            ["--checkpoint", str(hfgi), "--output", str(tmp_path / "hfgi.safetensors"), "--layout", "hfgi"]
+        )
+        == 0
+    )
 
 
 def test_a_damaged_base_is_one_line(tmp_path) -> None:
     base = trained("e4e", tmp_path / "e4e")
     whole = base.read_bytes()
-    start = ["--method", "hfgi", "--preset", "smoke", "--run", str(tmp_path / "hfgi"), "--model.base", str(base)]
+    start = [
+        "--method",
+        "hfgi",
+        "--preset",
+        "smoke",
+        "--run",
+        str(tmp_path / "hfgi"),
+        "--model.base",
+        str(base),
+    ]
     base.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="last.ckpt cannot be read .*truncated"):
         main(start)
@@ -104,7 +141,9 @@ def test_a_damaged_base_is_one_line(tmp_path) -> None:
     content = torch.load(base, weights_only=True)
     del content["state_dict"]["E.input_layer.0.weight"]
     torch.save(content, base)
-    with pytest.raises(UserError, match="--model.base holds another architecture: E.input_layer.0.weight is missing"):
+    with pytest.raises(
+        UserError, match="--model.base holds another architecture: E.input_layer.0.weight is missing"
+    ):
         main(start)
     content["hyper_parameters"]["encoder_width"] = "wide"
     torch.save(content, base)

@@ -67,7 +67,9 @@ def test_smoke_leaves_a_complete_run_folder(name: str, tmp_path) -> None:
         assert method.monitor[0] in result
     if "pairs" in method.scored:
         assert {"val/psnr", "val/ssim", "val/lpips_random"} <= set(result)
-        assert isinstance(method, Restorer) == ({"val/psnr_input", "val/ssim_input", "val/improved"} <= set(result))
+        assert isinstance(method, Restorer) == (
+            {"val/psnr_input", "val/ssim_input", "val/improved"} <= set(result)
+        )
         with open(run / "validation.csv", newline="") as file:
             per_image = [float(row["psnr"]) for row in csv.DictReader(file)]
         assert len(per_image) == 6
@@ -86,7 +88,18 @@ def test_gpen_learns(tmp_path) -> None:
 
 
 def test_gan_prior_discriminator_learns(tmp_path) -> None:
-    smoke("gan_prior", tmp_path / "run", "--iterations", "40", "--model.r1", "0", "--model.augment", "off", "--validate_every", "40")
+    smoke(
+        "gan_prior",
+        tmp_path / "run",
+        "--iterations",
+        "40",
+        "--model.r1",
+        "0",
+        "--model.augment",
+        "off",
+        "--validate_every",
+        "40",
+    )
     d = column(tmp_path / "run", "train/d")
     assert sum(d[-5:]) < 0.8 * sum(d[:5])
 
@@ -110,15 +123,22 @@ def test_interrupted_run_resumes_to_the_same_weights(name: str, tmp_path, monkey
     assert status == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
     stopped_at = read_checkpoint(tmp_path / "parts/checkpoints/last.ckpt")["suite"]["iteration"]
-    assert stopped_at in (4, 5)  # the signal may be seen by the callbacks of its own iteration or by the next one's
+    assert stopped_at in (
+        4,
+        5,
+    )  # the signal may be seen by the callbacks of its own iteration or by the next one's
     assert smoke(name, tmp_path / "parts", *options, "--resume", "auto") == 0
 
     whole, parts = (read_checkpoint(tmp_path / part / "checkpoints/last.ckpt") for part in ("whole", "parts"))
     assert parts["suite"] == whole["suite"]
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, parts["state_dict"][key]), key
-    measured = [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows(tmp_path / "whole")]
-    assert measured == [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows(tmp_path / "parts")]
+    measured = [
+        {k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows(tmp_path / "whole")
+    ]
+    assert measured == [
+        {k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows(tmp_path / "parts")
+    ]
 
 
 def test_stop_between_an_iteration_and_its_validation(tmp_path, monkeypatch) -> None:
@@ -143,13 +163,18 @@ def test_stop_between_an_iteration_and_its_validation(tmp_path, monkeypatch) -> 
 def test_resume_with_another_rate_uses_it(tmp_path) -> None:
     smoke("gpen", tmp_path / "run", "--iterations", "1")
     smoke("gpen", tmp_path / "run", "--iterations", "2", "--resume", "auto", "--model.lr", "1e-5")
-    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["model"]["lr"] == 2e-3  # as the run began
+    assert (
+        yaml.safe_load((tmp_path / "run/config.yaml").read_text())["model"]["lr"] == 2e-3
+    )  # as the run began
     assert column(tmp_path / "run", "train/lr") == [2e-3, 1e-5]
 
 
 def test_resume_refuses_what_would_not_continue(tmp_path) -> None:
     smoke("gpen", tmp_path / "run", "--iterations", "1")
-    for option, message in ((["--data.batch_size", "2"], "--data.batch_size 4"), (["--model.freeze_prior"], "other parts of the method")):
+    for option, message in (
+        (["--data.batch_size", "2"], "--data.batch_size 4"),
+        (["--model.freeze_prior"], "other parts of the method"),
+    ):
         with pytest.raises(UserError, match=message):
             smoke("gpen", tmp_path / "run", "--iterations", "2", "--resume", "auto", *option)
 
@@ -166,7 +191,18 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path, monkeypatch) -> Non
 
     monkeypatch.setattr(GPEN, "training_step", poison)
     with pytest.raises(UserError, match="weights became infinite or NaN"):
-        smoke("gpen", run, "--iterations", "2", "--resume", "auto", "--validate_every", "100", "--save_every", "100")
+        smoke(
+            "gpen",
+            run,
+            "--iterations",
+            "2",
+            "--resume",
+            "auto",
+            "--validate_every",
+            "100",
+            "--save_every",
+            "100",
+        )
     assert (run / "checkpoints/last.ckpt").read_bytes() == good
 
 
@@ -180,7 +216,9 @@ def test_prior_to_gpen(tmp_path) -> None:
     smoke("gan_prior", tmp_path / "prior", "--model.noise", "concat", "--iterations", "2")
     prior = tmp_path / "prior/checkpoints/last.ckpt"
     smoke("gpen", tmp_path / "gpen", "--model.prior", str(prior), "--model.freeze_prior", "--iterations", "2")
-    start, end = (read_checkpoint(path)["state_dict"] for path in (prior, tmp_path / "gpen/checkpoints/last.ckpt"))
+    start, end = (
+        read_checkpoint(path)["state_dict"] for path in (prior, tmp_path / "gpen/checkpoints/last.ckpt")
+    )
     names = [name for name in start if name.startswith("G_ema.")]
     assert names
     for name in names:  # ablation [b]: the prior is what it was
@@ -192,10 +230,23 @@ def test_prior_to_gpen(tmp_path) -> None:
 def test_init_from(tmp_path) -> None:
     smoke("gpen", tmp_path / "first", "--iterations", "1")
     first = tmp_path / "first/checkpoints/last.ckpt"
-    smoke("gpen", tmp_path / "second", "--iterations", "1", "--init_from", str(first), "--model.lr", "1e-30", "--model.beta1", "0.9")
+    smoke(
+        "gpen",
+        tmp_path / "second",
+        "--iterations",
+        "1",
+        "--init_from",
+        str(first),
+        "--model.lr",
+        "1e-30",
+        "--model.beta1",
+        "0.9",
+    )
     a, b = (read_checkpoint(path) for path in (first, tmp_path / "second/checkpoints/last.ckpt"))
     assert b["suite"]["iteration"] == 1
-    assert torch.allclose(a["state_dict"]["G.encoder.stages.0.weight"], b["state_dict"]["G.encoder.stages.0.weight"], atol=1e-6)
+    assert torch.allclose(
+        a["state_dict"]["G.encoder.stages.0.weight"], b["state_dict"]["G.encoder.stages.0.weight"], atol=1e-6
+    )
 
 
 def test_saved_configuration_repeats_the_run(tmp_path) -> None:
@@ -218,14 +269,24 @@ def test_photographs(tmp_path, draw_faces, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = draw_faces(tmp_path / "faces", 14)
     (folder / "broken.png").write_bytes((folder / "003.png").read_bytes()[:200])
-    assert main(["--method", "gpen", "--preset", "smoke", "--data.root", str(folder), "--data.val_images", "4"]) == 0
+    assert (
+        main(["--method", "gpen", "--preset", "smoke", "--data.root", str(folder), "--data.val_images", "4"])
+        == 0
+    )
     assert (tmp_path / "runs/faces-gpen-paper/gpen-smoke/checkpoints/best.ckpt").exists()
 
 
 def test_dry_run_says_what_would_happen_and_writes_nothing(tmp_path, capsys) -> None:
     assert smoke("gpen", tmp_path / "run", "--dry_run") == 0
     said = capsys.readouterr().out
-    for words in ("train                64", "val                  6", "parameters G ", "parameters D ", "GiB", "16 images seen"):
+    for words in (
+        "train                64",
+        "val                  6",
+        "parameters G ",
+        "parameters D ",
+        "GiB",
+        "16 images seen",
+    ):
         assert words in said
     assert smoke("gan_prior", tmp_path / "run", "--dry_run") == 0
     assert "GiB" in capsys.readouterr().out
@@ -267,9 +328,15 @@ def test_default_preset_follows_the_data_root(tmp_path, draw_faces, capsys) -> N
         (["--method", "gpenn"], "unknown method 'gpenn': did you mean 'gpen'"),
         (["--method", "gpen", "--preset", "dmo"], "unknown preset 'dmo': did you mean 'demo'"),
         (["--method", "gpen", "--model.lrr", "1"], "unknown option --model.lrr: did you mean '--model.lr'"),
-        (["--method", "gpen", "--data.batchsize=1"], "unknown option --data.batchsize: did you mean '--data.batch_size'"),
+        (
+            ["--method", "gpen", "--data.batchsize=1"],
+            "unknown option --data.batchsize: did you mean '--data.batch_size'",
+        ),
         (["--method", "gpen", "--overwrit"], "unknown option --overwrit: did you mean '--overwrite'"),
-        (["--method", "gpen", "--trainer.max_steps", "9"], "--trainer.max_steps is not offered.*--iterations"),
+        (
+            ["--method", "gpen", "--trainer.max_steps", "9"],
+            "--trainer.max_steps is not offered.*--iterations",
+        ),
         (["--method", "gpen", "--model.size", "x"], "model.size"),
         (["--method", "gpen", "--model.size", "128"], "--data.size 64 and --model.size 128 differ"),
         (["--method", "gpen", "--iterations", "0"], "--iterations must be at least 1"),
@@ -287,7 +354,19 @@ def test_default_preset_follows_the_data_root(tmp_path, draw_faces, capsys) -> N
         (["--method", "gpen", "--seed", "-1"], "--seed must be from 0"),
         (["--method", "gpen", "--trainer.accelerator", "tpu"], "--trainer options: .*torch_xla"),
         (["--method", "gan_prior", "--data.batch_size", "6"], "multiple of 4"),
-        (["--method", "gpen", "--trainer.devices", "3", "--trainer.accelerator", "cpu", "--data.batch_size", "4"], "does not divide by 3"),
+        (
+            [
+                "--method",
+                "gpen",
+                "--trainer.devices",
+                "3",
+                "--trainer.accelerator",
+                "cpu",
+                "--data.batch_size",
+                "4",
+            ],
+            "does not divide by 3",
+        ),
         (["--method", "gpen", "--config", "no.yaml"], "no.yaml cannot be read"),
     ],
 )
@@ -337,7 +416,10 @@ def test_infinite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path
     with pytest.raises(UserError, match="infinite or NaN at iteration"):
         smoke("gpen", run, "--resume", "auto", "--iterations", "50", "--model.alpha", "1e39")
     assert (run / "checkpoints/last.ckpt").read_bytes() == good
-    assert all(value.isfinite().all() for value in read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"].values())
+    assert all(
+        value.isfinite().all()
+        for value in read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"].values()
+    )
 
 
 def test_full_disk_is_one_line(tmp_path, monkeypatch) -> None:
@@ -348,27 +430,57 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch) -> None:
     smoke("gpen", run, "--iterations", "2")
     good = (run / "checkpoints/last.ckpt").read_bytes()
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"last\.ckpt could not be written: No space left on device; the previous one is kept"):
+    with pytest.raises(
+        UserError, match=r"last\.ckpt could not be written: No space left on device; the previous one is kept"
+    ):
         smoke("gpen", run, "--resume", "auto", "--validate_every", "100")
     assert (run / "checkpoints/last.ckpt").read_bytes() == good
 
 
 @pytest.mark.processes
 def test_several_processes_score_what_one_does(tmp_path) -> None:
-    options = ["--method", "gpen", "--preset", "smoke", "--iterations", "1", "--data.val_images", "7", "--data.batch_size", "6"]
+    options = [
+        "--method",
+        "gpen",
+        "--preset",
+        "smoke",
+        "--iterations",
+        "1",
+        "--data.val_images",
+        "7",
+        "--data.batch_size",
+        "6",
+    ]
     # how batches are cut matters to the discriminator's statistics, and to an image's last bit, which can become a grey level
     options += ["--trainer.accelerator", "cpu", "--model.lr", "1e-30", "--data.val_batch_size", "1"]
     main([*options, "--run", str(tmp_path / "1")])
     one = json.loads((tmp_path / "1/validation.json").read_text())
     for world in (2, 3):
-        command = [sys.executable, "-m", "experiments.fit", *options, "--run", str(tmp_path / str(world)), "--trainer.devices", str(world)]
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.fit",
+            *options,
+            "--run",
+            str(tmp_path / str(world)),
+            "--trainer.devices",
+            str(world),
+        ]
         subprocess.run(command, check=True, timeout=300, cwd=ROOT)
         several = json.loads((tmp_path / str(world) / "validation.json").read_text())
         assert several["images_seen"] == one["images_seen"] == 6
         scores = [name for name in one if name.startswith("val/")]
-        assert {"val/psnr", "val/ssim_input", "val/lpips_random", "val/fid_random", "val/fid_random_input"} <= set(scores)
+        assert {
+            "val/psnr",
+            "val/ssim_input",
+            "val/lpips_random",
+            "val/fid_random",
+            "val/fid_random_input",
+        } <= set(scores)
         for name in scores:
             tolerance = {"rel": 1e-4} if "fid" in name else {"abs": 1e-6}
             assert several[name] == pytest.approx(one[name], **tolerance), (world, name)
         with open(tmp_path / str(world) / "validation.csv", newline="") as file:
-            assert [int(row["index"]) for row in csv.DictReader(file)] == list(range(7))  # an odd set, each image once
+            assert [int(row["index"]) for row in csv.DictReader(file)] == list(
+                range(7)
+            )  # an odd set, each image once

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from _runtime import UserError
-from experiments import benchmark, fit, gpu
+from experiments import fit, gpu
+from experiments.benchmark import __main__ as benchmark
 from experiments.gpu import Step
 
 SLEEP = "import time\nfor _ in range(600): print('.', flush=True); time.sleep(0.1)"

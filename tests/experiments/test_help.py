@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from experiments import import_checkpoint, recipes
+from experiments import import_checkpoint
+from experiments.shared import recipes
 from lightning_modules.methods import METHODS
 from lightning_modules.pretrained.released import IMPORTERS
 
-FOLDER = Path(recipes.__file__).parent
-BY_SIGNATURE = {"evaluate", "degrade"}  # their --data options are what the class takes, which has to be imported
-COMMANDS = sorted({path.stem for path in FOLDER.glob("*.py") if "console.run(main)" in path.read_text()} - BY_SIGNATURE)
-HEAVY = {"torch", "torchvision", "torchmetrics", "lightning", "kornia", "albumentations", "timm", "wandb", "lpips"}
+FOLDER = recipes.CONFIGS.parent
+BY_SIGNATURE = {
+    "evaluate",
+    "degrade",
+}  # their --data options are what the class takes, which has to be imported
+COMMANDS = sorted(
+    {path.stem for path in FOLDER.glob("*.py") if "console.run(main)" in path.read_text()} - BY_SIGNATURE
+)
+HEAVY = {
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "lightning",
+    "kornia",
+    "albumentations",
+    "timm",
+    "wandb",
+    "lpips",
+}
 CALL = """
 import runpy, sys
 sys.argv = ["command", *sys.argv[2:]]
@@ -29,13 +44,21 @@ finally:
 def answer(module: str, *arguments: str) -> tuple[int, str, set[str]]:
     """Exit status, what is said, and which of `HEAVY` is imported."""
     code = CALL.replace("MODULE", repr(module))
-    call = subprocess.run([sys.executable, "-c", code, module, *arguments], capture_output=True, text=True, cwd=FOLDER.parent, timeout=120)
+    call = subprocess.run(
+        [sys.executable, "-c", code, module, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=FOLDER.parent,
+        timeout=120,
+    )
     said, _, imported = call.stdout.rpartition("imported:")
     assert imported, call.stderr
     return call.returncode, said + call.stderr, HEAVY & set(imported.split())
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "compare", "reproduce"], ids="{}.py".format)  # `gpu` alone is a mark
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "compare", "reproduce"], ids="{}.py".format
+)  # `gpu` alone is a mark
 def test_help_imports_nothing_heavy(command: str) -> None:
     status, said, heavy = answer(f"experiments.{command}", "--help")
     assert status == 0
@@ -62,7 +85,9 @@ def test_an_unknown_option_is_told_before_anything_heavy_is_imported(command: st
         (["reproduce", "table2"], "unknown table 'table2'"),
     ],
 )
-def test_a_missing_or_wrong_choice_is_told_before_anything_heavy_is_imported(call: list[str], message: str) -> None:
+def test_a_missing_or_wrong_choice_is_told_before_anything_heavy_is_imported(
+    call: list[str], message: str
+) -> None:
     status, said, heavy = answer(f"experiments.{call[0]}", *call[1:])
     assert status == 2
     assert message in said

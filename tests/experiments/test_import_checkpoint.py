@@ -58,7 +58,9 @@ def discriminator(layout: names.Layout = names.ROSINALITY_DISCRIMINATOR, size: i
 
 
 def call(method: str, source, output, *more: str) -> int:
-    return import_checkpoint.main(["--method", method, "--source", str(source), "--output", str(output), *map(str, more)])
+    return import_checkpoint.main(
+        ["--method", method, "--source", str(source), "--output", str(output), *map(str, more)]
+    )
 
 
 def imported(method: str, content, folder, *more: str):
@@ -97,9 +99,18 @@ def test_gpen(gpen, tmp_path, capsys) -> None:
     assert suite["imported"]["layout"] == "gpen"
     assert "datamodule_hyper_parameters" not in checkpoint
     said = capsys.readouterr().out
-    for line in ("size            32", "channel_base    512", "noise           concat", "D has random weights (seed 0)", "G_ema 0."):
+    for line in (
+        "size            32",
+        "channel_base    512",
+        "noise           concat",
+        "D has random weights (seed 0)",
+        "G_ema 0.",
+    ):
         assert line in said
-    assert "the range of its images leaves no trace in a file: [-1, 1] is assumed; the release's Seg2face takes [0, 1]" in said
+    assert (
+        "the range of its images leaves no trace in a file: [-1, 1] is assumed; the release's Seg2face takes [0, 1]"
+        in said
+    )
     assert "filter" not in suite["imported"]
 
 
@@ -108,7 +119,9 @@ def test_random_parts_are_the_same_every_time(gpen, tmp_path) -> None:
     torch.manual_seed(99)
     drawn = torch.random.get_rng_state()
     call("gpen", tmp_path / "released.pth", tmp_path / "again.ckpt")
-    assert torch.equal(torch.random.get_rng_state(), drawn)  # nor does an import change what is drawn after it
+    assert torch.equal(
+        torch.random.get_rng_state(), drawn
+    )  # nor does an import change what is drawn after it
     second = read_checkpoint(tmp_path / "again.ckpt")["state_dict"]
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -122,7 +135,13 @@ def test_snapshot_of_a_training_script(gpen, tmp_path) -> None:
     optimizer = torch.optim.Adam(raw.requires_grad_(True).parameters())
     options = argparse.Namespace(size=32, latent=32)
     for write in ({}, {"_use_new_zipfile_serialization": False}):
-        content = {"g": gpen_state(raw), "d": d, "g_ema": gpen_state(gpen), "g_optim": optimizer.state_dict(), "args": options}
+        content = {
+            "g": gpen_state(raw),
+            "d": d,
+            "g_ema": gpen_state(gpen),
+            "g_optim": optimizer.state_dict(),
+            "args": options,
+        }
         torch.save(content, tmp_path / "snapshot.pt", **write)
         method = imported("gpen", (tmp_path / "snapshot.pt").read_bytes(), tmp_path)
         x = torch.rand(2, 3, 32, 32)
@@ -159,12 +178,18 @@ def test_discriminator_of_its_own_file(gpen, tmp_path, capsys) -> None:
 
     # in one file with a generator that fits, it costs only itself
     method = imported("gpen", {"g_ema": gpen_state(gpen), "d": larger}, tmp_path)
-    assert "its discriminator is left out, D has random weights (seed 0): the discriminator has size 64" in capsys.readouterr().out
+    assert (
+        "its discriminator is left out, D has random weights (seed 0): the discriminator has size 64"
+        in capsys.readouterr().out
+    )
     assert method.D.from_rgb.weight.shape[0] == 16
     _, wider = discriminator(channel_base=1024, channel_max=64)
     wider["final_linear.1.weight"] = torch.zeros(1, 7)
     method = imported("gpen", {"g_ema": gpen_state(gpen), "d": wider}, tmp_path)
-    assert "the discriminator holds another architecture: logit.weight is (1, 7), here (1, 64)" in capsys.readouterr().out
+    assert (
+        "the discriminator holds another architecture: logit.weight is (1, 7), here (1, 64)"
+        in capsys.readouterr().out
+    )
     assert (method.D.from_rgb.weight.shape[0], method.hparams["d_channel_base"]) == (16, None)
 
 
@@ -174,7 +199,9 @@ def test_discriminator_of_its_own_width(embedded: bool, gpen, tmp_path, capsys) 
     D, d = discriminator(channel_base=1024, channel_max=64)
     torch.save(d, tmp_path / "d.pth")
     content = {"g_ema": gpen_state(gpen), "d": d} if embedded else gpen_state(gpen)
-    method = imported("gpen", content, tmp_path, *([] if embedded else ["--discriminator", tmp_path / "d.pth"]))
+    method = imported(
+        "gpen", content, tmp_path, *([] if embedded else ["--discriminator", tmp_path / "d.pth"])
+    )
     said = capsys.readouterr().out
     assert "d_channel_base  1024\n  d_channel_max   64\n" in said
     assert "random weights" not in said
@@ -185,10 +212,24 @@ def test_discriminator_of_its_own_width(embedded: bool, gpen, tmp_path, capsys) 
     for key, value in D.state_dict().items():
         assert torch.equal(method.D.state_dict()[key], value), key
 
-    options = {"--method": "gpen", "--preset": "smoke", "--run": tmp_path / "run", "--iterations": 1, "--init_from": tmp_path / "ours.ckpt"}
-    options |= {"--model.lr": 1e-30, "--model.beta1": 0.9, "--model.d_channel_base": 1024, "--model.d_channel_max": 64}
+    options = {
+        "--method": "gpen",
+        "--preset": "smoke",
+        "--run": tmp_path / "run",
+        "--iterations": 1,
+        "--init_from": tmp_path / "ours.ckpt",
+    }
+    options |= {
+        "--model.lr": 1e-30,
+        "--model.beta1": 0.9,
+        "--model.d_channel_base": 1024,
+        "--model.d_channel_max": 64,
+    }
     fit.main([str(word) for option in options.items() for word in option])
-    trained, back = tmp_path / "run/checkpoints/last.ckpt", {name: tmp_path / f"{name}.safetensors" for name in ("G_ema", "D")}
+    trained, back = (
+        tmp_path / "run/checkpoints/last.ckpt",
+        {name: tmp_path / f"{name}.safetensors" for name in ("G_ema", "D")},
+    )
     for name, file in back.items():
         export.main(["--checkpoint", str(trained), "--network", name, "--output", str(file)])
     assert call("gpen", back["G_ema"], tmp_path / "again.ckpt", "--discriminator", back["D"]) == 0
@@ -206,14 +247,19 @@ def test_a_prior_has_one_width_for_both(tmp_path) -> None:
     torch.save(d, tmp_path / "d.pth")
     content = {"g_ema": names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR), "latent_avg": G.w_avg}
     message = refusal("gan_prior", content, tmp_path, "--discriminator", tmp_path / "d.pth")
-    assert "d.pth: the discriminator has channel_base 128, the generator 64: the method has one for both" in message
+    assert (
+        "d.pth: the discriminator has channel_base 128, the generator 64: the method has one for both"
+        in message
+    )
 
 
 @pytest.mark.parametrize("narrow", [0.1, 0.07])
 def test_narrow_files(narrow: float, tmp_path) -> None:
     """Widths that were rounded down where they are few: 51, ... 51, 25, 12 and 35, ... 35, 17, 8."""
     widths = [int(512 * narrow)] * 4 + [int(256 * narrow), int(128 * narrow)]  # at 4 to 128 px
-    G = randomised(GPENGenerator(128, channel_base=int(16384 * narrow), channel_max=int(512 * narrow), **WIDTH))
+    G = randomised(
+        GPENGenerator(128, channel_base=int(16384 * narrow), channel_max=int(512 * narrow), **WIDTH)
+    )
     state = gpen_state(G)
     assert [state[f"ecd{i}.0.{int(i > 0)}.weight"].shape[0] for i in range(6)] == widths[::-1]
     method = imported("gpen", state, tmp_path)
@@ -225,7 +271,11 @@ def test_restores_photographs(gpen, tmp_path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "face.png")
     imported("gpen", gpen_state(gpen), tmp_path)
-    files = {"--checkpoint": tmp_path / "ours.ckpt", "--input": tmp_path / "face.png", "--output": tmp_path / "out"}
+    files = {
+        "--checkpoint": tmp_path / "ours.ckpt",
+        "--input": tmp_path / "face.png",
+        "--output": tmp_path / "out",
+    }
     restore.main([*(str(word) for pair in files.items() for word in pair), "--workers", "0"])
     image = gpen(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1)[0]
     expected = ((image + 1) * 127.5).clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
@@ -239,7 +289,10 @@ def test_training_starts_from_it(name: str, gpen, tmp_path) -> None:
         released, more = gpen_state(gpen), ["--model.lr", "1e-30", "--model.beta1", "0.9"]
     else:
         G = randomised(Generator(32, noise="add", **SMOKE, **WIDTH))
-        released, more = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR), ["--model.lr", "1e-30", "--model.augment", "off"]
+        released, more = (
+            names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR),
+            ["--model.lr", "1e-30", "--model.augment", "off"],
+        )
     before = imported(name, released, tmp_path)
     run = tmp_path / "run"
     options = ["--method", name, "--preset", "smoke", "--run", str(run), "--iterations", "1"]
@@ -264,20 +317,39 @@ def test_is_evaluated_but_not_resumed(gpen, tmp_path) -> None:
 
 def test_gpen_refusals(gpen, tmp_path) -> None:
     state = gpen_state(gpen)
-    prior = {name.removeprefix("generator."): value for name, value in state.items() if name.startswith("generator.")}
-    assert "released.pth: its layout is rosinality StyleGAN2 generator: --method gpen takes GPEN generator" in refusal(
-        "gpen", prior, tmp_path
+    prior = {
+        name.removeprefix("generator."): value
+        for name, value in state.items()
+        if name.startswith("generator.")
+    }
+    assert (
+        "released.pth: its layout is rosinality StyleGAN2 generator: --method gpen takes GPEN generator"
+        in refusal("gpen", prior, tmp_path)
     )
     larger = gpen_state(GPENGenerator(32, in_size=16, **SMOKE, **WIDTH))
-    assert "32 px out of 16 px (super-resolution): gpen restores at one size" in refusal("gpen", larger, tmp_path)
+    assert "32 px out of 16 px (super-resolution): gpen restores at one size" in refusal(
+        "gpen", larger, tmp_path
+    )
     whole = dict(state)
     for change, message in (
-        ({"ecd1.0.1.weight": torch.full_like(whole["ecd1.0.1.weight"], float("nan"))}, "ecd1.0.1.weight of the generator holds NaN"),
-        ({"ecd1.0.1.weight": whole["ecd1.0.1.weight"].int()}, r"ecd1.0.1.weight of the generator holds 4608 torch.int32"),
-        ({"ecd1.0.1.weight": torch.zeros(3, 3, 3, 3)}, "the generator holds another architecture: encoder.stages.1.weight is (3, 3, 3, 3)"),
+        (
+            {"ecd1.0.1.weight": torch.full_like(whole["ecd1.0.1.weight"], float("nan"))},
+            "ecd1.0.1.weight of the generator holds NaN",
+        ),
+        (
+            {"ecd1.0.1.weight": whole["ecd1.0.1.weight"].int()},
+            r"ecd1.0.1.weight of the generator holds 4608 torch.int32",
+        ),
+        (
+            {"ecd1.0.1.weight": torch.zeros(3, 3, 3, 3)},
+            "the generator holds another architecture: encoder.stages.1.weight is (3, 3, 3, 3)",
+        ),
         ({"step": torch.tensor(1.0)}, "has the unknown step"),
         ({"ecd1.0.0.kernel": fir() * 2}, "ecd1.0.0.kernel is not the [1, 3, 3, 1] filter"),
-        ({"generator.to_rgb1.bias": whole["generator.to_rgb1.bias"].expand(10**6, 3, 1, 1)}, "declares more numbers than it holds"),
+        (
+            {"generator.to_rgb1.bias": whole["generator.to_rgb1.bias"].expand(10**6, 3, 1, 1)},
+            "declares more numbers than it holds",
+        ),
     ):
         message_seen = refusal("gpen", {**whole, **change}, tmp_path)
         assert message in message_seen
@@ -298,7 +370,11 @@ def prior_file(layout: str, G: Generator, raw: Generator, d: dict[str, torch.Ten
     if layout == "basicsr":
         return {"params_ema": ema, "params": trained}
     options = {"c_dim": 0, "synthesis_kwargs": nvlabs.EasyDict(conv_clamp=256)}
-    content = {"G": nvlabs.network(trained, options), "G_ema": nvlabs.network(ema, options), "D": nvlabs.network(d, {"conv_clamp": 256})}
+    content = {
+        "G": nvlabs.network(trained, options),
+        "G_ema": nvlabs.network(ema, options),
+        "D": nvlabs.network(d, {"conv_clamp": 256}),
+    }
     return nvlabs.dumps({**content, "training_set_kwargs": None, "augment_pipe": None})
 
 
@@ -326,8 +402,12 @@ def test_priors(layout: str, tmp_path, capsys) -> None:
         x = torch.rand(4, 3, 16, 16)
         assert torch.equal(method.D(x), D(x))
         assert "random" not in said
-        assert ("the mapping network's learning rate multiplier leaves no trace" in said) == (layout == "rosinality")
-        assert ("the groups of D's standard deviations leave no trace in a file: 4 images" in said) == (layout == "rosinality")
+        assert ("the mapping network's learning rate multiplier leaves no trace" in said) == (
+            layout == "rosinality"
+        )
+        assert ("the groups of D's standard deviations leave no trace in a file: 4 images" in said) == (
+            layout == "rosinality"
+        )
         assert ("clamped to +-256" in said) == (layout == "nvlabs")
 
 
@@ -345,7 +425,11 @@ def test_missing_mean_latent_is_estimated(tmp_path) -> None:
 
 def test_early_files_without_noise(tmp_path, capsys) -> None:
     G = tiny()
-    state = {k: v for k, v in names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR).items() if not k.startswith("noises")}
+    state = {
+        k: v
+        for k, v in names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR).items()
+        if not k.startswith("noises")
+    }
     method = imported("gan_prior", {"g_ema": state, "latent_avg": G.w_avg}, tmp_path)
     assert "no noise maps in the file: the stored ones are random (seed 0)" in capsys.readouterr().out
     z = torch.randn(2, 8)
@@ -357,14 +441,25 @@ def test_prior_with_concatenated_noise(tmp_path) -> None:
     """GPEN's own prior has rosinality's names and twice the channels."""
     G = tiny("concat")
     file = tmp_path / "prior.safetensors"
-    safetensors.torch.save_file({**names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR), "latent_avg": G.w_avg}, file)
+    safetensors.torch.save_file(
+        {**names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR), "latent_avg": G.w_avg}, file
+    )
     call("gan_prior", file, tmp_path / "prior.ckpt")
     method = load_method(tmp_path / "prior.ckpt")[0].cpu()
     assert method.hparams["noise"] == "concat"
     z, maps = torch.randn(2, 8), G.synthesis.draw_noise(2)
     assert torch.equal(method.G_ema(method.G_ema.map(z, 0.5), noise=maps), G(G.map(z, 0.5), noise=maps))
     with pytest.raises(UserError, match="GANPrior does not restore images"):
-        restore.main(["--checkpoint", str(tmp_path / "prior.ckpt"), "--input", str(file), "--output", str(tmp_path / "out")])
+        restore.main(
+            [
+                "--checkpoint",
+                str(tmp_path / "prior.ckpt"),
+                "--input",
+                str(file),
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
 
 
 def test_discriminators_with_other_groups_are_noted(tmp_path, capsys) -> None:
@@ -373,32 +468,48 @@ def test_discriminators_with_other_groups_are_noted(tmp_path, capsys) -> None:
     network = nvlabs.network(d, {"epilogue_kwargs": nvlabs.EasyDict(mbstd_group_size=8)})
     (tmp_path / "d.pkl").write_bytes(nvlabs.dumps({"D": network}))
     state = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
-    imported("gan_prior", {"g_ema": state, "latent_avg": G.w_avg}, tmp_path, "--discriminator", tmp_path / "d.pkl")
+    imported(
+        "gan_prior", {"g_ema": state, "latent_avg": G.w_avg}, tmp_path, "--discriminator", tmp_path / "d.pkl"
+    )
     assert "deviations over groups of 8 images, ours are over 4" in capsys.readouterr().out
 
 
 def test_prior_refusals(gpen, tmp_path) -> None:
     message = refusal("gan_prior", gpen_state(gpen), tmp_path)
     assert (
-        "its layout is GPEN generator: --method gan_prior takes rosinality StyleGAN2 generator or NVlabs StyleGAN2 generator or" in message
+        "its layout is GPEN generator: --method gan_prior takes rosinality StyleGAN2 generator or NVlabs StyleGAN2 generator or"
+        in message
     )
     ada = Fixture("stylegan2_ada_64").state(kept=lambda name: fir())
-    assert "z has 64 dimensions, w 96: gan_prior has one width for both" in refusal("gan_prior", {"G_ema": ada}, tmp_path)
+    assert "z has 64 dimensions, w 96: gan_prior has one width for both" in refusal(
+        "gan_prior", {"G_ema": ada}, tmp_path
+    )
     G = tiny()
     state = names.to_released(G.state_dict(), names.NVLABS_GENERATOR)
-    conditional = {"G_ema": nvlabs.network({**state, "mapping.embed.weight": torch.zeros(8, 3)}, {"c_dim": 3})}
-    assert "a conditional NVlabs network (it embeds class labels)" in refusal("gan_prior", nvlabs.dumps(conditional), tmp_path)
+    conditional = {
+        "G_ema": nvlabs.network({**state, "mapping.embed.weight": torch.zeros(8, 3)}, {"c_dim": 3})
+    }
+    assert "a conditional NVlabs network (it embeds class labels)" in refusal(
+        "gan_prior", nvlabs.dumps(conditional), tmp_path
+    )
     flat = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
-    assert "w_avg is (5,), here (8,)" in refusal("gan_prior", {"g_ema": flat, "latent_avg": torch.zeros(5)}, tmp_path)
-    assert "latent_avg of the file holds 8 torch.int64" in refusal("gan_prior", {"g_ema": flat, "latent_avg": torch.arange(8)}, tmp_path)
-    assert "the generator has dict under 'weights': expected tensors" in refusal("gan_prior", {"weights": flat}, tmp_path)
+    assert "w_avg is (5,), here (8,)" in refusal(
+        "gan_prior", {"g_ema": flat, "latent_avg": torch.zeros(5)}, tmp_path
+    )
+    assert "latent_avg of the file holds 8 torch.int64" in refusal(
+        "gan_prior", {"g_ema": flat, "latent_avg": torch.arange(8)}, tmp_path
+    )
+    assert "the generator has dict under 'weights': expected tensors" in refusal(
+        "gan_prior", {"weights": flat}, tmp_path
+    )
     assert "unknown network" in refusal("gan_prior", {"a": torch.zeros(2)}, tmp_path)
 
 
 def test_shapes_that_would_fill_the_memory(tmp_path) -> None:
     """A convolution is as wide as the file says on both sides, so a thin one asks for the square of what it holds."""
     state = names.to_released(
-        Generator(8, style_dim=4, mapping_layers=1, channel_base=64, channel_max=8).state_dict(), names.ROSINALITY_GENERATOR
+        Generator(8, style_dim=4, mapping_layers=1, channel_base=64, channel_max=8).state_dict(),
+        names.ROSINALITY_GENERATOR,
     )
     wide = 10**5
     for name in ("conv1", "convs.0", "convs.1"):
@@ -441,7 +552,9 @@ def test_command_refusals(gpen, tmp_path, monkeypatch) -> None:
         call("gpen", source, tmp_path / "file/ours.ckpt")
     with monkeypatch.context() as patch:
         patch.delitem(IMPORTERS, "gpen")
-        with pytest.raises(UserError, match="--method gpen has no released files to import or export: known: e4e, gan_prior"):
+        with pytest.raises(
+            UserError, match="--method gpen has no released files to import or export: known: e4e, gan_prior"
+        ):
             call("gpen", source, output)
 
     assert call("gpen", source, tmp_path / "new" / "ours.ckpt") == 0
@@ -461,7 +574,10 @@ def test_command_refusals(gpen, tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "fixture_name", "line"),
-    [("nafnet", "nafnet_width8", "encoder_blocks  (1, 1, 1, 3)"), ("hinet", "hinet_wf8", "hin             (3, 4)")],
+    [
+        ("nafnet", "nafnet_width8", "encoder_blocks  (1, 1, 1, 3)"),
+        ("hinet", "hinet_wf8", "hin             (3, 4)"),
+    ],
 )
 def test_restorers(name: str, fixture_name: str, line: str, tmp_path, capsys) -> None:
     """A released file becomes a method that a training can start from; with a step too small to change a number it keeps its weights."""
@@ -475,8 +591,17 @@ def test_restorers(name: str, fixture_name: str, line: str, tmp_path, capsys) ->
         assert torch.equal(method.net.state_dict()[key], value), key
 
     shape = {f"--model.{key}": json.dumps(method.hparams[key]) for key in IMPORTERS[name].arguments(state)}
-    options = {"--method": name, "--preset": "smoke", "--run": str(tmp_path / "run"), "--iterations": "1", "--model.lr": "1e-30", **shape}
-    fit.main([*(word for option in options.items() for word in option), "--init_from", str(tmp_path / "ours.ckpt")])
+    options = {
+        "--method": name,
+        "--preset": "smoke",
+        "--run": str(tmp_path / "run"),
+        "--iterations": "1",
+        "--model.lr": "1e-30",
+        **shape,
+    }
+    fit.main(
+        [*(word for option in options.items() for word in option), "--init_from", str(tmp_path / "ours.ckpt")]
+    )
     after = load_method(tmp_path / "run/checkpoints/last.ckpt")[0].cpu()
     assert after.iteration == 1
     for key, value in state.items():
@@ -488,13 +613,24 @@ def test_restorers(name: str, fixture_name: str, line: str, tmp_path, capsys) ->
 
 def test_inverters(tmp_path, capsys) -> None:
     """A released e4e becomes a method that a training goes on from, and HFGI's base; the losses' pretrained files are not asked for."""
-    shape = {**SMOKE, **WIDTH, "encoder_width": 16, "encoder_blocks": (1, 1, 1, 1), "features": "off", "identity": "off"}
+    shape = {
+        **SMOKE,
+        **WIDTH,
+        "encoder_width": 16,
+        "encoder_blocks": (1, 1, 1, 1),
+        "features": "off",
+        "identity": "off",
+    }
     torch.manual_seed(0)
     made = E4E(size=32, generator_size=32, **shape).eval()
     made.G.w_avg.normal_()
     made.join(7)
     state = export_released(made, "e4e", "G_ema")
-    content = {"latent_avg": state.pop("latent_avg"), "state_dict": state, "opts": {"encoder_type": "Encoder4Editing"}}
+    content = {
+        "latent_avg": state.pop("latent_avg"),
+        "state_dict": state,
+        "opts": {"encoder_type": "Encoder4Editing"},
+    }
     content["opts"] |= {"dataset_type": "ffhq_encode", "start_from_latent_avg": True}
     method = imported("e4e", {**content, "discriminator_state_dict": made.D.state_dict()}, tmp_path)
     said = capsys.readouterr().out

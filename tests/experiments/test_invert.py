@@ -12,7 +12,8 @@ from PIL import Image
 
 from _runtime import UserError
 from experiments import invert
-from experiments.codes import Codes, fingerprint, generator_of
+from experiments.shared.codes import Codes
+from lightning_modules.generators import fingerprint, generator_of
 from lightning_modules.methods import load_method
 from tests.experiments.inverters import imported, reduced, smoke, untrained
 
@@ -23,7 +24,9 @@ def checkpoint(tmp_path_factory):
 
 
 def call(checkpoint, source, output, *more: str) -> int:
-    return invert.main(["--checkpoint", checkpoint, "--input", str(source), "--output", str(output), "--workers", "0", *more])
+    return invert.main(
+        ["--checkpoint", checkpoint, "--input", str(source), "--output", str(output), "--workers", "0", *more]
+    )
 
 
 def pixels(image: torch.Tensor) -> np.ndarray:
@@ -46,12 +49,16 @@ def test_codes_and_images_are_what_the_method_gives(checkpoint, tmp_path, draw_f
     assert record == {"names": names, "method": "hfgi", "generator": fingerprint(method.base.G), "size": 32}
     assert set(codes) == {"w", "distortion"}
     for i, name in enumerate(names):
-        image = torch.from_numpy(np.asarray(Image.open(faces / name)).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        image = (
+            torch.from_numpy(np.asarray(Image.open(faces / name)).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        )
         with torch.no_grad():
             code = method.invert(image)
             inverted = method.synthesize(code)[0]
         for part in code:
-            torch.testing.assert_close(codes[part][i], code[part][0], atol=2e-6, rtol=0)  # sums are rounded by how memory is laid out
+            torch.testing.assert_close(
+                codes[part][i], code[part][0], atol=2e-6, rtol=0
+            )  # sums are rounded by how memory is laid out
         written = np.asarray(Image.open(tmp_path / "out" / name)).astype(int)
         assert np.abs(written - pixels(inverted)).max() <= 1
 
@@ -117,7 +124,9 @@ def test_refusals(checkpoint, tmp_path, draw_faces) -> None:
 def test_damaged_codes(tmp_path, content) -> None:
     if content is not None:
         (tmp_path / "codes.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read as safetensors" if content is not None else "does not exist"):
+    with pytest.raises(
+        UserError, match="cannot be read as safetensors" if content is not None else "does not exist"
+    ):
         Codes(tmp_path / "codes.safetensors")
 
 
@@ -129,7 +138,9 @@ def test_other_tensors_are_no_codes(tmp_path) -> None:
         Codes(tmp_path / "other.safetensors")
     for names, w in ((["a"], torch.zeros(2, 8, 4)), (["a", "b"], torch.zeros(2, 8))):
         record = json.dumps({"names": names, "method": "e4e", "generator": "0", "size": 32})
-        save_file({"w": w}, tmp_path / "bad.safetensors", {"format": "face-gan-suite codes 1", "codes": record})
+        save_file(
+            {"w": w}, tmp_path / "bad.safetensors", {"format": "face-gan-suite codes 1", "codes": record}
+        )
         with pytest.raises(UserError, match="is damaged: expected w"):
             Codes(tmp_path / "bad.safetensors")
     save_file({"w": w}, tmp_path / "bad.safetensors", {"format": "face-gan-suite codes 1", "codes": "{}"})

@@ -10,7 +10,7 @@ from PIL import Image
 from _runtime import UserError
 from datamodules.portraits import LABELS, render, sample_parameters
 from experiments import portraits
-from experiments.sheets import COLOURS, SWEEPS, parsing
+from experiments.shared.sheets import COLOURS, SWEEPS, parsing
 
 NAMES = ["backgrounds.png", "edits.png", "faces.png", "masks.png", "sweeps.png"]
 
@@ -22,11 +22,18 @@ def read(path) -> np.ndarray:
 def holds(sheet: np.ndarray, image: np.ndarray) -> bool:
     """Whether the image stands somewhere in the sheet, pixel for pixel."""
     corner = (sheet[: 1 - len(image) or None, : 1 - image.shape[1] or None] == image[0, 0]).all(-1)
-    return any((sheet[y : y + len(image), x : x + image.shape[1]] == image).all() for y, x in np.argwhere(corner))
+    return any(
+        (sheet[y : y + len(image), x : x + image.shape[1]] == image).all() for y, x in np.argwhere(corner)
+    )
 
 
 def test_sheets_show_the_renderers_pictures(tmp_path, capsys) -> None:
-    assert portraits.main(["--sheet", str(tmp_path / "new" / "sheets"), "--size", "96", "--count", "5", "--seed", "3"]) == 0
+    assert (
+        portraits.main(
+            ["--sheet", str(tmp_path / "new" / "sheets"), "--size", "96", "--count", "5", "--seed", "3"]
+        )
+        == 0
+    )
     assert sorted(path.name for path in (tmp_path / "new" / "sheets").iterdir()) == NAMES
     assert "faces.png" in capsys.readouterr().out
     sheets = {name: read(tmp_path / "new" / "sheets" / name) for name in NAMES}
@@ -35,7 +42,9 @@ def test_sheets_show_the_renderers_pictures(tmp_path, capsys) -> None:
         assert holds(sheets["faces.png"], face)
         assert holds(sheets["edits.png"], face)
         assert holds(sheets["masks.png"], face)
-    assert not holds(sheets["faces.png"], render(sample_parameters(3, [5]), 96)["image"][0].permute(1, 2, 0).numpy())
+    assert not holds(
+        sheets["faces.png"], render(sample_parameters(3, [5]), 96)["image"][0].permute(1, 2, 0).numpy()
+    )
     assert len(sheets["sweeps.png"]) >= 96 * len(SWEEPS)
     for name in ("sweeps.png", "edits.png", "backgrounds.png"):  # rows have names, in ink on the left
         assert (sheets[name][:, :40] < 100).any()

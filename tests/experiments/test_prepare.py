@@ -18,12 +18,15 @@ from _runtime import UserError
 from datamodules.datasets import Photographs
 from datamodules.decode import ImageFiles
 from datamodules.faces import FaceData
-from experiments import prepare, squares
-from experiments.outputs import Archive, Folder
+from experiments import prepare
+from experiments.shared import squares
+from experiments.shared.outputs import Archive, Folder
 
 
 def call(source: Path, output: Path, *more: str) -> int:
-    return prepare.main(["--input", str(source), "--output", str(output), "--size", "32", "--workers", "0", *more])
+    return prepare.main(
+        ["--input", str(source), "--output", str(output), "--size", "32", "--workers", "0", *more]
+    )
 
 
 @pytest.fixture
@@ -66,7 +69,11 @@ def pixels(root: Path, size: int = 32) -> dict[str, np.ndarray]:
 
 def contents(output: Path) -> dict[str, bytes]:
     if output.is_dir():
-        return {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+        return {
+            path.relative_to(output).as_posix(): path.read_bytes()
+            for path in output.rglob("*")
+            if path.is_file()
+        }
     with zipfile.ZipFile(output) as archive:
         assert archive.testzip() is None
         return {name: archive.read(name) for name in archive.namelist()}
@@ -94,10 +101,14 @@ def test_training_loads_the_very_same_pixels(kind, zip_in, zip_out, faces, tmp_p
 
 def test_pixels_are_exact_averages_of_the_upright_centre(faces, tmp_path) -> None:
     call(faces, tmp_path / "small")
-    centre = np.asarray(Image.open(faces / "large.png"))[:, 16:112].astype(float)  # 96 x 96: three by three pixels each
+    centre = np.asarray(Image.open(faces / "large.png"))[:, 16:112].astype(
+        float
+    )  # 96 x 96: three by three pixels each
     small = np.asarray(Image.open(tmp_path / "small/large.png"))
     assert np.abs(small - centre.reshape(32, 3, 32, 3, 3).mean((1, 3))).max() <= 0.5
-    turned = np.asarray(Image.open(faces / "odd.jpg").transpose(Image.Transpose.ROTATE_270))[9:56]  # orientation 6
+    turned = np.asarray(Image.open(faces / "odd.jpg").transpose(Image.Transpose.ROTATE_270))[
+        9:56
+    ]  # orientation 6
     expected = cv2.resize(turned, (32, 32), interpolation=cv2.INTER_AREA).astype(int)
     assert np.abs(np.asarray(Image.open(tmp_path / "small/odd.png")) - expected).max() <= 1
 

@@ -22,7 +22,9 @@ def checkpoint(tmp_path_factory):
 
 
 def call(checkpoint, source, output, *more: str) -> int:
-    return restore.main(["--checkpoint", checkpoint, "--input", str(source), "--output", str(output), "--workers", "0", *more])
+    return restore.main(
+        ["--checkpoint", checkpoint, "--input", str(source), "--output", str(output), "--workers", "0", *more]
+    )
 
 
 def test_folder_of_many_formats_and_sizes(checkpoint, tmp_path, capsys) -> None:
@@ -41,9 +43,19 @@ def test_folder_of_many_formats_and_sizes(checkpoint, tmp_path, capsys) -> None:
     (faces / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n, but then no more")
     (faces / "notes.txt").write_text("not an image")
     assert call(checkpoint, faces, tmp_path / "out") == 0
-    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    written = sorted(
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")
+    )
     assert written == sorted(
-        ["small.jpg", "large.webp", "sub/grey.png", "palette.png", "alpha.tif", "deep.png", *(f"{i}.bmp" for i in range(6))]
+        [
+            "small.jpg",
+            "large.webp",
+            "sub/grey.png",
+            "palette.png",
+            "alpha.tif",
+            "deep.png",
+            *(f"{i}.bmp" for i in range(6)),
+        ]
     )
     for name in written:
         image = Image.open(tmp_path / "out" / name)
@@ -82,7 +94,9 @@ def test_whole_photographs(method: str, tmp_path) -> None:
     for name, pixels in photographs.items():
         with torch.no_grad():
             expected = loaded.restore(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1)[0]
-        assert np.array_equal(plain[name], ((expected + 1) * 127.5).clamp(0, 255).round().byte().permute(1, 2, 0).numpy())
+        assert np.array_equal(
+            plain[name], ((expected + 1) * 127.5).clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
+        )
     if method == "nafnet":
         local = restored("--tlc")
         assert not np.array_equal(local["wide.png"], plain["wide.png"])
@@ -145,6 +159,8 @@ def test_full_disk_names_the_file(checkpoint, tmp_path, draw_faces) -> None:
 
 
 def test_prior_cannot_restore(tmp_path, draw_faces) -> None:
-    fit.main(["--method", "gan_prior", "--preset", "smoke", "--run", str(tmp_path / "run"), "--iterations", "1"])
+    fit.main(
+        ["--method", "gan_prior", "--preset", "smoke", "--run", str(tmp_path / "run"), "--iterations", "1"]
+    )
     with pytest.raises(UserError, match="GANPrior does not restore images"):
         call(str(tmp_path / "run/checkpoints/last.ckpt"), draw_faces(tmp_path / "faces", 1), tmp_path / "out")

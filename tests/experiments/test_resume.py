@@ -44,7 +44,10 @@ def command(tmp_path_factory) -> Callable[..., list[str]]:
     for i in range(16):  # 6 of them are held out
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(faces / f"{i}.png")
     data = {"gpen": ["--data.root", str(faces)], "gan_prior": []}
-    return lambda method, more="": [*f"--method {method} {COMMON} {OPTIONS[method]} --resume auto {more}".split(), *data[method]]
+    return lambda method, more="": [
+        *f"--method {method} {COMMON} {OPTIONS[method]} --resume auto {more}".split(),
+        *data[method],
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,10 @@ def whole(tmp_path_factory, command) -> Callable[[str], Path]:
 def logged(run: Path) -> list[dict[str, str]]:
     """metrics.csv without what no two runs share: speed and memory."""
     with open(run / "metrics.csv", newline="") as file:
-        return [{name: cell for name, cell in row.items() if not name.startswith("perf/")} for row in csv.DictReader(file)]
+        return [
+            {name: cell for name, cell in row.items() if not name.startswith("perf/")}
+            for row in csv.DictReader(file)
+        ]
 
 
 def assert_same_content(a: Any, b: Any, where: str) -> None:
@@ -87,7 +93,10 @@ def assert_same_content(a: Any, b: Any, where: str) -> None:
 
 def assert_same_run(whole: Path, parts: Path) -> None:
     """Weights, averages, optimizers, counters, scores, pictures and options are the same, and nothing is left over."""
-    files, found = (sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()) for run in (whole, parts))
+    files, found = (
+        sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+        for run in (whole, parts)
+    )
     assert found == files
     for name in files:
         if name in ("segments.jsonl", "train.log"):  # how often a run was started, and when
@@ -104,7 +113,9 @@ def test_the_run_that_others_are_compared_with_uses_what_can_be_lost(whole) -> N
     assert any(float(row["train/ada_p"] or 0) > 0 for row in logged(whole("gan_prior")))
     state = read_checkpoint(whole("gan_prior") / "checkpoints/last.ckpt")["state_dict"]
     assert state["path_length.mean"] > 0
-    with_lazy_terms = [int(row["iteration"]) for row in logged(whole("gan_prior")) if row["train/path_length"]]
+    with_lazy_terms = [
+        int(row["iteration"]) for row in logged(whole("gan_prior")) if row["train/path_length"]
+    ]
     assert with_lazy_terms == [6, 9, 12]  # of iterations 4, 8 and 12, the first two with a checkpoint between
     best = read_checkpoint(whole("gpen") / "checkpoints/best.ckpt")["suite"]["iteration"]
     assert best == 4  # so a run that forgets it would write another
@@ -165,7 +176,9 @@ def test_stopped_in_the_last_iteration(command, whole, tmp_path, monkeypatch) ->
         (signal.SIGTERM, (Progress, "on_train_start"), 1),  # after the guards looked for one
     ],
 )
-def test_stopped_before_training(number, place, iteration: int, command, whole, tmp_path, monkeypatch) -> None:
+def test_stopped_before_training(
+    number, place, iteration: int, command, whole, tmp_path, monkeypatch
+) -> None:
     run = tmp_path / "gpen"
     arguments = [*command("gpen"), "--run", str(run)]
     called = getattr(*place)
@@ -191,7 +204,10 @@ def test_full_disk(command, whole, tmp_path) -> None:
     assert fit(command("gan_prior"), run, Death(signal.SIGTERM, "save", 1)) == 128 + signal.SIGTERM
     before = last.read_bytes()
     assert fit(command("gan_prior"), run, file_size=size // 2) == 2
-    assert said(run).splitlines()[-1] == f"error: checkpoint {last} could not be written: File too large; the previous one is kept"
+    assert (
+        said(run).splitlines()[-1]
+        == f"error: checkpoint {last} could not be written: File too large; the previous one is kept"
+    )
     assert last.read_bytes() == before
     assert fit(command("gan_prior"), run) == 0
     assert_same_run(whole("gan_prior"), run)
@@ -214,18 +230,32 @@ def first_moment(value: torch.Tensor) -> Callable[[dict[str, Any]], None]:
         (lambda checkpoint: checkpoint["callbacks"].clear(), "is damaged: it has no Checkpoints"),
         (lambda checkpoint: checkpoint["optimizer_states"].pop(), "other parts of the method"),
         (lambda checkpoint: checkpoint["optimizer_states"][0].pop("state"), "is damaged: it has no state"),
-        (lambda checkpoint: checkpoint["optimizer_states"][1]["state"][3].pop("exp_avg_sq"), "state of parameter 3 is not complete"),
+        (
+            lambda checkpoint: checkpoint["optimizer_states"][1]["state"][3].pop("exp_avg_sq"),
+            "state of parameter 3 is not complete",
+        ),
         (first_moment(torch.zeros(1).expand(10**6, 10**6)), "state of parameter 0 does not fit it"),
         (first_moment(torch.zeros(7)), "state of parameter 0 does not fit it"),
         (lambda checkpoint: checkpoint["suite"].update(iteration=-1), "its iteration is -1"),
-        (lambda checkpoint: checkpoint["suite"].update(method="gpen"), "is a checkpoint of gpen, this run trains gan_prior"),
+        (
+            lambda checkpoint: checkpoint["suite"].update(method="gpen"),
+            "is a checkpoint of gpen, this run trains gan_prior",
+        ),
     ],
 )
-def test_what_cannot_be_resumed_is_refused_in_one_line(damage, message: str, command, whole, tmp_path) -> None:
+def test_what_cannot_be_resumed_is_refused_in_one_line(
+    damage, message: str, command, whole, tmp_path
+) -> None:
     checkpoint = torch.load(whole("gan_prior") / "checkpoints/last.ckpt", weights_only=True)
     damage(checkpoint)
     torch.save(checkpoint, tmp_path / "bad.ckpt")
-    arguments = [*command("gan_prior"), "--resume", str(tmp_path / "bad.ckpt"), "--run", str(tmp_path / "run")]
+    arguments = [
+        *command("gan_prior"),
+        "--resume",
+        str(tmp_path / "bad.ckpt"),
+        "--run",
+        str(tmp_path / "run"),
+    ]
     with pytest.raises(UserError, match=message) as error:
         main(arguments)
     assert "\n" not in str(error.value)
@@ -234,8 +264,14 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(damage, message: str, com
 
 def processes_of(group: int) -> list[int]:
     """Those of a process group that have not ended."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
-    return [int(pid) for pid, pgid, state in (line.split()[:3] for line in listed.splitlines()) if int(pgid) == group and state[0] != "Z"]
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
+    ).stdout
+    return [
+        int(pid)
+        for pid, pgid, state in (line.split()[:3] for line in listed.splitlines())
+        if int(pgid) == group and state[0] != "Z"
+    ]
 
 
 @pytest.mark.processes
@@ -246,9 +282,18 @@ def test_two_processes_end_together_and_resume(command, tmp_path) -> None:
     def run(name: str, *, signal_at: int | None = None, number: int = 0, to: int = 0) -> tuple[int, str]:
         """Send process `to` of the run a signal as soon as metrics.csv reaches an iteration, or there are two. -> exit status, output"""
         folder, log = tmp_path / name, tmp_path / f"{name}.log"
-        arguments = [sys.executable, "-m", "experiments.fit", *command("gan_prior", options), "--run", str(folder)]
+        arguments = [
+            sys.executable,
+            "-m",
+            "experiments.fit",
+            *command("gan_prior", options),
+            "--run",
+            str(folder),
+        ]
         with open(log, "w") as output:
-            first = subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, stdout=output, stderr=output)
+            first = subprocess.Popen(
+                arguments, cwd=ROOT, start_new_session=True, stdout=output, stderr=output
+            )
         end = time.monotonic() + 240
         try:
             while signal_at is not None and first.poll() is None:

@@ -19,7 +19,9 @@ TILE, GAP = 96, 2
 
 
 def draw(checkpoint: str, output, *more: object) -> int:
-    return sample.main(["--checkpoint", checkpoint, "--output", str(output), *(str(option) for option in more)])
+    return sample.main(
+        ["--checkpoint", checkpoint, "--output", str(output), *(str(option) for option in more)]
+    )
 
 
 def picture(path) -> np.ndarray:
@@ -34,8 +36,15 @@ def prior(tmp_path) -> str:
 def test_samples_grid_lines_and_the_mixing_table_are_written(prior: str, tmp_path, capsys) -> None:
     assert draw(prior, tmp_path / "out", "--count", 10, "--seed", 3, "--interpolations", 2, "--steps", 5) == 0
     assert "10 samples of" in capsys.readouterr().out
-    files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
-    assert files == ["grid.png", *(f"images/{seed:06d}.png" for seed in range(3, 13)), "interpolations.png", "mixing.png"]
+    files = sorted(
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")
+    )
+    assert files == [
+        "grid.png",
+        *(f"images/{seed:06d}.png" for seed in range(3, 13)),
+        "interpolations.png",
+        "mixing.png",
+    ]
     size = picture(tmp_path / "out/images/000003.png").shape[0]
     side = size * -(-TILE // size) + GAP
     assert picture(tmp_path / "out/grid.png").shape[:2] == (2 * side + GAP, 8 * side + GAP)
@@ -44,17 +53,42 @@ def test_samples_grid_lines_and_the_mixing_table_are_written(prior: str, tmp_pat
 
 def test_a_sample_depends_on_its_seed_alone(prior: str, tmp_path) -> None:
     draw(prior, tmp_path / "a", "--count", 6)
-    draw(prior, tmp_path / "b", "--count", 3, "--seed", 2, "--batch_size", 2, "--interpolations", 0, "--no_mixing")
+    draw(
+        prior,
+        tmp_path / "b",
+        "--count",
+        3,
+        "--seed",
+        2,
+        "--batch_size",
+        2,
+        "--interpolations",
+        0,
+        "--no_mixing",
+    )
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["grid.png", "images"]
     for seed in (2, 3, 4):
         a, b = (picture(tmp_path / name / f"images/{seed:06d}.png") for name in "ab")
         assert np.abs(a - b).max() <= 1
-    assert np.abs(picture(tmp_path / "a/images/000000.png") - picture(tmp_path / "a/images/000001.png")).max() > 1
+    assert (
+        np.abs(picture(tmp_path / "a/images/000000.png") - picture(tmp_path / "a/images/000001.png")).max()
+        > 1
+    )
 
 
 def test_truncation_goes_from_the_mean_to_what_was_learnt(prior: str, tmp_path) -> None:
     for psi in (0, 0.7, 1):
-        draw(prior, tmp_path / str(psi), "--count", 2, "--truncation", psi, "--interpolations", 0, "--no_mixing")
+        draw(
+            prior,
+            tmp_path / str(psi),
+            "--count",
+            2,
+            "--truncation",
+            psi,
+            "--interpolations",
+            0,
+            "--no_mixing",
+        )
     mean = [picture(tmp_path / f"0/images/00000{seed}.png") for seed in (0, 1)]
     assert np.array_equal(*mean)
     method, _ = load_method(prior)

@@ -36,7 +36,9 @@ def trials(sweep: dict[str, Any]) -> list[dict[str, Any]]:
 def arguments(sweep: dict[str, Any], setting: dict[str, Any]) -> list[str]:
     """What follows `python -m experiments.fit` in the command of W&B's own agent."""
     words = utils.create_sweep_command(list(sweep["command"]))
-    made = utils.create_sweep_command_args({"args": {name: {"value": value} for name, value in setting.items()}})
+    made = utils.create_sweep_command_args(
+        {"args": {name: {"value": value} for name, value in setting.items()}}
+    )
     assert words[:4] == ["${env}", "${interpreter}", "-m", "experiments.fit"]
     found: list[str] = []
     for word in words[4:]:

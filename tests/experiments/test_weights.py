@@ -23,9 +23,15 @@ def table(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     (tmp_path / "published.pth").write_bytes(CONTENT)
     url = (tmp_path / "published.pth").as_uri()
-    monkeypatch.setitem(WEIGHTS, "test/net", Weights("a network", "net.pth", SHA256[:8], "MIT", "https://example.org", url))
-    monkeypatch.setitem(WEIGHTS, "test/bare", Weights("another", "bare.pth", None, None, "https://example.org", url))
-    monkeypatch.setitem(WEIGHTS, "test/hand", Weights("a third", "hand.pth", None, "MIT", "https://example.org", None))
+    monkeypatch.setitem(
+        WEIGHTS, "test/net", Weights("a network", "net.pth", SHA256[:8], "MIT", "https://example.org", url)
+    )
+    monkeypatch.setitem(
+        WEIGHTS, "test/bare", Weights("another", "bare.pth", None, None, "https://example.org", url)
+    )
+    monkeypatch.setitem(
+        WEIGHTS, "test/hand", Weights("a third", "hand.pth", None, "MIT", "https://example.org", None)
+    )
 
 
 def row(out: str, name: str) -> str:
@@ -55,7 +61,10 @@ def test_where_shows_the_folders_in_order(tmp_path, capsys) -> None:
     (tmp_path / "variable").mkdir()
     assert command.main(["where"]) == 0
     missing = "  (does not exist)"
-    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "variable"), str(tmp_path / "hub" / "checkpoints") + missing]
+    assert capsys.readouterr().out.splitlines() == [
+        str(tmp_path / "variable"),
+        str(tmp_path / "hub" / "checkpoints") + missing,
+    ]
     command.main(["where", "--weights_dir", str(tmp_path / "option")])
     assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "option") + missing
 
@@ -71,7 +80,9 @@ def test_fetch_names_what_it_downloads_and_where_to(tmp_path, capsys) -> None:
     assert f"sha256 {SHA256}, none is published" in out
     assert os.environ[FOLDER_VARIABLE] == str(folder)
     command.main(["fetch", "test/net"])  # and again
-    assert capsys.readouterr().out.splitlines() == [f"test/net: {folder / 'net.pth'} (sha256 begins with {SHA256[:8]} as published)"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"test/net: {folder / 'net.pth'} (sha256 begins with {SHA256[:8]} as published)"
+    ]
 
 
 def test_a_wrong_name_is_noticed_before_any_download(tmp_path) -> None:

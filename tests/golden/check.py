@@ -64,13 +64,17 @@ class Fixture:
     def _is_gradient(self, output: str) -> bool:
         return "tolerance_grad" in self.manifest and re.match("grad_", output) is not None
 
-    def check(self, outputs: Mapping[str, Tensor], *, tighter: float = 1.0, without: Iterable[str] = ()) -> None:
+    def check(
+        self, outputs: Mapping[str, Tensor], *, tighter: float = 1.0, without: Iterable[str] = ()
+    ) -> None:
         """Assert that `outputs` are exactly the manifest's outputs, apart from those in `without`, each within its tolerance / `tighter`.
 
         Scalars are stored with shape (1,) and may have any shape of one element; gradients stored as exact zeros must be exact zeros.
         """
         expected = set(self.manifest["outputs"]) - set(without)
-        assert set(outputs) == expected, f"{self.name}: missing {expected - set(outputs)}, unexpected {set(outputs) - expected}"
+        assert set(outputs) == expected, (
+            f"{self.name}: missing {expected - set(outputs)}, unexpected {set(outputs) - expected}"
+        )
         for name, value in outputs.items():
             self.check_one(name, value, tighter=tighter)
 
@@ -80,7 +84,9 @@ class Fixture:
         ours = torch.as_tensor(value).detach().double().cpu()
         if stored.numel() == 1:
             ours = ours.reshape(stored.shape)
-        assert ours.shape == stored.shape, f"{self.name}/{output}: shape {tuple(ours.shape)}, stored {tuple(stored.shape)}"
+        assert ours.shape == stored.shape, (
+            f"{self.name}/{output}: shape {tuple(ours.shape)}, stored {tuple(stored.shape)}"
+        )
         rtol, atol = (bound / tighter for bound in self.tolerance(output))
         excess = (ours - stored).abs() - (atol + rtol * stored.abs())
         worst = int(excess.argmax())  # a NaN counts as the largest
@@ -89,4 +95,6 @@ class Fixture:
             f"(rtol {rtol:g}, atol {atol:g}; {int((~(excess <= 0)).sum())} of {stored.numel()} values are off)"
         )
         if self._is_gradient(output):
-            assert (ours[stored == 0] == 0).all(), f"{self.name}/{output}: not exactly zero where the stored gradient is"
+            assert (ours[stored == 0] == 0).all(), (
+                f"{self.name}/{output}: not exactly zero where the stored gradient is"
+            )

@@ -84,7 +84,9 @@ class Draws(TorchFunctionMode):
         self.uniform: deque[Tensor] = deque()
         self.whole: deque[Tensor] = deque()
 
-    def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if function is torch.randn:
             return self._next(self.normal, shape_of(args))
         if function is torch.randn_like:
@@ -112,9 +114,13 @@ def shape_of(args: tuple[Any, ...]) -> Sequence[int]:
 class Run(L.Callback):
     """A method that trains as its fixture says, and all that it gives, by the names of the fixture's outputs."""
 
-    players: ClassVar[dict[str, str]]  # what the fixture calls the optimizers, in our order, and the common prefix of their weights
+    players: ClassVar[
+        dict[str, str]
+    ]  # what the fixture calls the optimizers, in our order, and the common prefix of their weights
     clean: ClassVar[str] = "target"  # what the fixture calls the images that are learned from
-    empty_groups: ClassVar[bool] = False  # whether the release's optimizer has groups without parameters after those of ours
+    empty_groups: ClassVar[bool] = (
+        False  # whether the release's optimizer has groups without parameters after those of ours
+    )
 
     def __init__(self, fixture: Fixture) -> None:
         self.fixture, self.manifest, self.args = fixture, fixture.manifest, fixture.manifest["args"]
@@ -176,7 +182,9 @@ class Run(L.Callback):
             images = self.images(smooth, index)
             for name, image in images.items():
                 if (check := f"{name}{index}_probe") in self.manifest["batch_checks"]:
-                    assert float(probe(f"{name}{index}", image)) == pytest.approx(self.manifest["batch_checks"][check])
+                    assert float(probe(f"{name}{index}", image)) == pytest.approx(
+                        self.manifest["batch_checks"][check]
+                    )
             batches.append(self.batch(images))
         descend = self.method.descend
 
@@ -192,7 +200,9 @@ class Run(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         for player, optimizer in zip(self.players, trainer.optimizers, strict=True):
-            optimizer.register_step_pre_hook(lambda optimizer, *_, player=player: self.before(player, optimizer))
+            optimizer.register_step_pre_hook(
+                lambda optimizer, *_, player=player: self.before(player, optimizer)
+            )
             optimizer.register_step_post_hook(lambda *_, player=player: self.after(player))
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Method, batch: Any, batch_idx: int) -> None:
@@ -224,7 +234,9 @@ class Run(L.Callback):
         self.outputs[f"{key}_delta_head"] = torch.stack([head(changed[row]) for row in rows])
         self.events.append((self.step["step"], player))
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Method, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert not self.draws.left(), "fewer random numbers were drawn than the fixture has"
         new = {name.removeprefix("train/"): term for name, term in pl_module.terms.items()}
         self.kept.update(new)

@@ -32,7 +32,9 @@ def run(world: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.fit"])
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.start_processes(_start, (world, folder, work, arguments), nprocs=world, start_method="forkserver")
+        torch.multiprocessing.start_processes(
+            _start, (world, folder, work, arguments), nprocs=world, start_method="forkserver"
+        )
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
@@ -40,13 +42,17 @@ def _start(rank: int, world: int, folder: str, work: Callable[..., Any], argumen
     torch.set_num_threads(1)
     os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that the processes exist already
     group = f"file://{folder}/group"
-    distributed.init_process_group("gloo", init_method=group, rank=rank, world_size=world, timeout=timedelta(minutes=2))
+    distributed.init_process_group(
+        "gloo", init_method=group, rank=rank, world_size=world, timeout=timedelta(minutes=2)
+    )
     torch.save(work(rank, world, *arguments), Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
 def every_method(rank: int, world: int) -> dict[str, dict[str, Any]]:
-    return {name: {"trained": train(name, rank, world), "descent": descend(name, rank, world)} for name in METHODS}
+    return {
+        name: {"trained": train(name, rank, world), "descent": descend(name, rank, world)} for name in METHODS
+    }
 
 
 def train(name: str, rank: int, world: int) -> dict[str, Any]:
@@ -75,7 +81,9 @@ def descend(name: str, rank: int, world: int) -> dict[str, Any]:
         before = torch.get_rng_state()
         with OneDraw(method.iteration, len(batch["target"]), rank, world):
             step(batch, batch_idx)
-        assert torch.equal(torch.get_rng_state(), before), f"{name} draws random numbers in a way that OneDraw does not know yet"
+        assert torch.equal(torch.get_rng_state(), before), (
+            f"{name} draws random numbers in a way that OneDraw does not know yet"
+        )
 
     method.training_step = training_step
     fit(method, parts(rank, world), processes=world, precision="64-true", spies=[spy])
@@ -101,9 +109,15 @@ class Gradients(L.Callback):
     def __init__(self) -> None:
         self.steps: list[Tensor] = []
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.steps.append(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad.clone()).flatten() for p in parameters]))
+        self.steps.append(
+            torch.cat(
+                [(torch.zeros_like(p) if p.grad is None else p.grad.clone()).flatten() for p in parameters]
+            )
+        )
 
 
 class OneDraw(TorchFunctionMode):
@@ -122,7 +136,9 @@ class OneDraw(TorchFunctionMode):
             return args[0]
         if func is torch.randn_like:
             func, args = torch.randn, (args[0].shape,)
-        if func not in (torch.rand, torch.randn, torch.randint) or "generator" in (kwargs or {}):  # which all processes draw alike
+        if func not in (torch.rand, torch.randn, torch.randint) or "generator" in (
+            kwargs or {}
+        ):  # which all processes draw alike
             return func(*args, **(kwargs or {}))
         *limits, shape = args if isinstance(args[-1], tuple) else (args,)
         axis = next((axis for axis, length in enumerate(shape) if length in self.lengths), None)

@@ -20,15 +20,41 @@ from lightning_modules.networks.augment import AdaptiveAugment
 
 SIZE = 32
 STYLEGAN = {"size": SIZE, "channel_base": 128, "channel_max": 8, "style_dim": 16, "mapping_layers": 2}
-GENERATOR = {"generator_size": SIZE, "channel_base": 128, "channel_max": 8, "style_dim": 16, "mapping_layers": 2}
-ENCODER = {"size": SIZE, "encoder_width": 48, "encoder_blocks": (1, 1, 1, 1), "prior": "scratch", "start": "scratch"}
+GENERATOR = {
+    "generator_size": SIZE,
+    "channel_base": 128,
+    "channel_max": 8,
+    "style_dim": 16,
+    "mapping_layers": 2,
+}
+ENCODER = {
+    "size": SIZE,
+    "encoder_width": 48,
+    "encoder_blocks": (1, 1, 1, 1),
+    "prior": "scratch",
+    "start": "scratch",
+}
 STANDINS = {"features": "random", "identity": "random"}
-TINY: dict[str, dict[str, Any]] = {  # one line per method: constructor options with which a step takes a fraction of a second
+TINY: dict[
+    str, dict[str, Any]
+] = {  # one line per method: constructor options with which a step takes a fraction of a second
     "e4e": {**GENERATOR, **ENCODER, **STANDINS, "pool": 50, "delta_from": 0.0, "delta_every": 0.0},
     "gan_prior": {**STYLEGAN, "augment": "ada"},
-    "gan_prior_restoration": {**STYLEGAN, "regressor": "identity", "prior": "scratch", "encoder_width": 4, "features": "random"},
+    "gan_prior_restoration": {
+        **STYLEGAN,
+        "regressor": "identity",
+        "prior": "scratch",
+        "encoder_width": 4,
+        "features": "random",
+    },
     "gpen": {**STYLEGAN, "prior": "scratch"},
-    "hfgi": {"size": SIZE, "width": 4, "warp": 0.0, **STANDINS, "base": {"method": "e4e", "hyper_parameters": {**GENERATOR, **ENCODER}}},
+    "hfgi": {
+        "size": SIZE,
+        "width": 4,
+        "warp": 0.0,
+        **STANDINS,
+        "base": {"method": "e4e", "hyper_parameters": {**GENERATOR, **ENCODER}},
+    },
     "hinet": {"size": SIZE, "wf": 4, "depth": 3, "hin": (1, 2)},
     "nafnet": {"size": SIZE, "width": 4, "encoder_blocks": (1, 2), "decoder_blocks": (1, 1)},
     "psp": {**GENERATOR, **ENCODER, **STANDINS},
@@ -39,7 +65,9 @@ TINY: dict[str, dict[str, Any]] = {  # one line per method: constructor options 
 def tiny(name: str, **options: Any) -> Method:
     """A small method with seeded weights, with `options` over TINY's; augmentation, which begins with none, is under way."""
     if name not in TINY:
-        raise LookupError(f"no tiny options for method {name!r}: add a line to TINY in tests/lightning_modules/steps.py")
+        raise LookupError(
+            f"no tiny options for method {name!r}: add a line to TINY in tests/lightning_modules/steps.py"
+        )
     torch.manual_seed(0)
     method = METHODS[name](**{**TINY[name], **options})
     method.total_iterations = 100
@@ -66,7 +94,10 @@ def batch_of(count: int, size: int, seed: int = 0) -> dict[str, Any]:
 
 
 def loop(
-    method: Method, batch: dict[str, Any], iterations: int, spy: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
+    method: Method,
+    batch: dict[str, Any],
+    iterations: int,
+    spy: Callable[[torch.optim.Optimizer, Tensor], None] | None = None,
 ) -> None:
     """`iterations` training steps on one batch; `spy` sees every (optimizer, loss) that is descended along."""
     if not hasattr(method, "_plain_optimizers"):

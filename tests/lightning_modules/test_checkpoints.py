@@ -57,7 +57,10 @@ def test_entries_that_are_missing_or_something_else(changes, message: str, tmp_p
         read_checkpoint(write(tmp_path / "bad.ckpt", **changes))
 
 
-@pytest.mark.parametrize("options", [{"prior": "scratch", "wings": 2}, {"size": "large"}, {"size": 100}, {"size": None}, {"style_dim": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"prior": "scratch", "wings": 2}, {"size": "large"}, {"size": 100}, {"size": None}, {"style_dim": -1}],
+)
 def test_options_that_do_not_fit_the_method(options, tmp_path) -> None:
     with pytest.raises(UserError, match="bad.ckpt holds options that do not fit gpen: ") as error:
         load_method(write(tmp_path / "bad.ckpt", hyper_parameters=options))
@@ -86,7 +89,9 @@ def test_load_weights_names_the_first_difference() -> None:
     state = {name: torch.zeros_like(value) for name, value in module.state_dict().items()}
     load_weights(module, state, "it")
     assert module.weight.eq(0).all()
-    with pytest.raises(UserError, match=r"it holds another architecture: weight is \(3, 4\), here \(3, 2\) \(1 differences"):
+    with pytest.raises(
+        UserError, match=r"it holds another architecture: weight is \(3, 4\), here \(3, 2\) \(1 differences"
+    ):
         load_weights(module, {**state, "weight": torch.zeros(3, 4)}, "it")
     with pytest.raises(UserError, match="bias is missing"):
         load_weights(module, {"weight": state["weight"]}, "it")
@@ -110,7 +115,9 @@ def test_load_weights_names_the_first_difference() -> None:
 def test_values_that_are_no_weights(value, message: str, tmp_path) -> None:
     module = nn.Linear(2, 3)
     before = module.weight.clone()
-    state = read_checkpoint(write(tmp_path / "bad.ckpt", state_dict={"weight": value, "bias": torch.zeros(3)}))["state_dict"]
+    state = read_checkpoint(
+        write(tmp_path / "bad.ckpt", state_dict={"weight": value, "bias": torch.zeros(3)})
+    )["state_dict"]
     with pytest.raises(UserError, match=f"it is damaged: {message}"):
         load_weights(module, state, "it")
     assert torch.equal(module.weight, before)
@@ -159,9 +166,18 @@ def test_optimizer_states() -> None:
         ([moments(0, more=torch.zeros(()))], "parameter 1 is not complete"),
         ([moments(1)], r"parameter 1 does not fit it \(exp_avg\)"),  # those of the weight
         ([moments(0, exp_avg=0.5)], r"parameter 0 does not fit it \(exp_avg\)"),
-        ([moments(0, exp_avg=torch.zeros(1).expand(10**6, 10**6))], r"parameter 0 does not fit it \(exp_avg\)"),
-        ([moments(0, exp_avg=torch.zeros(3, 2, dtype=torch.int64))], r"parameter 0 \(exp_avg\) is int64, expected float32"),
-        ([moments(0, exp_avg_sq=torch.full((3, 2), float("nan")))], r"parameter 0 \(exp_avg_sq\) is infinite or NaN"),
+        (
+            [moments(0, exp_avg=torch.zeros(1).expand(10**6, 10**6))],
+            r"parameter 0 does not fit it \(exp_avg\)",
+        ),
+        (
+            [moments(0, exp_avg=torch.zeros(3, 2, dtype=torch.int64))],
+            r"parameter 0 \(exp_avg\) is int64, expected float32",
+        ),
+        (
+            [moments(0, exp_avg_sq=torch.full((3, 2), float("nan")))],
+            r"parameter 0 \(exp_avg_sq\) is infinite or NaN",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             check_optimizers([fresh], states, "it")

@@ -26,7 +26,16 @@ def test_published_schedule() -> None:
     with torch.device("meta"):
         defaults = E4E().hparams
     assert {name: defaults[name] for name in faces} == faces
-    for step, active in ((0, 0), (19_999, 0), (20_000, 1), (21_999, 1), (22_000, 2), (30_000, 6), (34_000, 7), (199_999, 7)):
+    for step, active in (
+        (0, 0),
+        (19_999, 0),
+        (20_000, 1),
+        (21_999, 1),
+        (22_000, 2),
+        (30_000, 6),
+        (34_000, 7),
+        (199_999, 7),
+    ):
         assert staged(step + 1, 300_000, **faces).stage() == active, step
         assert staged(step + 1, 200_000, delta_from=0.1, delta_every=0.01).stage() == active, step  # cars
     assert staged(1, 100, delta_from=0.0, delta_every=0.0).stage() == LAYERS - 1
@@ -50,10 +59,18 @@ def test_one_step_is_the_papers_objective() -> None:
     loop(method, batch, 1, spy=lambda optimizer, loss: losses.setdefault(optimizer, loss.item()))
     opt_e, opt_d = method.optimizers()
     terms = {name.removeprefix("train/"): value for name, value in method.terms.items()}
-    torch.testing.assert_close(terms["delta"], sum((w[:, i] - w[:, 0]).norm(dim=1).mean() for i in range(1, LAYERS)))
+    torch.testing.assert_close(
+        terms["delta"], sum((w[:, i] - w[:, 0]).norm(dim=1).mean() for i in range(1, LAYERS))
+    )
     adversarial = F.softplus(-method.D(w)).mean()  # D has moved by one small step since
     torch.testing.assert_close(terms["adv"], adversarial, rtol=1e-2, atol=0)
-    expected = terms["l2"] + 0.8 * terms["lpips_random"] + 0.1 * terms["id_random"] + 2e-4 * terms["delta"] + 0.1 * terms["adv"]
+    expected = (
+        terms["l2"]
+        + 0.8 * terms["lpips_random"]
+        + 0.1 * terms["id_random"]
+        + 2e-4 * terms["delta"]
+        + 0.1 * terms["adv"]
+    )
     assert losses[opt_e] == pytest.approx(expected.item(), rel=1e-5)
     assert losses[opt_d] == terms["d"].item()
 
@@ -63,7 +80,13 @@ def test_discriminators_step_leaves_the_encoder_alone() -> None:
     before = {name: value.clone() for name, value in method.named_parameters()}
 
     def spy(optimizer, loss):
-        moved.append({name.partition(".")[0] for name, value in method.named_parameters() if not torch.equal(value, before[name])})
+        moved.append(
+            {
+                name.partition(".")[0]
+                for name, value in method.named_parameters()
+                if not torch.equal(value, before[name])
+            }
+        )
 
     loop(method, batch_of(4, SIZE), 1, spy)
     assert moved == [set(), {"D"}]
@@ -89,7 +112,9 @@ def test_pools_and_stage_are_part_of_the_checkpoint(tmp_path) -> None:
     loop(method, batch_of(4, SIZE), 2)
     path = tmp_path / "e4e.ckpt"
     suite = {"format": 1, "method": "e4e", "iteration": 2, "images_seen": 8}
-    torch.save({"suite": suite, "state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)}, path)
+    torch.save(
+        {"suite": suite, "state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)}, path
+    )
     loaded, _ = load_method(path)
     assert int(loaded.active) == int(method.active) == 2
     assert [int(pool.filled) for pool in loaded.pools] == [6, 6]

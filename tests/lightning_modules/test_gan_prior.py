@@ -14,7 +14,12 @@ from tests.lightning_modules.steps import STYLEGAN, batch_of, loop
 def test_lazy_regularisers_have_their_own_steps() -> None:
     prior = GANPrior(**STYLEGAN)
     steps: dict[int, list[torch.optim.Optimizer]] = {}
-    loop(prior, batch_of(4, 32), 16, spy=lambda optimizer, loss: steps.setdefault(prior.iteration, []).append(optimizer))
+    loop(
+        prior,
+        batch_of(4, 32),
+        16,
+        spy=lambda optimizer, loss: steps.setdefault(prior.iteration, []).append(optimizer),
+    )
     opt_g, opt_d = prior.optimizers()
     assert steps[1] == [opt_d, opt_g]
     assert steps[4] == [opt_d, opt_g, opt_g]
@@ -36,7 +41,13 @@ def test_players_move_only_in_their_own_step() -> None:
     state = {name: value.clone() for name, value in prior.named_parameters()}
 
     def spy(optimizer, loss):
-        moved.append({name.partition(".")[0] for name, value in prior.named_parameters() if not torch.equal(value, state[name])})
+        moved.append(
+            {
+                name.partition(".")[0]
+                for name, value in prior.named_parameters()
+                if not torch.equal(value, state[name])
+            }
+        )
 
     loop(prior, batch_of(4, 32), 1, spy)
     assert moved == [set(), {"D"}]  # before D's step nothing, before G's step D only
@@ -93,7 +104,9 @@ def smaller(tmp_path_factory) -> tuple[GANPrior, str]:
         prior.G_ema.w_avg.normal_()
     path = tmp_path_factory.mktemp("prior") / "smaller.ckpt"
     suite = {"format": 1, "method": "gan_prior", "iteration": 3, "images_seen": 12}
-    torch.save({"suite": suite, "state_dict": prior.state_dict(), "hyper_parameters": dict(prior.hparams)}, path)
+    torch.save(
+        {"suite": suite, "state_dict": prior.state_dict(), "hyper_parameters": dict(prior.hparams)}, path
+    )
     return prior, str(path)
 
 
@@ -138,7 +151,9 @@ def test_grown_discriminator_judges_as_the_smaller_one(smaller) -> None:
         prior = GANPrior(**{**STYLEGAN, "size": size}, start=path)
         prior.initialise()
         x = torch.zeros(4, 3, size, size)
-        x[:, :, size // 4 : -size // 4, size // 4 : -size // 4] = torch.rand(4, 3, size // 2, size // 2) * 2 - 1
+        x[:, :, size // 4 : -size // 4, size // 4 : -size // 4] = (
+            torch.rand(4, 3, size // 2, size // 2) * 2 - 1
+        )
         halved = x
         for _ in range(new):
             halved = downsample(halved, fir())
@@ -146,8 +161,13 @@ def test_grown_discriminator_judges_as_the_smaller_one(smaller) -> None:
         for block in prior.D.blocks[:new]:
             first = block(first)
         centre = slice(first.shape[-1] // 4, -first.shape[-1] // 4)
-        torch.testing.assert_close(first[..., centre, centre], small.D.from_rgb(halved)[..., centre, centre], rtol=1e-4, atol=1e-4)
-        assert all(torch.equal(a.conv1.weight, b.conv1.weight) for a, b in zip(prior.D.blocks[new:], small.D.blocks, strict=True))
+        torch.testing.assert_close(
+            first[..., centre, centre], small.D.from_rgb(halved)[..., centre, centre], rtol=1e-4, atol=1e-4
+        )
+        assert all(
+            torch.equal(a.conv1.weight, b.conv1.weight)
+            for a, b in zip(prior.D.blocks[new:], small.D.blocks, strict=True)
+        )
         assert torch.equal(prior.D.logit.weight, small.D.logit.weight)
 
 

@@ -52,13 +52,17 @@ def test_paper_defaults() -> None:
     assert (h["lambda_fc"], h["lambda_cxr"], h["lambda_cxg"], h["fusion_width"]) == (1, 0.01, 0.05, 64)
     assert (h["lr"], h["lr_d"], h["lr_f"], h["lr_drop_at"] * 40_000) == (1e-4, 2.5e-5, 1e-3, 8_000)
     assert (len(method.E.heads), method.first_code, method.G.layers) == (12, 4, 16)
-    assert [layer.out_channels for layer in method.E.base.model if hasattr(layer, "out_channels")] == [128] * 3 + [256] * 3 + [512] * 8
+    assert [layer.out_channels for layer in method.E.base.model if hasattr(layer, "out_channels")] == [
+        128
+    ] * 3 + [256] * 3 + [512] * 8
 
 
 # --- inversion --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("codes", "used", "heads"), [("fw", [4, 5, 6, 7], 4), ("f", [4, 5, 6, 7], 0), ("w", list(range(8)), 8)])
+@pytest.mark.parametrize(
+    ("codes", "used", "heads"), [("fw", [4, 5, 6, 7], 4), ("f", [4, 5, 6, 7], 0), ("w", list(range(8)), 8)]
+)
 def test_codes_that_matter(codes: str, used: list[int], heads: int) -> None:
     """The image depends on the codes after f alone, and on f; without f on all; what is predicted is an offset to the mean w."""
     method = tiny(codes=codes).eval()
@@ -103,12 +107,17 @@ def test_the_restored_image_is_inverted(encode: str, monkeypatch) -> None:
 
 
 def test_the_encoder_sees_256_pixels_antialiased() -> None:
-    method = tiny(size=512, channel_base=512, channel_max=2, encoder_width=1, lambda_adv=0.0, features="off").eval()
+    method = tiny(
+        size=512, channel_base=512, channel_max=2, encoder_width=1, lambda_adv=0.0, features="off"
+    ).eval()
     x = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0)) * 2 - 1
     seen: list[Tensor] = []
     method.E.register_forward_pre_hook(lambda module, arguments: seen.append(*arguments))
     assert method.restore(x).shape == x.shape
-    by_pillow = [np.asarray(Image.fromarray(channel.numpy()).resize((256, 256), Image.Resampling.BICUBIC)) for channel in x[0]]
+    by_pillow = [
+        np.asarray(Image.fromarray(channel.numpy()).resize((256, 256), Image.Resampling.BICUBIC))
+        for channel in x[0]
+    ]
     torch.testing.assert_close(seen[0][0], torch.from_numpy(np.stack(by_pillow)), rtol=0, atol=1e-5)
 
 
@@ -116,7 +125,11 @@ def test_the_encoder_sees_256_pixels_antialiased() -> None:
 
 
 def parts_that_train(method: GANPriorRestoration) -> set[str]:
-    return {".".join(name.split(".")[:3]) for name, p in method.named_parameters() if p.requires_grad and not name.startswith("E.")}
+    return {
+        ".".join(name.split(".")[:3])
+        for name, p in method.named_parameters()
+        if p.requires_grad and not name.startswith("E.")
+    }
 
 
 def test_what_trains_in_which_stage() -> None:
@@ -172,16 +185,25 @@ def test_stage_1_is_the_papers_objective(iteration: int, penalty: bool) -> None:
     assert ("train/r1" in method.terms) is penalty
 
     with torch.no_grad():
-        l1, lpips, adv = (x_G - target).abs().mean(), method.L_per(x_G, target), (1 + (-method.D(x_G)).exp()).log().mean()
+        l1, lpips, adv = (
+            (x_G - target).abs().mean(),
+            method.L_per(x_G, target),
+            (1 + (-method.D(x_G)).exp()).log().mean(),
+        )
     assert losses[1].item() == pytest.approx((l1 + 5 * lpips + 0.7 * adv).item(), rel=1e-4)
     named = {name: method.terms[f"train/{name}"].item() for name in ("l1", "lpips_random", "adv")}
-    assert named == pytest.approx({"l1": l1.item(), "lpips_random": lpips.item(), "adv": adv.item()}, rel=1e-4)
+    assert named == pytest.approx(
+        {"l1": l1.item(), "lpips_random": lpips.item(), "adv": adv.item()}, rel=1e-4
+    )
     assert len(losses) == 2
 
 
 def test_stage_2_is_the_papers_objective() -> None:
     """Equations 3 and 4: x_hat is the generated side of both contextual terms."""
-    method, batch = tiny(stage=2, regressor=RESTORING, lambda_per=5.0, lambda_fc=0.5, lambda_cxr=2.0, lambda_cxg=3.0), batch_of(4, 32)
+    method, batch = (
+        tiny(stage=2, regressor=RESTORING, lambda_per=5.0, lambda_fc=0.5, lambda_cxr=2.0, lambda_cxg=3.0),
+        batch_of(4, 32),
+    )
     with torch.no_grad():
         parts = method.validation_step(batch, 0)
         x_hat, x_R, x_G = parts["restored"], parts["xr"], parts["xg"]
@@ -192,11 +214,17 @@ def test_stage_2_is_the_papers_objective() -> None:
         l1, lpips = (x_hat - batch["target"]).abs().mean(), method.L_per(x_hat, batch["target"])
     losses: list[Tensor] = []
     loop(method, batch, 1, spy=lambda optimizer, loss: losses.append(loss.detach()))
-    assert [loss.item() for loss in losses] == pytest.approx([(l1 + 5 * lpips + 0.5 * (2 * cx_R + 3 * cx_G)).item()], rel=1e-5)
+    assert [loss.item() for loss in losses] == pytest.approx(
+        [(l1 + 5 * lpips + 0.5 * (2 * cx_R + 3 * cx_G)).item()], rel=1e-5
+    )
     terms = {name.removeprefix("train/"): value.item() for name, value in method.terms.items()}
     names = ("l1", "lpips_random", "contextual_random_xr", "contextual_random_xg")
-    assert terms == pytest.approx(dict(zip(names, [v.item() for v in (l1, lpips, cx_R, cx_G)], strict=True)), rel=1e-5)
-    assert terms["contextual_random_xr"] != pytest.approx(method.L_cx(x_R, x_hat).item(), rel=1e-3)  # the loss has a direction
+    assert terms == pytest.approx(
+        dict(zip(names, [v.item() for v in (l1, lpips, cx_R, cx_G)], strict=True)), rel=1e-5
+    )
+    assert terms["contextual_random_xr"] != pytest.approx(
+        method.L_cx(x_R, x_hat).item(), rel=1e-3
+    )  # the loss has a direction
 
 
 @pytest.mark.parametrize(("without", "left"), [("lambda_cxr", "xg"), ("lambda_cxg", "xr")])
@@ -209,7 +237,10 @@ def test_one_contextual_term_alone(without: str, left: str) -> None:
 def test_weight_0_asks_for_nothing(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FACE_SUITE_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    for options, file in (({"stage": 1}, "vgg16-397923af.pth"), ({"stage": 2, "lambda_per": 0.0}, "vgg19-dcbb9e9d.pth")):
+    for options, file in (
+        ({"stage": 1}, "vgg16-397923af.pth"),
+        ({"stage": 2, "lambda_per": 0.0}, "vgg19-dcbb9e9d.pth"),
+    ):
         with pytest.raises(UserError, match=file):
             tiny(features="pretrained", **options).build_losses()
     first = tiny(features="pretrained", lambda_per=0.0, lambda_adv=0.0)
@@ -231,7 +262,11 @@ def test_learning_rates() -> None:
     second = tiny(stage=2)
     (opt_f,) = second.configure_optimizers()
     assert (opt_f.param_groups[0]["lr"], opt_f.param_groups[0]["betas"]) == (1e-3, (0.9, 0.999))
-    for method, factors in ((second, [1, 1, 0.1, 0.1]), (tiny(), [1, 1, 1, 1]), (tiny(lr_decay_from=0.1), [1, 8 / 9, 8 / 9, 0])):
+    for method, factors in (
+        (second, [1, 1, 0.1, 0.1]),
+        (tiny(), [1, 1, 1, 1]),
+        (tiny(lr_decay_from=0.1), [1, 8 / 9, 8 / 9, 0]),
+    ):
         method.total_iterations, seen = 40_000, []
         for method.iteration in (1, 8_000, 8_001, 40_000):
             seen.append(method.lr_factor())
@@ -292,8 +327,14 @@ def test_without_a_regressor_too_the_file_is_enough(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"regressor": None}, "starts from a trained regression network: give --model.regressor PATH .*--model.regressor identity"),
-        ({"prior": None}, "starts from a trained GAN prior: give --model.prior PATH .*--model.noise add .*--model.prior scratch"),
+        (
+            {"regressor": None},
+            "starts from a trained regression network: give --model.regressor PATH .*--model.regressor identity",
+        ),
+        (
+            {"prior": None},
+            "starts from a trained GAN prior: give --model.prior PATH .*--model.noise add .*--model.prior scratch",
+        ),
         ({"stage": 2}, "starts from stage 1: give --model.stage1 PATH .*--model.stage1 scratch"),
         ({"stage": 2, "regressor": None}, "starts from stage 1: give --model.stage1 PATH"),
         ({"stage": 2, "stage1": "scratch", "regressor": None}, "starts from a trained regression network"),
@@ -301,14 +342,35 @@ def test_without_a_regressor_too_the_file_is_enough(tmp_path) -> None:
         ({"prior": "none.ckpt"}, "none.ckpt does not exist"),
         ({"regressor": "prior"}, "prior.ckpt is a checkpoint of gan_prior, which is no restorer"),
         ({"regressor": "self64"}, "its regressor takes images of 64 px, this run has --model.size 32"),
-        ({"prior": "regressor"}, "--model.prior .*regressor.ckpt is a checkpoint of nafnet, not of gan_prior"),
-        ({"prior": "concat"}, "--model.prior .*has noise concat: the inversion needs a prior trained with --model.noise add"),
-        ({"prior": "prior", "style_dim": 8}, "--model.prior .*has style_dim 16, this run 8: set --model.style_dim 16"),
-        ({"stage": 2, "stage1": "prior"}, "--model.stage1 .*prior.ckpt is a checkpoint of gan_prior, not of gan_prior_restoration"),
+        (
+            {"prior": "regressor"},
+            "--model.prior .*regressor.ckpt is a checkpoint of nafnet, not of gan_prior",
+        ),
+        (
+            {"prior": "concat"},
+            "--model.prior .*has noise concat: the inversion needs a prior trained with --model.noise add",
+        ),
+        (
+            {"prior": "prior", "style_dim": 8},
+            "--model.prior .*has style_dim 16, this run 8: set --model.style_dim 16",
+        ),
+        (
+            {"stage": 2, "stage1": "prior"},
+            "--model.stage1 .*prior.ckpt is a checkpoint of gan_prior, not of gan_prior_restoration",
+        ),
         ({"stage": 2, "stage1": "second"}, "--model.stage1 .*is a checkpoint of stage 2"),
-        ({"stage": 2, "stage1": "first", "codes": "f"}, "--model.stage1 .*has codes fw, this run f: set --model.codes fw"),
-        ({"stage": 2, "stage1": "first", "size": 64}, "--model.stage1 .*has size 32, this run 64: set --model.size 32"),
-        ({"stage": 2, "stage1": "first", "regressor": "other.ckpt"}, "stage 2 has the regressor of --model.stage1, leave it out"),
+        (
+            {"stage": 2, "stage1": "first", "codes": "f"},
+            "--model.stage1 .*has codes fw, this run f: set --model.codes fw",
+        ),
+        (
+            {"stage": 2, "stage1": "first", "size": 64},
+            "--model.stage1 .*has size 32, this run 64: set --model.size 32",
+        ),
+        (
+            {"stage": 2, "stage1": "first", "regressor": "other.ckpt"},
+            "stage 2 has the regressor of --model.stage1, leave it out",
+        ),
     ],
 )
 def test_refusals_are_one_line(options: dict[str, Any], message: str, tmp_path) -> None:
@@ -337,10 +399,23 @@ def test_both_stages_by_command(tmp_path) -> None:
     common = ["--method", "gan_prior_restoration", "--preset", "smoke"]
     assert main([*common, "--run", str(tmp_path / "1")]) == 0
     stage1 = tmp_path / "1/checkpoints/last.ckpt"
-    assert main([*common, "--model.stage", "2", "--model.stage1", str(stage1), "--run", str(tmp_path / "2")]) == 0
-    before, after = (torch.load(tmp_path / stage / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for stage in "12")
+    assert (
+        main([*common, "--model.stage", "2", "--model.stage1", str(stage1), "--run", str(tmp_path / "2")])
+        == 0
+    )
+    before, after = (
+        torch.load(tmp_path / stage / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for stage in "12"
+    )
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith(("E.", "G.")))
     with open(tmp_path / "2/metrics.csv", newline="") as file:
         columns = set(next(csv.reader(file)))
-    assert {"val/psnr", "val/psnr_xr", "val/psnr_xg", "val/psnr_average", "train/lpips_random", "train/contextual_random_xg"} <= columns
+    assert {
+        "val/psnr",
+        "val/psnr_xr",
+        "val/psnr_xg",
+        "val/psnr_average",
+        "train/lpips_random",
+        "train/contextual_random_xg",
+    } <= columns
     assert not {"train/lpips", "train/contextual_xg"} & columns

@@ -18,7 +18,13 @@ SMALL = TINY["gpen"]
 
 def test_paper_defaults() -> None:
     h = GPEN("scratch", **{k: v for k, v in SMALL.items() if k != "prior"}).hparams
-    assert (h["alpha"], h["beta"], h["lr"], h["lr_ratio"], h["noise"]) == (1.0, 0.02, 2e-3, (100, 10, 1), "concat")
+    assert (h["alpha"], h["beta"], h["lr"], h["lr_ratio"], h["noise"]) == (
+        1.0,
+        0.02,
+        2e-3,
+        (100, 10, 1),
+        "concat",
+    )
     Fixture("stylegan2_losses").check_one("ema_decay", torch.tensor([h["ema_decay"]]))
 
 
@@ -59,7 +65,10 @@ def test_one_step_is_the_papers_objective() -> None:
     gpen = GPEN(**SMALL, alpha=3.0, beta=0.5)
     batch = batch_of(4, 32)
     x_hat = gpen.G(batch["input"]).detach()
-    d_before = (torch.nn.functional.softplus(-gpen.D(batch["target"])).mean() + torch.nn.functional.softplus(gpen.D(x_hat)).mean()).detach()
+    d_before = (
+        torch.nn.functional.softplus(-gpen.D(batch["target"])).mean()
+        + torch.nn.functional.softplus(gpen.D(x_hat)).mean()
+    ).detach()
     losses = []
     loop(gpen, batch, 1, spy=lambda optimizer, loss: losses.append(loss.detach()))
     assert losses[0] == pytest.approx(d_before.item(), rel=1e-5)
@@ -76,7 +85,11 @@ def test_one_step_is_the_papers_objective() -> None:
 
 def test_adversarial_terms_wait() -> None:
     gpen = GPEN(**SMALL, adversarial_from=0.5)
-    before = gpen.D.from_rgb.weight.clone() if hasattr(gpen.D.from_rgb, "weight") else next(gpen.D.parameters()).clone()
+    before = (
+        gpen.D.from_rgb.weight.clone()
+        if hasattr(gpen.D.from_rgb, "weight")
+        else next(gpen.D.parameters()).clone()
+    )
     gpen.total_iterations = 4
     loop(gpen, batch_of(4, 32), 2)
     assert "train/adv" not in gpen.terms
@@ -108,7 +121,9 @@ def test_ablations_of_the_noise(noise: str, strengths: bool) -> None:
     gpen = GPEN(**SMALL, noise=noise)
     assert any("noise_strength" in name for name, _ in gpen.named_parameters()) is strengths
     x = batch_of(2, 32)["input"]
-    assert torch.equal(gpen.restore(x), gpen.restore(x))  # encoder features stand in for noise: nothing random is left
+    assert torch.equal(
+        gpen.restore(x), gpen.restore(x)
+    )  # encoder features stand in for noise: nothing random is left
     loop(gpen, batch_of(2, 32), 1)
 
 

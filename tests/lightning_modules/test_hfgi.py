@@ -16,7 +16,14 @@ def test_published_defaults() -> None:
     base = {"method": "e4e", "hyper_parameters": {"size": 256, "generator_size": 64}}
     with torch.device("meta"):
         h = HFGI(base, features="off", identity="off").hparams
-    assert (h["lambda_l2"], h["lambda_lpips"], h["lambda_id"], h["lambda_align"], h["warp"], h["lr"]) == (1.0, 0.8, 0.1, 0.1, 0.9, 1e-4)
+    assert (h["lambda_l2"], h["lambda_lpips"], h["lambda_id"], h["lambda_align"], h["warp"], h["lr"]) == (
+        1.0,
+        0.8,
+        0.1,
+        0.1,
+        0.9,
+        1e-4,
+    )
 
 
 def test_one_step_is_the_papers_objective() -> None:
@@ -36,7 +43,9 @@ def test_one_step_is_the_papers_objective() -> None:
 def test_alignment_learns_the_unwarped_map(monkeypatch) -> None:
     """The warp reaches A's input, not its target."""
     method = HFGI(**{**TINY["hfgi"], "warp": 0.9})
-    monkeypatch.setattr("lightning_modules.hfgi.random_perspective", lambda map, probability: torch.zeros_like(map))
+    monkeypatch.setattr(
+        "lightning_modules.hfgi.random_perspective", lambda map, probability: torch.zeros_like(map)
+    )
     seen = []
     forward = method.A.forward
     monkeypatch.setattr(method.A, "forward", lambda map, image: seen.append(map) or forward(map, image))
@@ -60,7 +69,11 @@ def test_edited_code_consults_the_map_for_its_own_image() -> None:
     method = tiny("hfgi").eval()
     code = method.invert(batch_of(2, SIZE)["target"])
     edited = method.edit(code, lambda w, strength: w + strength, 0.5)
-    expected = method.consult(edited["w"], method.A(code["distortion"], as_seen(method.base.synthesize(edited), SIZE)), noise="const")
+    expected = method.consult(
+        edited["w"],
+        method.A(code["distortion"], as_seen(method.base.synthesize(edited), SIZE)),
+        noise="const",
+    )
     torch.testing.assert_close(method.synthesize(edited), expected)
     assert not torch.allclose(method.synthesize(edited), method.synthesize(code))
 
@@ -68,7 +81,10 @@ def test_edited_code_consults_the_map_for_its_own_image() -> None:
 def test_lower_images_are_the_middle_rows_of_the_generators() -> None:
     """Of 16 rows of 32 (cars: 192 of 256): A sees these, C the whole square, whose other rows lack nothing."""
     tiny_base = TINY["hfgi"]["base"]
-    options = {**TINY["hfgi"], "base": {**tiny_base, "hyper_parameters": {**tiny_base["hyper_parameters"], "height": 16}}}
+    options = {
+        **TINY["hfgi"],
+        "base": {**tiny_base, "hyper_parameters": {**tiny_base["hyper_parameters"], "height": 16}},
+    }
     method, batch = HFGI(**options), batch_of(4, SIZE)
     batch["target"] = x = batch["target"][:, :, 8:24]
     loop(method, batch, 1)
@@ -88,7 +104,9 @@ def test_without_alignment_the_map_is_consulted_as_it_is() -> None:
     method = HFGI(**TINY["hfgi"], align=False).eval()
     with torch.no_grad():
         code = method.invert(batch_of(2, SIZE)["target"])
-        torch.testing.assert_close(method.synthesize(code), method.consult(code["w"], code["distortion"], noise="const"))
+        torch.testing.assert_close(
+            method.synthesize(code), method.consult(code["w"], code["distortion"], noise="const")
+        )
     loop(method, batch_of(4, SIZE), 1)
     assert "train/align" not in method.terms
 
@@ -100,13 +118,22 @@ def test_base_comes_from_its_checkpoint_and_goes_into_ours(tmp_path) -> None:
         base.join(3)
     path, own = tmp_path / "e4e.ckpt", tmp_path / "hfgi.ckpt"
     suite = {"format": 1, "method": "e4e", "iteration": 1, "images_seen": 4}
-    torch.save({"suite": suite, "state_dict": base.state_dict(), "hyper_parameters": dict(base.hparams)}, path)
+    torch.save(
+        {"suite": suite, "state_dict": base.state_dict(), "hyper_parameters": dict(base.hparams)}, path
+    )
     method = HFGI(**{**TINY["hfgi"], "base": str(path)})
     method.initialise()
     image = batch_of(2, SIZE)["target"]
     with torch.no_grad():
         torch.testing.assert_close(method.eval().invert(image)["w"], base.eval().invert(image)["w"])
-    torch.save({"suite": {**suite, "method": "hfgi"}, "state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)}, own)
+    torch.save(
+        {
+            "suite": {**suite, "method": "hfgi"},
+            "state_dict": method.state_dict(),
+            "hyper_parameters": dict(method.hparams),
+        },
+        own,
+    )
     path.unlink()
     loaded, _ = load_method(own)  # nothing but the file
     with torch.no_grad():
@@ -118,7 +145,10 @@ def test_base_comes_from_its_checkpoint_and_goes_into_ours(tmp_path) -> None:
     [
         (None, "hfgi starts from a trained inverter"),
         ({"method": "nafnet", "hyper_parameters": {}}, "is of nafnet: expected e4e or psp"),
-        ({"method": "e4e", "hyper_parameters": {"size": 64}}, r"inverts images of 64 px: set --model\.size 64"),
+        (
+            {"method": "e4e", "hyper_parameters": {"size": 64}},
+            r"inverts images of 64 px: set --model\.size 64",
+        ),
     ],
 )
 def test_base_that_does_not_fit(base, message) -> None:

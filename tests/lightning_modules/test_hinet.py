@@ -51,7 +51,9 @@ def test_one_step_is_the_papers_objective(loss: str) -> None:
             expected = terms[0] + terms[1]
     loop(method, batch, 1, spy=lambda optimizer, value: losses.append(value.item()))
     assert losses == pytest.approx([expected], rel=1e-4)
-    assert [method.terms[f"train/{loss}_loss_{stage}"].item() for stage in (1, 2)] == pytest.approx(terms, rel=1e-4)
+    assert [method.terms[f"train/{loss}_loss_{stage}"].item() for stage in (1, 2)] == pytest.approx(
+        terms, rel=1e-4
+    )
 
 
 def test_optimizer() -> None:
@@ -94,7 +96,11 @@ def test_every_step_is_clipped() -> None:
     loop(method, batch_of(4, SIZE), 0)
 
     def measure(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        norms.append(math.sqrt(sum(p.grad.square().sum().item() for group in optimizer.param_groups for p in group["params"])))
+        norms.append(
+            math.sqrt(
+                sum(p.grad.square().sum().item() for group in optimizer.param_groups for p in group["params"])
+            )
+        )
 
     method.trainer.optimizers[0].register_step_pre_hook(measure)
     loop(method, batch_of(4, SIZE), 3)

@@ -33,7 +33,9 @@ def question(method: Method, count: int) -> tuple[Tensor, Callable[[Tensor], Ten
         return torch.randn(count, method.hparams["style_dim"]), method.sample, (3, SIZE, SIZE)
     if hasattr(method, "embed"):
         return image, method.embed, tuple(method.embed(image).shape[1:])
-    raise LookupError(f"{type(method).__name__} neither restores nor samples nor embeds: say here what it is asked, and what it answers")
+    raise LookupError(
+        f"{type(method).__name__} neither restores nor samples nor embeds: say here what it is asked, and what it answers"
+    )
 
 
 # --- shapes ---------------------------------------------------------------------------------------------------------
@@ -54,7 +56,9 @@ def test_answers_one_row_per_row(name: str) -> None:
 def test_answers_are_repeatable_and_do_not_look_at_other_rows(name: str) -> None:
     method = tiny(name).eval()
     asked, answer, _ = question(method, 2)
-    if hasattr(method, "sample"):  # its noise is random: the same seed, the same images, and every code its own
+    if hasattr(
+        method, "sample"
+    ):  # its noise is random: the same seed, the same images, and every code its own
         answers = []
         for _ in range(2):
             torch.manual_seed(1)
@@ -126,7 +130,9 @@ def test_every_descent_lowers_its_own_loss(name: str) -> None:
         buffers = {key: value.clone() for key, value in method.named_buffers()}
         before = losses(method, moving)
         weights = dict(method.named_parameters())
-        method.load_state_dict({key: buffers.get(key, weights.get(key)) for key in method.state_dict()})  # running means as before
+        method.load_state_dict(
+            {key: buffers.get(key, weights.get(key)) for key in method.state_dict()}
+        )  # running means as before
         assert losses(method, None)[moving] < before[moving], f"descent {moving} of {count}"
 
 
@@ -134,7 +140,12 @@ def test_every_descent_lowers_its_own_loss(name: str) -> None:
 
 
 def parameters_of(optimizers: list[torch.optim.Optimizer]) -> list[torch.nn.Parameter]:
-    return [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
+    return [
+        parameter
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
 
 
 def test_every_trainable_parameter_is_in_one_group_of_one_optimizer(name: str) -> None:
@@ -172,7 +183,9 @@ def test_averages_follow_their_rule(name: str) -> None:
     method = tiny(name)
     for _ in range(3):
         before = {part: getattr(method, f"{part}_ema").state_dict() for part in method.ema}
-        before = {part: {key: value.clone() for key, value in state.items()} for part, state in before.items()}
+        before = {
+            part: {key: value.clone() for key, value in state.items()} for part, state in before.items()
+        }
         loop(method, batch_of(4, SIZE), 1)
         EMA().on_train_batch_end(None, method)
         for part, state in before.items():
@@ -188,7 +201,9 @@ def test_averages_follow_their_rule(name: str) -> None:
 def test_what_only_measures_is_not_part_of_it(name: str) -> None:
     """Losses and metrics bring no weights: neither a checkpoint nor an optimizer nor an average holds them."""
     for key, module in tiny(name).named_modules():
-        assert not type(module).__module__.startswith(("lpips", "torchmetrics", "lightning_modules.metrics")), key
+        assert not type(module).__module__.startswith(
+            ("lpips", "torchmetrics", "lightning_modules.metrics")
+        ), key
         if type(module).__module__.startswith("lightning_modules.losses"):
             assert not list(module.parameters()), key
 
@@ -206,14 +221,18 @@ def test_resumed_from_its_file_it_goes_on_to_the_same_bits(name: str, tmp_path) 
 
     def begun() -> Method:
         method = continued(tiny(name))
-        method.iteration = 9  # saved at 12, after a path length and between two changes of p; in 16 all regularisers are due
+        method.iteration = (
+            9  # saved at 12, after a path length and between two changes of p; in 16 all regularisers are due
+        )
         return method
 
     whole, saved = begun(), begun()
     trainer = fit(whole, batches)
     fit(saved, batches[:3]).save_checkpoint(file, weights_only=False)
     parts = continued(load_method(file)[0])
-    assert_same_bits(dict(parts.named_buffers()), dict(saved.named_buffers()))  # also those that a state_dict would leave out
+    assert_same_bits(
+        dict(parts.named_buffers()), dict(saved.named_buffers())
+    )  # also those that a state_dict would leave out
     resumed = fit(parts.train(), batches[3:], resume=file)
 
     assert (parts.iteration, parts.images_seen) == (whole.iteration, whole.images_seen) == (16, 28)
@@ -267,4 +286,6 @@ def test_processes_descend_as_one(name: str, ranks: list[dict[str, dict[str, Any
     for step, (a, b) in enumerate(zip(several["gradients"], one["gradients"], strict=True)):
         assert (a - b).norm() < 1e-10 * b.norm(), step
     for key, value in one["state"].items():
-        torch.testing.assert_close(several["state"][key], value, rtol=1e-9, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            several["state"][key], value, rtol=1e-9, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}"
+        )

@@ -71,7 +71,11 @@ def test_every_step_is_clipped() -> None:
     loop(method, batch_of(4, SIZE), 0)
 
     def measure(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        norms.append(math.sqrt(sum(p.grad.square().sum().item() for group in optimizer.param_groups for p in group["params"])))
+        norms.append(
+            math.sqrt(
+                sum(p.grad.square().sum().item() for group in optimizer.param_groups for p in group["params"])
+            )
+        )
 
     method.trainer.optimizers[0].register_step_pre_hook(measure)
     loop(method, batch_of(4, SIZE), 3)

@@ -19,13 +19,17 @@ def test_released_optimizer() -> None:
     named = {"alpha", "k", "betas", "eps", "lr", "weight_decay"}
     for run, options in fixture.manifest["args"].items():
         parameters = {name: nn.Parameter(fixture[f"p_{name}"]) for name in ("conv", "lin", "bias")}
-        optimizer = Ranger(parameters.values(), **{name: value for name, value in options.items() if name in named})
+        optimizer = Ranger(
+            parameters.values(), **{name: value for name, value in options.items() if name in named}
+        )
         for step in range(20):
             for name, p in parameters.items():
                 p.grad = fixture[f"g_{name}"][step]
             optimizer.step()
             outputs |= {f"{run}_{name}_after{step + 1}": p.detach().clone() for name, p in parameters.items()}
-    fixture.check({name: value for name, value in outputs.items() if name in fixture.manifest["outputs"]}, tighter=10)
+    fixture.check(
+        {name: value for name, value in outputs.items() if name in fixture.manifest["outputs"]}, tighter=10
+    )
 
 
 def test_defaults_are_e4es() -> None:
@@ -39,7 +43,10 @@ def test_between_lookaheads_a_bias_follows_torchs_radam() -> None:
     """No centring of vectors. In the steps that are not rectified both are momentum alone; later only the place of eps differs."""
     ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 5, dtype=torch.float64)) for _ in range(2))
     options = {"lr": 1e-2, "betas": (0.95, 0.999)}
-    optimizers = Ranger([ours], k=1000, eps=1e-12, **options), torch.optim.RAdam([theirs], eps=1e-12, **options)
+    optimizers = (
+        Ranger([ours], k=1000, eps=1e-12, **options),
+        torch.optim.RAdam([theirs], eps=1e-12, **options),
+    )
     g = torch.Generator().manual_seed(0)
     for _ in range(30):
         ours.grad = theirs.grad = torch.randn(5, generator=g, dtype=torch.float64)
@@ -50,13 +57,17 @@ def test_between_lookaheads_a_bias_follows_torchs_radam() -> None:
 
 
 @pytest.mark.parametrize(("shape", "ignored"), [((4, 3, 3, 3), True), ((4, 7), True), ((4,), False)])
-def test_what_all_weights_of_a_unit_share_in_the_gradient_is_ignored(shape: tuple[int, ...], ignored: bool) -> None:
+def test_what_all_weights_of_a_unit_share_in_the_gradient_is_ignored(
+    shape: tuple[int, ...], ignored: bool
+) -> None:
     g = torch.Generator().manual_seed(0)
     plain, shifted = (nn.Parameter(torch.zeros(shape, dtype=torch.float64)) for _ in range(2))
     optimizer = Ranger([plain, shifted], lr=0.1)
     for _ in range(7):
         plain.grad = torch.randn(shape, generator=g, dtype=torch.float64)
-        shifted.grad = plain.grad + torch.randn((4,) + (1,) * (len(shape) - 1), generator=g, dtype=torch.float64)
+        shifted.grad = plain.grad + torch.randn(
+            (4,) + (1,) * (len(shape) - 1), generator=g, dtype=torch.float64
+        )
         optimizer.step()
     assert torch.allclose(plain, shifted, rtol=1e-9, atol=1e-9) == ignored
 
@@ -88,11 +99,16 @@ def test_resumed_equals_uninterrupted(tmp_path, stop: int) -> None:
     train(model, optimizer, range(20), late)
     first, first_late, first_optimizer = start()
     train(first, first_optimizer, range(stop), first_late)
-    torch.save({"optimizer": first_optimizer.state_dict(), "model": first.state_dict(), "late": first_late.data}, tmp_path / "stopped")
+    torch.save(
+        {"optimizer": first_optimizer.state_dict(), "model": first.state_dict(), "late": first_late.data},
+        tmp_path / "stopped",
+    )
 
     stopped = torch.load(tmp_path / "stopped", weights_only=True)
     second, second_late, second_optimizer = start()
-    check_optimizers([second_optimizer], [copy.deepcopy(stopped["optimizer"])], "checkpoint")  # a state this suite can resume
+    check_optimizers(
+        [second_optimizer], [copy.deepcopy(stopped["optimizer"])], "checkpoint"
+    )  # a state this suite can resume
     second.load_state_dict(stopped["model"])
     second_late.data.copy_(stopped["late"])
     second_optimizer.load_state_dict(stopped["optimizer"])
@@ -145,7 +161,9 @@ def test_a_fused_optimizer_has_the_options_of_each_group(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("first", "then"), [(False, True), (True, False)])
-def test_adam_resumes_where_the_other_kind_has_stopped(monkeypatch: pytest.MonkeyPatch, first: bool, then: bool) -> None:
+def test_adam_resumes_where_the_other_kind_has_stopped(
+    monkeypatch: pytest.MonkeyPatch, first: bool, then: bool
+) -> None:
     """As a run that goes on on another device: the counters of steps lie where the kernel of the new one wants them."""
 
     def run(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
@@ -187,13 +205,17 @@ def test_a_state_of_the_host_loads_into_a_fused_optimizer() -> None:
 
 @pytest.mark.parametrize("size", [1e-3, 1.0])
 @pytest.mark.parametrize("fused", [False, True])
-def test_gradients_are_clipped_behind_the_scaler_of_float16(monkeypatch: pytest.MonkeyPatch, fused: bool, size: float) -> None:
+def test_gradients_are_clipped_behind_the_scaler_of_float16(
+    monkeypatch: pytest.MonkeyPatch, fused: bool, size: float
+) -> None:
     """A fused optimizer gets gradients that are still scaled; gradients above the limit and below it."""
     fusible(monkeypatch, fused)
     plain, scaled = (nn.Parameter(torch.zeros(2)) for _ in range(2))
     direction = size * torch.tensor([3.0, 4.0])
     reference = clip_norm(torch.optim.Adam([plain], lr=0.1, betas=(0.0, 0.9), eps=1e-2), 0.01)
-    optimizer = clip_norm(adam([scaled], lr=0.1, betas=(0.0, 0.9), eps=1e-2), 0.01)  # whose step depends on the size of gradients
+    optimizer = clip_norm(
+        adam([scaled], lr=0.1, betas=(0.0, 0.9), eps=1e-2), 0.01
+    )  # whose step depends on the size of gradients
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for _ in range(3):
         plain.grad = direction.clone()

@@ -30,9 +30,17 @@ class Gradients(L.Callback):
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = 0.0
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
         own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self.steps.append({n: p.grad.clone() for n, p in pl_module.named_parameters() if id(p) in own and p.grad is not None})
+        self.steps.append(
+            {
+                n: p.grad.clone()
+                for n, p in pl_module.named_parameters()
+                if id(p) in own and p.grad is not None
+            }
+        )
 
 
 def gradients_of_iteration_16(name: str, precision: Any) -> list[dict[str, Tensor]]:
@@ -50,12 +58,16 @@ def test_regularisers_have_the_gradients_of_float32(name: str, step: int) -> Non
     mixed = gradients_of_iteration_16(name, "bf16-mixed")[step]
     full = gradients_of_iteration_16(name, "32-true")[step]
     assert mixed.keys() == full.keys()
-    square = sum((mixed[key] - full[key]).square().sum() for key in full) / sum(full[key].square().sum() for key in full)
+    square = sum((mixed[key] - full[key]).square().sum() for key in full) / sum(
+        full[key].square().sum() for key in full
+    )
     assert square.sqrt() < 1e-5
 
 
 def test_the_main_passes_are_in_half_precision() -> None:
-    mixed, full = (gradients_of_iteration_16("gan_prior", precision)[0] for precision in ("bf16-mixed", "32-true"))
+    mixed, full = (
+        gradients_of_iteration_16("gan_prior", precision)[0] for precision in ("bf16-mixed", "32-true")
+    )
     apart = [(mixed[key] - full[key]).norm() / full[key].norm() for key in full]
     assert max(apart) > 1e-4
 

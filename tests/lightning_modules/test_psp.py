@@ -15,7 +15,12 @@ from tests.lightning_modules.steps import ENCODER, GENERATOR, SIZE, STYLEGAN, TI
 def test_published_defaults() -> None:
     with torch.device("meta"):
         h = PSP(features="off", identity="off").hparams
-    assert (h["size"], h["generator_size"], h["encoder_width"], h["encoder_blocks"]) == (256, 1024, 64, (3, 4, 14, 3))
+    assert (h["size"], h["generator_size"], h["encoder_width"], h["encoder_blocks"]) == (
+        256,
+        1024,
+        64,
+        (3, 4, 14, 3),
+    )
     assert (h["lambda_l2"], h["lambda_lpips"], h["lambda_id"], h["lr"]) == (1.0, 0.8, 0.1, 1e-4)
 
 
@@ -24,7 +29,11 @@ def test_one_step_is_the_papers_objective() -> None:
     method.G.synthesis.noise = "none"  # training draws noise
     with torch.no_grad():
         x, x_hat = batch["target"], method.G(method.G.w_avg + method.E(batch["target"]))
-        expected = (x - x_hat).square().mean() + 0.8 * LPIPS("alex", "random")(x_hat, x) + 0.1 * Identity("random")(x_hat, x)
+        expected = (
+            (x - x_hat).square().mean()
+            + 0.8 * LPIPS("alex", "random")(x_hat, x)
+            + 0.1 * Identity("random")(x_hat, x)
+        )
     loop(method, batch, 1, spy=lambda optimizer, loss: losses.append(loss.item()))
     assert losses == pytest.approx([expected.item()], rel=1e-4)
     assert set(method.terms) == {"train/l2", "train/lpips_random", "train/id_random"}
@@ -68,7 +77,10 @@ def prior(tmp_path_factory):
             method.G_ema.w_avg.normal_()
         path = tmp_path_factory.mktemp("prior") / "prior.ckpt"
         suite = {"format": 1, "method": "gan_prior", "iteration": 1, "images_seen": 4}
-        torch.save({"suite": suite, "state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)}, path)
+        torch.save(
+            {"suite": suite, "state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)},
+            path,
+        )
         return str(path)
 
     return write
@@ -110,7 +122,14 @@ def test_backbone_starts_from_the_face_network(monkeypatch, tmp_path) -> None:
     published = ArcFace().state_dict()
     torch.save(published, tmp_path / "model_ir_se50.pth")
     monkeypatch.setenv("FACE_SUITE_WEIGHTS", str(tmp_path))
-    wide = {**GENERATOR, **ENCODER, "encoder_width": 64, "encoder_blocks": (3, 4, 14, 3), "features": "off", "identity": "off"}
+    wide = {
+        **GENERATOR,
+        **ENCODER,
+        "encoder_width": 64,
+        "encoder_blocks": (3, 4, 14, 3),
+        "features": "off",
+        "identity": "off",
+    }
     method = PSP(**{**wide, "start": "arcface"})
     method.initialise()
     state = method.E.state_dict()

@@ -50,8 +50,12 @@ def test_attributes_are_those_of_the_portraits() -> None:
     low, high = torch.tensor(list(ATTRIBUTES.values())).unbind(1)
     assert (values >= low).all()
     assert (values <= high).all()
-    assert (values.amax(0) - values.amin(0) > 0.8 * (high - low)).all()  # and no range is much wider than what occurs
-    assert [name for name, column in zip(NAMES, values.T, strict=True) if len(column.unique()) == 2] == list(BINARY)
+    assert (
+        values.amax(0) - values.amin(0) > 0.8 * (high - low)
+    ).all()  # and no range is much wider than what occurs
+    assert [name for name, column in zip(NAMES, values.T, strict=True) if len(column.unique()) == 2] == list(
+        BINARY
+    )
 
 
 def test_predictions_are_in_natural_units() -> None:
@@ -59,7 +63,9 @@ def test_predictions_are_in_natural_units() -> None:
     values = rendered(range(8), size=16)["attributes"]
     standardised = net.standardised(values)
     assert standardised.abs().max() <= 1
-    assert standardised[:, NAMES.index("age")].tolist() == pytest.approx(((values[:, NAMES.index("age")] - 49) / 31).tolist(), abs=1e-6)
+    assert standardised[:, NAMES.index("age")].tolist() == pytest.approx(
+        ((values[:, NAMES.index("age")] - 49) / 31).tolist(), abs=1e-6
+    )
     back = net.natural(standardised)
     for i, name in enumerate(NAMES):
         expected = 1 / (1 + torch.exp(-standardised[:, i])) if name in BINARY else values[:, i]
@@ -127,7 +133,9 @@ def test_it_learns_what_can_be_seen(trained: Scorer) -> None:
 @torch.no_grad()
 def test_an_edit_moves_what_it_edits(trained: Scorer) -> None:
     i = NAMES.index("yaw")
-    left, right = (trained.predict(rendered(range(2000, 2032), yaw=yaw)["target"])[:, i] for yaw in (-30.0, 30.0))
+    left, right = (
+        trained.predict(rendered(range(2000, 2032), yaw=yaw)["target"])[:, i] for yaw in (-30.0, 30.0)
+    )
     assert (right > left).float().mean() > 0.8
     assert (right - left).mean() > 10
 

@@ -79,7 +79,9 @@ def options(iterations: int) -> Any:
     return fit.resolve(argv)[0]
 
 
-def train(method: Method, folder: Path, last: int, device: SecondDevice, resume: Path | None = None) -> Witness:
+def train(
+    method: Method, folder: Path, last: int, device: SecondDevice, resume: Path | None = None
+) -> Witness:
     """A run as `fit` makes it, with all its callbacks, on the second device."""
     config = options(last).clone()
     config.trainer.accelerator = Accelerator()

@@ -23,7 +23,11 @@ from lightning_modules.losses.gan import NonSaturating
 from lightning_modules.losses.lpips import LPIPS
 from lightning_modules.nafnet import NAFNet
 from lightning_modules.pretrained import inverters, names
-from lightning_modules.pretrained.layouts import GPEN_GENERATOR, ROSINALITY_DISCRIMINATOR, ROSINALITY_GENERATOR
+from lightning_modules.pretrained.layouts import (
+    GPEN_GENERATOR,
+    ROSINALITY_DISCRIMINATOR,
+    ROSINALITY_GENERATOR,
+)
 from lightning_modules.psp import PSP
 from tests.golden.check import HERE, Fixture
 from tests.lightning_modules.official import Part, Parts, Run, input_noise, weights_of
@@ -56,7 +60,10 @@ class GPENRun(Run):
         return method
 
     def networks(self) -> dict[str, Parts]:
-        return {"G": [Part(self.method.G, "g.", GPEN_GENERATOR)], "D": [Part(self.method.D, "d.", ROSINALITY_DISCRIMINATOR)]}
+        return {
+            "G": [Part(self.method.G, "g.", GPEN_GENERATOR)],
+            "D": [Part(self.method.D, "d.", ROSINALITY_DISCRIMINATOR)],
+        }
 
     def averages(self) -> Parts:
         return [Part(self.method.G_ema, "g.", GPEN_GENERATOR)]
@@ -96,7 +103,10 @@ class GANPriorRun(Run):
         return method
 
     def networks(self) -> dict[str, Parts]:
-        return {"G": [Part(self.method.G, "g.", ROSINALITY_GENERATOR)], "D": [Part(self.method.D, "d.", ROSINALITY_DISCRIMINATOR)]}
+        return {
+            "G": [Part(self.method.G, "g.", ROSINALITY_GENERATOR)],
+            "D": [Part(self.method.D, "d.", ROSINALITY_DISCRIMINATOR)],
+        }
 
     def averages(self) -> Parts:
         return [Part(self.method.G_ema, "g.", ROSINALITY_GENERATOR)]
@@ -127,7 +137,9 @@ class PSPRun(Run):
     def weights(self) -> dict[str, Tensor]:
         """The file's tensors under our names."""
         parts = {f"{part}.": self.fixture.state(f"{part}.") for part in inverters.PARTS}
-        state = {f"{part}{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        state = {
+            f"{part}{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()
+        }
         content = {"state_dict": state, "latent_avg": self.fixture.state()["latent_avg"]}
         return inverters.from_released(content, self.kind)[0]
 
@@ -157,7 +169,9 @@ class PSPRun(Run):
     def load_criterion(self, network: Any) -> None:
         """The heads of LPIPS, whose trunk comes from the table of weights, and its constants, which float32 would round."""
         for i, head in enumerate(network.lins):
-            load_weights(head, {"model.1.weight": self.fixture.state(f"lpips.lin.{i}.1.")["weight"]}, "lpips.lin")
+            load_weights(
+                head, {"model.1.weight": self.fixture.state(f"lpips.lin.{i}.1.")["weight"]}, "lpips.lin"
+            )
         for name, constant in {"shift": "mean", "scale": "std"}.items():
             exact = torch.tensor(self.manifest["kept_values"][f"lpips.net.{constant}"], dtype=torch.float64)
             setattr(network.scaling_layer, name, exact.view(1, 3, 1, 1))
@@ -240,7 +254,9 @@ class E4ERun(PSPRun):
 
     def finish(self) -> None:
         if self.pool_size:
-            pools = {f"pool_{kind}": pool.codes for kind, pool in zip(self.pooled, self.method.pools, strict=True)}
+            pools = {
+                f"pool_{kind}": pool.codes for kind, pool in zip(self.pooled, self.method.pools, strict=True)
+            }
             self.record("buffers_pools", pools, list(pools))
 
 
@@ -354,7 +370,9 @@ def run_of(fixture: Fixture) -> Run:
 def test_the_official_training_steps(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fixture = Fixture(name)
     if trunk := fixture.state("lpips.net.layers."):
-        publish(monkeypatch, tmp_path, "lpips/alex", {f"features.{key}": tensor for key, tensor in trunk.items()})
+        publish(
+            monkeypatch, tmp_path, "lpips/alex", {f"features.{key}": tensor for key, tensor in trunk.items()}
+        )
     run = run_of(fixture)
     run.train()
     assert run.events == [(event["step"], event["optimizer"]) for event in fixture.manifest["events"]]
@@ -368,6 +386,8 @@ def test_the_official_schedules(name: str) -> None:
     method = run_of(fixture).method
     for schedule in fixture.manifest["schedules"].values():
         method.total_iterations, method.LR_END = schedule["T_max"], schedule["eta_min"]
-        method.hparams.update(lr=schedule["lr"], lr_end=schedule["eta_min"], warm_up=max(0, schedule["warmup_iter"]))
+        method.hparams.update(
+            lr=schedule["lr"], lr_end=schedule["eta_min"], warm_up=max(0, schedule["warmup_iter"])
+        )
         for method.iteration, rate in zip(schedule["iterations"], schedule["rates"], strict=True):
             assert schedule["lr"] * method.lr_factor() == pytest.approx(rate, rel=1e-6), method.iteration

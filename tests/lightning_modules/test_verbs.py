@@ -28,7 +28,14 @@ QUIET: dict[str, Any] = {
 
 def faces(method: Method, **options: Any) -> FaceData:
     degradation = "x4" if isinstance(method, Restorer) else "none"
-    standard = {"size": SIZE, "degradation": degradation, "val_images": IMAGES, "val_batch_size": 2, "batch_size": 4, "workers": 0}
+    standard = {
+        "size": SIZE,
+        "degradation": degradation,
+        "val_images": IMAGES,
+        "val_batch_size": 2,
+        "batch_size": 4,
+        "workers": 0,
+    }
     return FaceData(**{**standard, **options})
 
 
@@ -77,14 +84,19 @@ def test_other_data_have_scores_of_their_own() -> None:
     """Also of their inputs, which a run scores once."""
     method = tiny("nafnet")
     trainer = L.Trainer(callbacks=[scores_of(method)], **QUIET)
-    found = [trainer.validate(method, datamodule=faces(method, seed=seed), verbose=False)[0]["val/psnr_input"] for seed in (0, 1, 0)]
+    found = [
+        trainer.validate(method, datamodule=faces(method, seed=seed), verbose=False)[0]["val/psnr_input"]
+        for seed in (0, 1, 0)
+    ]
     assert found[0] == found[2] != found[1]
 
 
 def test_limits_count(tmp_path) -> None:
     method = tiny("nafnet")
     metrics = Metrics(Judge("off", "off", scored=method.scored), tmp_path)
-    L.Trainer(callbacks=[metrics], limit_val_batches=1, **QUIET).validate(method, datamodule=faces(method), verbose=False)
+    L.Trainer(callbacks=[metrics], limit_val_batches=1, **QUIET).validate(
+        method, datamodule=faces(method), verbose=False
+    )
     assert metrics.images == 2
     assert len((tmp_path / "validation.csv").read_text().splitlines()) == 1 + 2
 
@@ -93,7 +105,9 @@ def test_plain_lightning_trains() -> None:
     method = tiny("nafnet")
     data = faces(method)
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    L.Trainer(max_epochs=1, limit_train_batches=3, limit_val_batches=1, callbacks=[scores_of(method)], **QUIET).fit(method, data)
+    L.Trainer(
+        max_epochs=1, limit_train_batches=3, limit_val_batches=1, callbacks=[scores_of(method)], **QUIET
+    ).fit(method, data)
     assert (method.iteration, method.images_seen) == (3, 12)
     assert any(not torch.equal(value, before[name]) for name, value in method.state_dict().items())
 
@@ -101,9 +115,17 @@ def test_plain_lightning_trains() -> None:
 @pytest.mark.parametrize("part", ["train", "val"])
 @pytest.mark.parametrize("degradation", ["gfpgan", "none"])
 def test_batches_are_what_the_docstring_says(part, degradation: str) -> None:
-    data = FaceData(size=SIZE, degradation=degradation, batch_size=2, val_batch_size=2, val_images=4, workers=0)
+    data = FaceData(
+        size=SIZE, degradation=degradation, batch_size=2, val_batch_size=2, val_images=4, workers=0
+    )
     batch, *_ = islice(data.batches(part), 2)
-    shapes = {"target": (2, 3, SIZE, SIZE), "mask": (2, SIZE, SIZE), "landmarks": (2, 5, 2), "attributes": (2, 15), "index": (2,)}
+    shapes = {
+        "target": (2, 3, SIZE, SIZE),
+        "mask": (2, SIZE, SIZE),
+        "landmarks": (2, 5, 2),
+        "attributes": (2, 15),
+        "index": (2,),
+    }
     shapes |= {"input": (2, 3, SIZE, SIZE)} if degradation != "none" else {}
     assert {name: tuple(value.shape) for name, value in batch.items() if name != "name"} == shapes
     assert len(batch["name"]) == 2
@@ -118,10 +140,14 @@ def test_batches_are_those_of_a_run() -> None:
     seen = []
 
     class Spy(L.Callback):
-        def on_train_batch_start(self, trainer: L.Trainer, pl_module: Method, batch: dict[str, Any], batch_idx: int) -> None:
+        def on_train_batch_start(
+            self, trainer: L.Trainer, pl_module: Method, batch: dict[str, Any], batch_idx: int
+        ) -> None:
             seen.append(batch["input"].clone())
 
     method = tiny("nafnet")
-    L.Trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0, callbacks=[Spy()], **QUIET).fit(method, faces(method))
+    L.Trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0, callbacks=[Spy()], **QUIET).fit(
+        method, faces(method)
+    )
     for run, batch in zip(seen, islice(faces(method).batches("train"), 2), strict=True):
         assert torch.equal(run, batch["input"])

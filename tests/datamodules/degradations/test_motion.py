@@ -97,8 +97,12 @@ def test_rescaled_is_the_kernel_of_the_other_size():
     bank = motion_bank(0, (5, 71), 1.0)[:50]
     assert np.array_equal(rescaled(bank, 1.0), bank)
     half, drawn = rescaled(bank, 0.5), motion_bank(0, (5, 71), 0.5)[:50]
-    smooth = [np.stack([cv2.GaussianBlur(kernel, (0, 0), 2.0) for kernel in kernels]) for kernels in (half, drawn)]
-    assert np.abs(smooth[0] - smooth[1]).sum(axis=(1, 2)).max() < 0.1  # of 1; both round places to their own grid
+    smooth = [
+        np.stack([cv2.GaussianBlur(kernel, (0, 0), 2.0) for kernel in kernels]) for kernels in (half, drawn)
+    ]
+    assert (
+        np.abs(smooth[0] - smooth[1]).sum(axis=(1, 2)).max() < 0.1
+    )  # of 1; both round places to their own grid
 
 
 def test_sizes_are_the_nearest_odd_ones():

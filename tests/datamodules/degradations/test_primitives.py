@@ -35,7 +35,9 @@ class TestGolden:
         g = {name: self.fixture[name].numpy() for name in self.fixture.manifest["inputs"]}
         args, image, batch = self.fixture.manifest["args"], g["image"], torch.from_numpy(g["image_batch"])
         h, w = image.shape[:2]
-        symmetric = [(size, sx, sy, theta, beta) for size, sx, sy, theta, beta, _ in args["gen"] + args["plateau"]]
+        symmetric = [
+            (size, sx, sy, theta, beta) for size, sx, sy, theta, beta, _ in args["gen"] + args["plateau"]
+        ]
         kernels = {
             **{f"k_iso_{i}": p.gaussian_kernel(*a) for i, a in enumerate(args["iso"])},
             **{f"k_aniso_{i}": p.gaussian_kernel(*a) for i, a in enumerate(args["aniso"])},
@@ -57,8 +59,12 @@ class TestGolden:
             "cv_area_down": p.resize(image, 17, 14, "area"),
             "cv_cubic_down": p.resize(image, 17, 14, "cubic"),
             "cv_cubic_up": p.resize(linear, h, w, "cubic"),
-            "pt_bilinear_down": np.stack([p.resize(x, 17, 14, "linear") for x in hwc(batch)]).transpose(0, 3, 1, 2),
-            "pt_bicubic_down": np.stack([p.resize(x, 17, 14, "cubic") for x in hwc(batch)]).transpose(0, 3, 1, 2),
+            "pt_bilinear_down": np.stack([p.resize(x, 17, 14, "linear") for x in hwc(batch)]).transpose(
+                0, 3, 1, 2
+            ),
+            "pt_bicubic_down": np.stack([p.resize(x, 17, 14, "cubic") for x in hwc(batch)]).transpose(
+                0, 3, 1, 2
+            ),
             # no recipe uses these two of torch's own; the stored values pin that this torch still means the same by them
             "pt_area_down": F.interpolate(batch, (17, 14), mode="area"),
             "pt_bicubic_antialias_down": F.interpolate(batch, (17, 14), mode="bicubic", antialias=True),
@@ -77,13 +83,17 @@ class TestGolden:
 
 
 class TestKernels:
-    @pytest.mark.parametrize(("size", "sx", "sy", "theta"), [(21, 2.5, 0.8, 0.7), (9, 1.0, 1.0, 0.0), (41, 9.0, 1.5, -2.4)])
+    @pytest.mark.parametrize(
+        ("size", "sx", "sy", "theta"), [(21, 2.5, 0.8, 0.7), (9, 1.0, 1.0, 0.0), (41, 9.0, 1.5, -2.4)]
+    )
     def test_gaussian_is_the_normal_density(self, size, sx, sy, theta):
         R = np.array([[math.cos(theta), -math.sin(theta)], [math.sin(theta), math.cos(theta)]])
         density = scipy.stats.multivariate_normal(cov=R @ np.diag([sx**2, sy**2]) @ R.T).pdf
         x, y = np.meshgrid(np.arange(size) - size // 2, np.arange(size) - size // 2)
         expected = density(np.stack([x, y], axis=-1))
-        np.testing.assert_allclose(p.gaussian_kernel(size, sx, sy, theta), expected / expected.sum(), atol=1e-7)
+        np.testing.assert_allclose(
+            p.gaussian_kernel(size, sx, sy, theta), expected / expected.sum(), atol=1e-7
+        )
 
     def test_tiny_sigma_is_a_delta(self):
         expected = np.zeros((5, 5))
@@ -91,7 +101,9 @@ class TestKernels:
         np.testing.assert_array_equal(p.gaussian_kernel(5, 0.01), expected)
 
     def test_beta_one_is_gaussian(self):
-        np.testing.assert_allclose(p.generalized_kernel(15, 2.0, 1.0, 0.3, 1.0), p.gaussian_kernel(15, 2.0, 1.0, 0.3), atol=1e-7)
+        np.testing.assert_allclose(
+            p.generalized_kernel(15, 2.0, 1.0, 0.3, 1.0), p.gaussian_kernel(15, 2.0, 1.0, 0.3), atol=1e-7
+        )
 
     def test_sinc_passes_low_frequencies_only(self):
         response = np.abs(np.fft.fft2(p.sinc_kernel(1.5, 101)))[0, :51]
@@ -110,16 +122,25 @@ class TestBlur:
         rng = np.random.default_rng(size)
         images, kernels = rng.random((3, 48, 48, 3), np.float32), rng.random((3, size, size), np.float32)
         kernels /= kernels.sum(axis=(1, 2), keepdims=True)
-        expected = np.stack([scipy.ndimage.correlate(x, k[..., None], mode="mirror") for x, k in zip(images, kernels, strict=True)])
+        expected = np.stack(
+            [
+                scipy.ndimage.correlate(x, k[..., None], mode="mirror")
+                for x, k in zip(images, kernels, strict=True)
+            ]
+        )
         batch = p.blur_batch(chw(list(images)), torch.from_numpy(kernels))
         np.testing.assert_allclose(hwc(batch), expected, atol=1e-5)
-        np.testing.assert_allclose(np.stack([p.blur(x, k) for x, k in zip(images, kernels, strict=True)]), expected, atol=1e-5)
+        np.testing.assert_allclose(
+            np.stack([p.blur(x, k) for x, k in zip(images, kernels, strict=True)]), expected, atol=1e-5
+        )
 
     def test_fft_is_grouped_convolution(self):
         """For the 71x71 kernels, on an image that is no square."""
         images, kernels = torch.rand(2, 3, 83, 120), torch.from_numpy(motion_bank(0, (5, 71), 1.0)[:2].copy())
         folded = F.pad(images, (35,) * 4, mode="reflect").double().reshape(1, 6, 153, 190)
-        expected = F.conv2d(folded, kernels.double().repeat_interleave(3, 0)[:, None], groups=6).reshape(2, 3, 83, 120)
+        expected = F.conv2d(folded, kernels.double().repeat_interleave(3, 0)[:, None], groups=6).reshape(
+            2, 3, 83, 120
+        )
         assert (p.correlate_fft(images, kernels) - expected).abs().max() < 2e-6
         assert torch.equal(p.blur_batch(images, kernels), p.correlate_fft(images, kernels))
 
@@ -144,9 +165,17 @@ class TestResize:
         image = np.random.default_rng(0).random((old, old, 3), np.float32)
         at = (np.arange(new) + 0.5) * old / new - 0.5
         y, x = np.meshgrid(at, at, indexing="ij")
-        expected = np.stack([scipy.ndimage.map_coordinates(c, [y, x], order=1, mode="nearest") for c in np.moveaxis(image, -1, 0)], -1)
+        expected = np.stack(
+            [
+                scipy.ndimage.map_coordinates(c, [y, x], order=1, mode="nearest")
+                for c in np.moveaxis(image, -1, 0)
+            ],
+            -1,
+        )
         np.testing.assert_allclose(p.resize(image, new, new), expected, atol=5e-6)
-        np.testing.assert_allclose(hwc(p.resize_batch(chw([image]), [old], [new], new))[0], expected, atol=5e-6)
+        np.testing.assert_allclose(
+            hwc(p.resize_batch(chw([image]), [old], [new], new))[0], expected, atol=5e-6
+        )
 
     def test_area_at_a_whole_ratio_is_pillows_reduction(self):
         image = np.random.default_rng(0).random((30, 30, 3), np.float32)
@@ -186,7 +215,10 @@ class TestResize:
 
 class TestNoise:
     def test_sigma_per_channel_and_clip(self):
-        image, noise = np.full((200, 200, 3), 0.5, np.float32), np.random.default_rng(0).standard_normal((200, 200, 3), np.float32)
+        image, noise = (
+            np.full((200, 200, 3), 0.5, np.float32),
+            np.random.default_rng(0).standard_normal((200, 200, 3), np.float32),
+        )
         result = p.add_noise(image, noise, np.array([0.0, 10.0, 1000.0]))
         np.testing.assert_allclose(result.std(axis=(0, 1))[:2] * 255, [0, 10], rtol=0.02)
         assert (result.min(), result.max()) == (0, 1)
@@ -197,7 +229,9 @@ class TestNoise:
         assert p.poisson_levels(image) == 2
         assert p.add_poisson_noise(image, np.random.default_rng(0), scale=0.0) == pytest.approx(image)
         image = np.tile(np.arange(256, dtype=np.float32) / 255, (400, 1))[..., None]
-        noise = (p.add_poisson_noise(image, np.random.default_rng(0)) - image)[:, 64:192]  # away from the clipped ends
+        noise = (p.add_poisson_noise(image, np.random.default_rng(0)) - image)[
+            :, 64:192
+        ]  # away from the clipped ends
         assert noise.mean() == pytest.approx(0, abs=1e-3)
         np.testing.assert_allclose(noise.var(), image[:, 64:192].mean() / 256, rtol=0.03)
 
@@ -236,7 +270,9 @@ class TestJPEG:
         for quality, ours in zip(qualities, coded, strict=True):
             exact = p.jpeg(image, quality)
             assert psnr(ours, exact) > 31 + quality / 30
-            assert psnr(ours, image) - psnr(exact, image) == pytest.approx(0.4, abs=1.0)  # kornia's soft rounding is milder
+            assert psnr(ours, image) - psnr(exact, image) == pytest.approx(
+                0.4, abs=1.0
+            )  # kornia's soft rounding is milder
 
     def test_qualities_may_lie_on_the_device(self, photo):
         images = chw([p.to_float(photo(48))] * 3)

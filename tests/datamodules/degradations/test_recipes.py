@@ -92,7 +92,9 @@ class TestExact:
             assert np.ptp(degraded.astype(int), axis=-1).mean() < 20  # noise and JPEG add a little colour
         assert (2 <= grays <= 16) if name == "gpen-simple" else grays == 0
 
-    @pytest.mark.parametrize("image", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 9, 3), np.uint8), np.zeros((8, 8), np.uint8)])
+    @pytest.mark.parametrize(
+        "image", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 9, 3), np.uint8), np.zeros((8, 8), np.uint8)]
+    )
     def test_other_images_are_refused(self, image):
         with pytest.raises(ValueError, match=r"square RGB image as uint8 \(H, H, 3\)"):
             DEGRADATIONS["x4"].degrade(image, 0, 0)
@@ -120,7 +122,9 @@ class TestBatch:
         # float32 sums differ in their last bit between batch sizes; JPEG may then round a value the other way
         for recipe, limit in ((without_jpeg, 1e-4 if name != "gfpgan" else 0.01), (d, 0.05)):
             together = levels(recipe.degrade_batch(images, choices)[0])
-            alone = np.concatenate([levels(recipe.degrade_batch(images[:1], [choice])[0]) for choice in choices])
+            alone = np.concatenate(
+                [levels(recipe.degrade_batch(images[:1], [choice])[0]) for choice in choices]
+            )
             assert np.abs(together - alone).mean() < limit
 
     @real
@@ -138,11 +142,15 @@ class TestBatch:
     @every
     def test_without_noise_and_jpeg_the_paths_are_equal(self, photo, name):
         d = DEGRADATIONS[name]
-        d = dataclasses.replace(d, steps=tuple(step for step in d.steps if step.name not in {"noise", "jpeg", "round"}))
+        d = dataclasses.replace(
+            d, steps=tuple(step for step in d.steps if step.name not in {"noise", "jpeg", "round"})
+        )
         image = photo(64)
         choices = [d.sample((0, index), 64) for index in range(8)]
         batch, _ = d.degrade_batch(tensor(image).expand(8, -1, -1, -1), choices)
-        np.testing.assert_allclose(levels(batch), np.stack([d.apply(image, choice)[0] for choice in choices]), atol=0.51)
+        np.testing.assert_allclose(
+            levels(batch), np.stack([d.apply(image, choice)[0] for choice in choices]), atol=0.51
+        )
 
     @pytest.mark.gpu
     @real
@@ -151,7 +159,9 @@ class TestBatch:
         d = dataclasses.replace(d, steps=tuple(step for step in d.steps if step.name != "noise"))
         images = tensor(photo(256)).expand(4, -1, -1, -1)
         choices = [d.sample((0, 0, index), 256) for index in range(4)]
-        cpu, gpu = (levels(d.degrade_batch(images.to(device), choices)[0].cpu()) for device in ("cpu", "cuda"))
+        cpu, gpu = (
+            levels(d.degrade_batch(images.to(device), choices)[0].cpu()) for device in ("cpu", "cuda")
+        )
         assert np.abs(cpu - gpu).mean() < 0.05  # JPEG may round a value the other way
 
     def test_gfpgan_and_motion71_end_on_eight_bits(self, photo):
@@ -244,7 +254,10 @@ class TestPacked:
 class TestStreams:
     def test_another_step_shifts_no_stream(self):
         steps = (Blur({Gaussian(size=(41, 41), sigma=(0.1, 10)): 1}), Noise((0, 20)), JPEG((60, 99)))
-        short, long = Degradation("short", steps), Degradation("long", (Gray(0.2), *steps[::-1], Up(), Round()))
+        short, long = (
+            Degradation("short", steps),
+            Degradation("long", (Gray(0.2), *steps[::-1], Up(), Round())),
+        )
         a, b = short.sample((0, 1), 64), long.sample((0, 1), 64)
         assert a["noise"]["seed"] == b["noise"]["seed"]
         assert a["jpeg"] == b["jpeg"]
@@ -252,7 +265,9 @@ class TestStreams:
         np.testing.assert_array_equal(a["blur"]["kernel"], b["blur"]["kernel"])
 
     def test_each_epoch_draws_anew(self):
-        qualities = {DEGRADATIONS["gpen-simple"].sample((0, epoch, 3), 64)["noise"]["seed"] for epoch in range(20)}
+        qualities = {
+            DEGRADATIONS["gpen-simple"].sample((0, epoch, 3), 64)["noise"]["seed"] for epoch in range(20)
+        }
         assert len(qualities) == 20
 
     def test_two_steps_of_one_name_are_refused(self):
@@ -268,7 +283,10 @@ class TestStreams:
 
     def test_first_motion_kernels_are_pinned(self):
         """Likewise."""
-        kernels = [DEGRADATIONS["motion71"].sample((0, index), 64, held_out=True)["blur"]["kernel"] for index in range(2)]
+        kernels = [
+            DEGRADATIONS["motion71"].sample((0, index), 64, held_out=True)["blur"]["kernel"]
+            for index in range(2)
+        ]
         assert [kernel.shape for kernel in kernels] == [(9, 9)] * 2
         np.testing.assert_allclose([kernel.max() for kernel in kernels], [0.126117, 0.241768], rtol=1e-4)
 
@@ -281,7 +299,11 @@ class TestMotion71:
             choice = d.sample((0, index), 256)
             kernel = choice["blur"]["kernel"].astype(float)
             assert kernel.shape == (35, 35)
-            plain = scipy.signal.correlate(np.pad(image.astype(float), ((17, 17), (17, 17), (0, 0)), "reflect"), kernel[..., None], "valid")
+            plain = scipy.signal.correlate(
+                np.pad(image.astype(float), ((17, 17), (17, 17), (0, 0)), "reflect"),
+                kernel[..., None],
+                "valid",
+            )
             degraded, target = d.apply(image, choice)
             batch, batch_target = d.degrade_batch(tensor(image)[None], [choice])
             np.testing.assert_array_equal(target, image)
@@ -292,7 +314,8 @@ class TestMotion71:
     def test_training_and_test_kernels_are_of_different_banks(self):
         d = DEGRADATIONS["motion71"]
         banks = [
-            {d.sample((0, index), 64, held_out)["blur"]["kernel"].tobytes() for index in range(300)} & {kernel.tobytes() for kernel in bank}
+            {d.sample((0, index), 64, held_out)["blur"]["kernel"].tobytes() for index in range(300)}
+            & {kernel.tobytes() for kernel in bank}
             for held_out in (False, True)
             for bank in (motion_bank(0, (5, 71), 0.125), motion_bank(1, (5, 71), 0.125))
         ]
@@ -329,13 +352,19 @@ class TestKernelFile:
 
     def test_a_recipe_without_motion_blur_is_refused(self, file):
         for name in ("gfpgan", "none"):
-            with pytest.raises(UserError, match=rf"--data\.kernels .*kernels\.npz: {name} has no motion blur .*motion71"):
+            with pytest.raises(
+                UserError, match=rf"--data\.kernels .*kernels\.npz: {name} has no motion blur .*motion71"
+            ):
                 DEGRADATIONS[name].with_kernels(file)
 
     @pytest.mark.parametrize(
         ("train", "held_out", "line"),
         [
-            (np.full((4, 70, 70), 1 / 4900), None, r"train is \(4, 70, 70\), expected \(N, n, n\), n odd and 3 to 511"),
+            (
+                np.full((4, 70, 70), 1 / 4900),
+                None,
+                r"train is \(4, 70, 70\), expected \(N, n, n\), n odd and 3 to 511",
+            ),
             (np.full((4, 71, 69), 1 / 4899), None, r"train is \(4, 71, 69\), expected"),
             (np.full((71, 71), 1 / 5041), None, r"train is \(71, 71\), expected"),
             (np.full((0, 71, 71), 1.0), None, r"train is \(0, 71, 71\), expected"),
@@ -344,13 +373,25 @@ class TestKernelFile:
             (None, np.full((4, 5, 5), 1 / 30), r"held_out holds what is no blur kernel"),
             (np.eye(3)[None] - 2 / 9, None, r"train holds what is no blur kernel"),
             (np.full((1, 3, 3), np.nan), None, r"train holds what is no blur kernel"),
-            (np.full((1, 3, 3), 28, np.uint8), None, r"train holds what is no blur kernel, expected weights from 0 on as floats"),
-            (np.full((4, 3, 3), 1 / 9), np.full((4, 5, 5), 1 / 25), r"train \(4, 3, 3\) and held_out \(4, 5, 5\) differ in size"),
+            (
+                np.full((1, 3, 3), 28, np.uint8),
+                None,
+                r"train holds what is no blur kernel, expected weights from 0 on as floats",
+            ),
+            (
+                np.full((4, 3, 3), 1 / 9),
+                np.full((4, 5, 5), 1 / 25),
+                r"train \(4, 3, 3\) and held_out \(4, 5, 5\) differ in size",
+            ),
         ],
     )
     def test_what_is_no_bank_is_refused(self, tmp_path, train, held_out, line):
         good = np.full((4, 5, 5), 1 / 25)
-        np.savez(tmp_path / "bank.npz", train=good if train is None else train, held_out=good if held_out is None else held_out)
+        np.savez(
+            tmp_path / "bank.npz",
+            train=good if train is None else train,
+            held_out=good if held_out is None else held_out,
+        )
         with pytest.raises(UserError, match=line) as caught:
             DEGRADATIONS["motion71"].with_kernels(str(tmp_path / "bank.npz"))
         assert "\n" not in str(caught.value)
@@ -362,9 +403,18 @@ class TestKernelFile:
         (tmp_path / "text.npz").write_text("no archive")
         (tmp_path / "empty.npz").touch()
         (tmp_path / "folder.npz").mkdir()
-        for name in ("other.npz", "objects.npz", "array.npy", "text.npz", "empty.npz", "folder.npz", "missing.npz"):
+        for name in (
+            "other.npz",
+            "objects.npz",
+            "array.npy",
+            "text.npz",
+            "empty.npz",
+            "folder.npz",
+            "missing.npz",
+        ):
             with pytest.raises(
-                UserError, match=rf"--data\.kernels .*{name}: expected an \.npz with the arrays train and held_out"
+                UserError,
+                match=rf"--data\.kernels .*{name}: expected an \.npz with the arrays train and held_out",
             ) as caught:
                 DEGRADATIONS["motion71"].with_kernels(str(tmp_path / name))
             assert "\n" not in str(caught.value)

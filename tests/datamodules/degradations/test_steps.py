@@ -38,7 +38,9 @@ def applied(step: Step, canvas: Canvas, choices: Sequence[Draw]) -> Canvas:
 
 
 @pytest.mark.parametrize("size", [64, 256])
-@pytest.mark.parametrize("step", [Blur(KERNELS), Up(), Round(), Gray(0.5), ColorShift(0.5, 20), JITTER], ids=lambda step: step.name)
+@pytest.mark.parametrize(
+    "step", [Blur(KERNELS), Up(), Round(), Gray(0.5), ColorShift(0.5, 20), JITTER], ids=lambda step: step.name
+)
 def test_one_and_many_agree(photo, step, size):
     image = primitives.to_float(photo(size))
     choices = draws(step, size, 6)
@@ -57,7 +59,9 @@ def test_down_then_up_agree(photo):
     assert canvas.images.shape == (12, 3, 80, 80)
     assert canvas.sizes == canvas.on_device.tolist() == [draw["size"] for draw in down]
     for ours, a, b in zip(applied(Up(), canvas, up).images, down, up, strict=True):
-        np.testing.assert_allclose(ours.permute(1, 2, 0).numpy(), Up().one(Down((0.8, 8)).one(image, a), b), atol=1e-5)
+        np.testing.assert_allclose(
+            ours.permute(1, 2, 0).numpy(), Up().one(Down((0.8, 8)).one(image, a), b), atol=1e-5
+        )
 
 
 def test_noise_is_the_same_distribution():
@@ -72,7 +76,9 @@ def test_noise_is_the_same_distribution():
     assert all(np.ptp(choice["sigma"]) == 0 for choice in draws(Noise((0, 25)), size, 8))
 
 
-@pytest.mark.parametrize(("size", "largest", "support"), [(512, 41, 20), (256, 21, 10), (64, 5, 2), (32, 3, 1)])
+@pytest.mark.parametrize(
+    ("size", "largest", "support"), [(512, 41, 20), (256, 21, 10), (64, 5, 2), (32, 3, 1)]
+)
 def test_kernels_scale_with_the_image(size, largest, support):
     kernels = np.stack([draw["kernel"] for draw in draws(Blur(KERNELS), size, 60)])
     assert kernels.shape[1:] == (largest, largest)
@@ -114,7 +120,9 @@ def test_gray_happens_with_its_probability():
 def test_jitter_is_torchvisions_in_the_drawn_order(photo):
     image = primitives.to_float(photo(32))
     brighter, flat = ("brightness", 1.4), ("contrast", 0.5)
-    one_way, other_way = (JITTER.one(image, {"changes": order}) for order in ([brighter, flat], [flat, brighter]))
+    one_way, other_way = (
+        JITTER.one(image, {"changes": order}) for order in ([brighter, flat], [flat, brighter])
+    )
     bright = np.clip(image * 1.4, 0, 1)
     mean = (bright @ np.float32([0.2989, 0.587, 0.114])).mean()
     np.testing.assert_allclose(one_way, bright * 0.5 + mean * 0.5, atol=1e-5)

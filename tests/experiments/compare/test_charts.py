@@ -6,7 +6,18 @@ import re
 
 import pytest
 
-from experiments.compare.charts import FEW, POINTS, Axis, Line, chart, limits, number, round_step, smoothed, thinned
+from experiments.compare.charts import (
+    FEW,
+    POINTS,
+    Axis,
+    Line,
+    chart,
+    limits,
+    number,
+    round_step,
+    smoothed,
+    thinned,
+)
 
 
 @pytest.mark.parametrize(("rough", "step"), [(0.7, 1), (1, 1), (1.1, 2), (3, 5), (6, 10), (0.0021, 0.005)])
@@ -28,7 +39,14 @@ def test_a_logarithmic_axis_gives_every_power_of_ten_the_same_room() -> None:
 
 
 def test_numbers_are_short() -> None:
-    assert [number(value) for value in (0.002, 12.0, 2_000, 2_500, 50_000, 4e6)] == ["0.002", "12", "2k", "2500", "50k", "4M"]
+    assert [number(value) for value in (0.002, 12.0, 2_000, 2_500, 50_000, 4e6)] == [
+        "0.002",
+        "12",
+        "2k",
+        "2500",
+        "50k",
+        "4M",
+    ]
 
 
 def test_a_long_line_is_averaged_and_keeps_its_mean_and_end() -> None:
@@ -55,7 +73,11 @@ def test_a_running_mean_takes_out_what_wavers() -> None:
 
 
 def test_a_chart_shows_every_run_that_has_the_value() -> None:
-    lines = [Line("run-0", "a<", {1.0: 1.0, 2.0: 3.0}), Line("run-1", "b", {}), Line("run-2", "c", {1.0: 2.0})]
+    lines = [
+        Line("run-0", "a<", {1.0: 1.0, 2.0: 3.0}),
+        Line("run-1", "b", {}),
+        Line("run-2", "c", {1.0: 2.0}),
+    ]
     drawn = chart("loss", lines, "iterations", 2)
     assert re.findall(r'class="run (run-\d)"', drawn) == ["run-0", "run-2"]
     assert "a&lt;: 3 at 2" in drawn

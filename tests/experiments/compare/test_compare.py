@@ -71,7 +71,9 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "data")]
+        self.addresses += [
+            value or "" for name, value in attributes if name in ("src", "href", "srcset", "data")
+        ]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -84,7 +86,11 @@ class Page(HTMLParser):
 
 def test_smoke_runs_become_one_page_that_needs_nothing_else(tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for method, more in (("gpen", ["--seed", "0"]), ("gpen", ["--seed", "1"]), ("nafnet", ["--data.degradation", "gpen-paper"])):
+    for method, more in (
+        ("gpen", ["--seed", "0"]),
+        ("gpen", ["--seed", "1"]),
+        ("nafnet", ["--data.degradation", "gpen-paper"]),
+    ):
         name = f"{method}-{more[1]}"
         assert fit.main(["--method", method, "--preset", "smoke", "--run_dir", f"runs/{name}", *more]) == 0
     capsys.readouterr()
@@ -100,7 +106,10 @@ def test_smoke_runs_become_one_page_that_needs_nothing_else(tmp_path: Path, caps
     assert "<script" not in text
     for words in ("prefers-color-scheme: dark", "l1 (training)", "learning rate", "iteration 4", "PSNR"):
         assert words in text
-    scores = [json.loads((tmp_path / f"runs/gpen-{seed}/validation.json").read_text())["val/psnr"] for seed in (0, 1)]
+    scores = [
+        json.loads((tmp_path / f"runs/gpen-{seed}/validation.json").read_text())["val/psnr"]
+        for seed in (0, 1)
+    ]
     with open(tmp_path / "page.csv", newline="") as file:
         row = next(csv.DictReader(file))
     assert (row["name"], row["n"], row["psnr_iteration"]) == ("gpen (n = 2)", "2", "4")
@@ -135,7 +144,12 @@ def test_only_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path: Path) ->
 
 
 def test_differences_are_those_of_options_that_count(tmp_path: Path) -> None:
-    runs = read_runs([write_run(tmp_path / "a", log_every=1), write_run(tmp_path / "b", log_every=2, model__lr=0.2, model__beta=None)])
+    runs = read_runs(
+        [
+            write_run(tmp_path / "a", log_every=1),
+            write_run(tmp_path / "b", log_every=2, model__lr=0.2, model__beta=None),
+        ]
+    )
     assert differences(runs) == {"model.lr": [0.1, 0.2], "model.beta": ["-", None]}
 
 
@@ -159,7 +173,9 @@ def test_strips_are_of_the_same_faces_at_the_same_iteration(tmp_path: Path) -> N
     for name, restored, iterations in (("a", 50, (10, 20)), ("b", 60, (10, 30))):
         write_run(tmp_path / name)
         for iteration in iterations:
-            write_grid(tmp_path / name, iteration, {"input": 10, "restored": restored + iteration, "target": 200})
+            write_grid(
+                tmp_path / name, iteration, {"input": 10, "restored": restored + iteration, "target": 200}
+            )
     write_run(tmp_path / "c")
     write_grid(tmp_path / "c", 10, {"input": 11, "restored": 99, "target": 200})  # other inputs
     runs = read_runs([str(tmp_path / name) for name in "abc"])
@@ -223,4 +239,6 @@ def test_no_torch_is_needed(tmp_path: Path) -> None:
         f"main([{str(tmp_path / 'a')!r}, '--output', {str(tmp_path / 'a.html')!r}]); "
         "assert not {'torch', 'lightning', 'wandb', 'matplotlib'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], capture_output=True
+    )

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from PIL import Image
 
 from _runtime import UserError
-from experiments import laboratory
+from callbacks import edits as laboratory
 from experiments.reproduce import inversion
 from experiments.reproduce.__main__ import main
 from lightning_modules.checkpoints import read_checkpoint
@@ -27,7 +27,9 @@ def test_tables_and_strips(tmp_path: Path, monkeypatch, capsys) -> None:
     assert result["inversion"]["mean face"]["PSNR"] == scored["pSp mean"]["PSNR"]  # one prior, one mean face
     assert scored["HFGI base"]["PSNR"] == pytest.approx(scored["e4e"]["PSNR"], abs=1e-6)
     assert all(row["ms/image"] > 0 for name, row in result["inversion"].items() if name != "mean face")
-    assert list(result["editing"]) == [f"{name}, {method}" for name in laboratory.EDITED for method in inversion.METHOD]
+    assert list(result["editing"]) == [
+        f"{name}, {method}" for name in laboratory.EDITED for method in inversion.METHOD
+    ]
     assert {"correlation", "reached", "drift"} < set(result["editing"]["yaw, e4e"])
     assert {"MSE", "ID (random net)", "PSNR"} < set(result["inversion"]["e4e"])
     for name in laboratory.EDITED:

@@ -22,7 +22,9 @@ def test_priors_are_trained_once_and_compared(tmp_path: Path, capsys, monkeypatc
     assert all({"FID (random net)", "FID (portraits)"} == set(row) for row in rows.values())
     for folder in (tmp_path / "runs/stages").glob("gan_prior-*"):
         assert json.loads((folder / "validation.json").read_text())["val/fid_portraits"] >= 0
-        assert (folder / "checkpoints/best.ckpt").exists()  # by the portraits' distance: the stand-in is no criterion
+        assert (
+            folder / "checkpoints/best.ckpt"
+        ).exists()  # by the portraits' distance: the stand-in is no criterion
 
     capsys.readouterr()
     monkeypatch.setattr(fit.L.Trainer, "fit", lambda *args, **kwargs: pytest.fail("trained again"))

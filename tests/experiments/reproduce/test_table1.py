@@ -14,7 +14,7 @@ from _runtime import UserError
 from experiments import evaluate
 from experiments.reproduce import table1
 from experiments.reproduce.__main__ import main
-from experiments.tables import Table
+from experiments.shared.tables import Table
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.gan_prior_restoration import SHAPE
 
@@ -37,7 +37,9 @@ def test_table_and_figures(portraits: Path) -> None:
     assert result["rows"]["ours"]["family"] == "fusion"
     assert list(result["parts"]) == ["x_R", "x_G", "(x_R + x_G) / 2", "x_hat"]
     for title in ("PSNR", "SSIM", "LPIPS (random net)"):
-        assert result["parts"]["x_R"][title] == pytest.approx(result["rows"]["NAFNet"][title], rel=1e-5)  # ours starts from that very one
+        assert result["parts"]["x_R"][title] == pytest.approx(
+            result["rows"]["NAFNet"][title], rel=1e-5
+        )  # ours starts from that very one
         assert result["parts"]["x_hat"][title] == result["rows"]["ours"][title]
     assert result["protocol"]["degradation"] == "motion71"
     assert result["protocol"]["seed"] == table1.TEST_SEED
@@ -64,11 +66,17 @@ def test_all_methods_see_as_many_images(portraits: Path) -> None:
 def test_parts_fit_together(preset: str) -> None:
     """In every preset the options are known ones, GPEN and ours have the shape of their priors, and all methods work at one size."""
     options = {"seeds": [0], "regressor": "nafnet", "images": None, "test_images": None}
-    config = Namespace(preset=preset, data=Namespace(root=None, test_root=None, degradation="motion71"), **options)
+    config = Namespace(
+        preset=preset, data=Namespace(root=None, test_root=None, degradation="motion71"), **options
+    )
     table1.check(config)
     models = {name: stage.resolved["model"] for name, stage in table1.trainings(config, 0).items()}
     assert len({model["size"] for name, model in models.items() if "32 px" not in name}) == 1
-    priors = {model["noise"]: model for name, model in models.items() if "32 px" not in name and "noise" in model and name != "GPEN"}
+    priors = {
+        model["noise"]: model
+        for name, model in models.items()
+        if "32 px" not in name and "noise" in model and name != "GPEN"
+    }
     for name, noise in (("GPEN", "concat"), ("ours, stage 1", "add")):
         for key in SHAPE:
             assert models[name][key] == priors[noise][key]
@@ -135,7 +143,10 @@ def test_relations_are_differences() -> None:
     ]
     table = Table({"PSNR": (2, "max"), "FID": (3, "min"), "improved %": (1, "max")}, rows)
     against_r, against_g = table1.relations(table, "NAFNet", published=True)
-    assert against_r == "ours against NAFNet: PSNR -1.00, FID -30.000 (paper: PSNR -1.01, SSIM -0.05, LPIPS -0.01, FID -32.59)"
+    assert (
+        against_r
+        == "ours against NAFNet: PSNR -1.00, FID -30.000 (paper: PSNR -1.01, SSIM -0.05, LPIPS -0.01, FID -32.59)"
+    )
     assert against_g.startswith("ours against GPEN: PSNR +9.00, FID -2.000 (paper: PSNR +7.92")
 
 

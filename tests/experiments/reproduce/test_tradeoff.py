@@ -31,7 +31,9 @@ def test_table_and_curve(tmp_path: Path, monkeypatch) -> None:
     output = tmp_path / "runs/tradeoff-smoke"
     rows = json.loads((output / "tradeoff.json").read_text())["rows"]
     assert list(rows) == ["W", "e4e", tradeoff.CONSULTED]
-    assert all({"PSNR", "FID (portraits)", "edit PSNR", "correlation", "drift"} < set(row) for row in rows.values())
+    assert all(
+        {"PSNR", "FID (portraits)", "edit PSNR", "correlation", "drift"} < set(row) for row in rows.values()
+    )
     assert Image.open(output / "tradeoff.png").width > 500
     config = Namespace(preset="smoke", seeds=[0], images=None, data=Namespace(root=None))
     method, _ = load_method(tradeoff.trainings(config)["W"].checkpoint(tmp_path / "runs/stages"))

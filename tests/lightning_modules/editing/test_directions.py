@@ -45,7 +45,9 @@ def test_released_editors() -> None:
         {
             "interfacegan_plus": plain.apply(w, 1.5),
             "interfacegan_minus": plain.apply(w, -3),
-            "interfacegan_per_layer": Direction("n", "interfacegan", fixture["direction_per_layer"][0]).apply(w, 2),
+            "interfacegan_per_layer": Direction("n", "interfacegan", fixture["direction_per_layer"][0]).apply(
+                w, 2
+            ),
             "ganspace_single": ganspace_edits(fixture, components, w, [(4, 7, 8, 20)]),
             "ganspace_two": ganspace_edits(fixture, components, w, [(2, 7, 9, -20), (1, 10, 11, 20)]),
         },
@@ -64,7 +66,9 @@ def test_released_ganspace() -> None:
 def test_only_the_layers_named_change(kind) -> None:
     w = code()
     before = w.clone()
-    edited = Direction("n", kind, unit(), (2, 4), mean=torch.zeros(1, D) if kind == "ganspace" else None, std=0.9).apply(w, 3.0)
+    edited = Direction(
+        "n", kind, unit(), (2, 4), mean=torch.zeros(1, D) if kind == "ganspace" else None, std=0.9
+    ).apply(w, 3.0)
     assert w.equal(before)
     assert edited[:, :2].equal(w[:, :2])
     assert edited[:, 4:].equal(w[:, 4:])
@@ -100,7 +104,10 @@ def test_a_code_of_another_type() -> None:
     [
         (Direction("n", "sefa", torch.ones(1, 5)), "'n' is 5 wide, the code 8"),
         (Direction("n", "interfacegan", unit(18)), "'n' has 18 layers, the code 6"),
-        (Direction("n", "sefa", unit(), (4, 7)), r"'n' edits layers 4 to 7 \(exclusive\), the code has only 6"),
+        (
+            Direction("n", "sefa", unit(), (4, 7)),
+            r"'n' edits layers 4 to 7 \(exclusive\), the code has only 6",
+        ),
     ],
 )
 def test_a_code_of_another_generator_is_refused(direction, message) -> None:
@@ -137,7 +144,11 @@ def test_a_direction_that_makes_no_sense_is_refused(change, message) -> None:
 
 @pytest.mark.parametrize(
     "direction",
-    [pca((1, 3)), Direction("Lächeln", "interfacegan", unit(L)), Direction("n", "ganspace-relative", unit(), std=0.1 + 0.2, component=0)],
+    [
+        pca((1, 3)),
+        Direction("Lächeln", "interfacegan", unit(L)),
+        Direction("n", "ganspace-relative", unit(), std=0.1 + 0.2, component=0),
+    ],
 )
 def test_files_keep_everything(tmp_path, direction) -> None:
     save(direction, tmp_path / "n.safetensors")

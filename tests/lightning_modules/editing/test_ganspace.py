@@ -35,7 +35,10 @@ def test_components_are_those_of_the_codes(G, monkeypatch) -> None:
 def test_samples_follow_the_seed_alone(G) -> None:
     first = find_components(G, components=3, samples=500)
     torch.manual_seed(7)
-    again, other = find_components(G, components=3, samples=500), find_components(G, components=3, samples=500, seed=1)
+    again, other = (
+        find_components(G, components=3, samples=500),
+        find_components(G, components=3, samples=500, seed=1),
+    )
     assert first.vectors.equal(again.vectors)
     assert not first.vectors.equal(other.vectors)
 

@@ -31,19 +31,25 @@ def test_released_boundaries(case, monkeypatch) -> None:
     found, stored = boundary(fixture, case), fixture[f"boundary_{case}"]
     assert found.direction.shape == stored.shape
     assert found.direction.dtype == torch.float32
-    assert torch.cosine_similarity(found.direction, stored).item() >= least_cosine(fixture, "cosine with boundary")
+    assert torch.cosine_similarity(found.direction, stored).item() >= least_cosine(
+        fixture, "cosine with boundary"
+    )
     counts = fixture.manifest["cases"][case]["counts"]
     for accuracy, key in ((found.validation, "val_correct_of"), (found.rest, "remaining_correct_of")):
         if key in counts:
             correct, of = counts[key]
-            assert accuracy == pytest.approx(correct / of, abs=1.5 / of)  # one may lie within the solver's tolerance of the boundary
+            assert accuracy == pytest.approx(
+                correct / of, abs=1.5 / of
+            )  # one may lie within the solver's tolerance of the boundary
         else:
             assert accuracy is None
 
 
 def test_released_boundary_of_another_split() -> None:
     fixture = Fixture("interfacegan_boundary")
-    cosine = torch.cosine_similarity(boundary(fixture, "default_split").direction, fixture["boundary_default_split"])
+    cosine = torch.cosine_similarity(
+        boundary(fixture, "default_split").direction, fixture["boundary_default_split"]
+    )
     assert cosine.item() >= least_cosine(fixture, "cosine with another random split")
 
 
@@ -76,7 +82,10 @@ def test_the_split_follows_the_seed() -> None:
 
 def test_held_out_extremes_do_not_train() -> None:
     """Scores that tell nothing about the codes, and room enough to learn 200 of them by heart: the others are a coin's toss."""
-    codes, scores = torch.randn(400, 300, generator=torch.Generator().manual_seed(0)), torch.linspace(1, -1, 400)
+    codes, scores = (
+        torch.randn(400, 300, generator=torch.Generator().manual_seed(0)),
+        torch.linspace(1, -1, 400),
+    )
     found = find_boundary(codes, scores, ratio=0.5, split=0.5)
     assert found.validation == pytest.approx(0.5, abs=0.15)
 
@@ -87,7 +96,9 @@ def test_failed_measurements_are_left_out() -> None:
     marked = scores.masked_fill(failed, -0.1)
     expected = find_boundary(codes[~failed], scores[~failed])
     assert find_boundary(codes, marked, invalid=-0.1).direction.equal(expected.direction)
-    with pytest.raises(UserError, match="80 of 400 scores are NaN or infinite: mark failed measurements by `invalid`"):
+    with pytest.raises(
+        UserError, match="80 of 400 scores are NaN or infinite: mark failed measurements by `invalid`"
+    ):
         find_boundary(codes, scores.masked_fill(failed, torch.nan))
 
 
@@ -108,7 +119,9 @@ def test_nothing_to_train_on_is_refused(options, message) -> None:
 
 def test_saturated_scores_are_refused() -> None:
     codes, scores, _ = samples()
-    with pytest.raises(UserError, match="the 200 highest and the 200 lowest of 400 scores meet in 1: choose fewer"):
+    with pytest.raises(
+        UserError, match="the 200 highest and the 200 lowest of 400 scores meet in 1: choose fewer"
+    ):
         find_boundary(codes, (scores > -1).float(), ratio=0.5)
 
 
@@ -128,7 +141,9 @@ def test_released_projection_and_interpolation() -> None:
         {
             **{f"projected_{k}": project(primal, conditions[:k]) for k in (1, 2, 3)},
             "interp": torch.cat([at_distance(fixture["code"], primal, t) for t in distances]),
-            "interp_layers": torch.cat([Direction("n", "interfacegan", primal).apply(fixture["code_layers"], t) for t in distances]),
+            "interp_layers": torch.cat(
+                [Direction("n", "interfacegan", primal).apply(fixture["code_layers"], t) for t in distances]
+            ),
         }
     )
 

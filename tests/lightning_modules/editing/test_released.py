@@ -19,7 +19,11 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def components() -> dict[str, torch.Tensor]:
-    return {"mean": numbers(1, D), "comp": torch.linalg.qr(numbers(D, D)).Q[:K, None], "std": numbers(K).abs() + 0.1}
+    return {
+        "mean": numbers(1, D),
+        "comp": torch.linalg.qr(numbers(D, D)).Q[:K, None],
+        "std": numbers(K).abs() + 0.1,
+    }
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -51,7 +55,9 @@ def test_ganspace_components(tmp_path) -> None:
     w = numbers(2, L, D, seed=1)
     edited = direction.apply(w, 20.0)
     c = (w[:, 0] - released["mean"]) @ released["comp"][3, 0] / released["std"][3]
-    torch.testing.assert_close(edited[:, 1], w[:, 1] + (20 - c)[:, None] * released["std"][3] * released["comp"][3])
+    torch.testing.assert_close(
+        edited[:, 1], w[:, 1] + (20 - c)[:, None] * released["std"][3] * released["comp"][3]
+    )
     with pytest.raises(UserError, match=r"pca.pt: it holds 5 components: choose one, expected 0 .. 4"):
         read_released(path)
     with pytest.raises(UserError, match=r"pca.pt: there is no component 5: expected 0 .. 4"):
@@ -74,7 +80,9 @@ def test_pickles_are_refused_and_not_run(tmp_path) -> None:
     record = {"boundary": numbers(1, L, D).numpy(), "meta_data": {"manipulate_layers": [0, 1]}}
     for content in (record, Program()):
         np.save(tmp_path / "age.npy", np.array(content, dtype=object))
-        with pytest.raises(UserError, match=r"age.npy holds pickled objects.*give their 'boundary' as an array"):
+        with pytest.raises(
+            UserError, match=r"age.npy holds pickled objects.*give their 'boundary' as an array"
+        ):
             read_released(tmp_path / "age.npy")
         (tmp_path / "age.pkl").write_bytes(pickle.dumps(content))
         with pytest.raises(UserError, match=r"age.pkl cannot be read as tensors"):
@@ -128,7 +136,10 @@ def test_missing_and_damaged_files(tmp_path) -> None:
         read_released(tmp_path)
     torch.save(numbers(1, D), tmp_path / "n.pt")
     np.save(tmp_path / "n.npy", numbers(1, D).numpy())
-    for name, message in (("n.pt", "cannot be read as tensors"), ("n.npy", "declares more numbers than it holds")):
+    for name, message in (
+        ("n.pt", "cannot be read as tensors"),
+        ("n.npy", "declares more numbers than it holds"),
+    ):
         path = tmp_path / name
         path.write_bytes(path.read_bytes()[:-8])
         with pytest.raises(UserError, match=message):

@@ -36,7 +36,9 @@ def test_released_factorisation(case, layers) -> None:
     check_vectors(fixture, f"vectors_{case}", vectors)
 
 
-@pytest.mark.parametrize(("case", "layers"), [("all", range(7)), ("layers_0_1_2", range(3)), ("layers_2_3", (2, 3))])
+@pytest.mark.parametrize(
+    ("case", "layers"), [("all", range(7)), ("layers_0_1_2", range(3)), ("layers_2_3", (2, 3))]
+)
 def test_factorisation_released_with_e4e(case, layers) -> None:
     fixture = Fixture("latent_edits")
     state = fixture.state()
@@ -52,7 +54,9 @@ def test_directions_of_a_generator(G, layers) -> None:
     first, end = layers or (0, L)
     w = torch.randn(1, L, D)
     convs = len(G.synthesis.convs)
-    jacobian = torch.autograd.functional.jacobian(lambda w: (*G.synthesis.styles(w)[:convs], G.synthesis.styles(w)[-1]), w)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda w: (*G.synthesis.styles(w)[:convs], G.synthesis.styles(w)[-1]), w
+    )
     rows = torch.cat([jacobian[l][0, :, 0, l] for l in range(first, end)]).double()
     rows = rows / rows.norm(dim=1, keepdim=True)
     strengths = torch.linalg.svdvals(rows)
@@ -61,11 +65,15 @@ def test_directions_of_a_generator(G, layers) -> None:
     assert [direction.layers for direction in found] == [(first, end)] * 3
     for direction, strength in zip(found, strengths, strict=False):  # the strongest first
         assert direction.vectors.norm().item() == pytest.approx(1.0)
-        assert (rows @ direction.vectors[0].double()).norm().item() == pytest.approx(strength.item(), rel=1e-4)
+        assert (rows @ direction.vectors[0].double()).norm().item() == pytest.approx(
+            strength.item(), rel=1e-4
+        )
         assert direction.vectors.abs().max() == direction.vectors.max()
     assert len({direction.name for direction in found}) == 3
     edited = found[0].apply(w, 2.0)
-    torch.testing.assert_close(edited[:, first:end] - w[:, first:end], (2 * found[0].vectors).expand(1, end - first, D))
+    torch.testing.assert_close(
+        edited[:, first:end] - w[:, first:end], (2 * found[0].vectors).expand(1, end - first, D)
+    )
 
 
 def test_the_scale_of_a_weight_changes_nothing() -> None:

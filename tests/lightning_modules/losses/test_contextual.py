@@ -20,7 +20,9 @@ from tests.lightning_modules.pretrained.random_weights import publish, trunk
 
 
 def images(height: int, width: int | None = None, count: int = 2, seed: int = 0) -> Tensor:
-    return torch.rand(count, 3, height, width or height, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return (
+        torch.rand(count, 3, height, width or height, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    )
 
 
 @pytest.fixture(params=[None, 40], ids=["whole", "in rows"])
@@ -75,7 +77,11 @@ def test_formula_inside_each_tile(monkeypatch, loss: ContextualLoss, height: int
     for phi_x, phi_y, side in zip(loss.trunk(x), loss.trunk(y), (4, 2), strict=True):
         assert phi_x.shape[2:] == (side * height // 16, side * width // 16)
         tiles = [
-            tile_loss(phi_x[b, :, i : i + side, j : j + side], phi_y[b, :, i : i + side, j : j + side], phi_y[b].mean(dim=(1, 2)))
+            tile_loss(
+                phi_x[b, :, i : i + side, j : j + side],
+                phi_y[b, :, i : i + side, j : j + side],
+                phi_y[b].mean(dim=(1, 2)),
+            )
             for b in range(len(x))
             for i in range(0, phi_x.shape[2], side)
             for j in range(0, phi_x.shape[3], side)

@@ -11,7 +11,11 @@ from lightning_modules.networks.stylegan2 import Discriminator, Generator
 from lightning_modules.pretrained import names
 from tests.golden.check import Fixture
 from tests.lightning_modules import processes
-from tests.lightning_modules.networks.test_stylegan2 import TIGHTER, released_discriminator, released_generator
+from tests.lightning_modules.networks.test_stylegan2 import (
+    TIGHTER,
+    released_discriminator,
+    released_generator,
+)
 
 
 def stats(gradient: Tensor) -> Tensor:
@@ -169,8 +173,14 @@ def test_regularisers_ignore_autocast(regulariser: str) -> None:
 
 def test_feature_matching() -> None:
     torch.manual_seed(0)
-    real, fake = [torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)], [torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)]
-    expected = sum(torch.stack([(f[b] - r[b]).square().mean().sqrt() for b in range(2)]).mean() for f, r in zip(fake, real, strict=True))
+    real, fake = (
+        [torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)],
+        [torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4)],
+    )
+    expected = sum(
+        torch.stack([(f[b] - r[b]).square().mean().sqrt() for b in range(2)]).mean()
+        for f, r in zip(fake, real, strict=True)
+    )
     torch.testing.assert_close(FeatureMatching()(fake, real), expected)
 
 

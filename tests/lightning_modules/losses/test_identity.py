@@ -37,13 +37,24 @@ def judged(loss: Identity, y_hat: Tensor, y: Tensor, x: Tensor) -> dict[str, Ten
     with torch.no_grad():
         f_hat, f, f_x = (loss.embed(image) for image in (y_hat, y, x))
         sims = torch.stack([(a * b).sum(dim=1) for a, b in ((f_hat, f), (f_hat, f_x), (f, f_x))], dim=1)
-        return {"loss": loss(y_hat, y), "sims": sims, "improve": (sims[:, 0] - sims[:, 2]).mean(), "feats_x": f_x}
+        return {
+            "loss": loss(y_hat, y),
+            "sims": sims,
+            "improve": (sims[:, 0] - sims[:, 2]).mean(),
+            "feats_x": f_x,
+        }
 
 
 def test_released_criterion_of_faces(monkeypatch, tmp_path) -> None:
     fixture = Fixture("arcface_ir_se50")
     loss = published(monkeypatch, tmp_path, "arcface", fixture.state())
-    outputs = judged(loss, *(F.interpolate(fixture[f"{name}_low"], size=(256, 256), mode="bilinear") for name in ("yhat", "y", "x")))
+    outputs = judged(
+        loss,
+        *(
+            F.interpolate(fixture[f"{name}_low"], size=(256, 256), mode="bilinear")
+            for name in ("yhat", "y", "x")
+        ),
+    )
     del outputs["feats_x"]
     fixture.check({f"id_{name}": value for name, value in outputs.items()}, tighter=10, without=["embedding"])
     assert loss.name == "id"
@@ -51,14 +62,20 @@ def test_released_criterion_of_faces(monkeypatch, tmp_path) -> None:
 
 def test_released_criterion_of_other_images(monkeypatch, tmp_path) -> None:
     fixture = Fixture("moco_similarity_loss")
-    head = {"module.encoder_q.fc.0.weight": torch.zeros(2048, 2048), "module.queue": torch.zeros(128, 8)}  # left out
+    head = {
+        "module.encoder_q.fc.0.weight": torch.zeros(2048, 2048),
+        "module.queue": torch.zeros(128, 8),
+    }  # left out
     loss = published(monkeypatch, tmp_path, "moco", {"epoch": 800, "state_dict": {**fixture.state(), **head}})
     fixture.check(judged(loss, *(fixture[name] for name in ("y_hat", "y", "x"))), tighter=10)
     assert loss.name == "id_moco"
 
 
 def test_files_of_other_networks_are_named(monkeypatch, tmp_path) -> None:
-    for features, content in (("arcface", {"conv.weight": torch.zeros(2)}), ("moco", {"conv1.weight": torch.zeros(2)})):
+    for features, content in (
+        ("arcface", {"conv.weight": torch.zeros(2)}),
+        ("moco", {"conv1.weight": torch.zeros(2)}),
+    ):
         with pytest.raises(UserError, match=f"weights 'identity/{features}' holds another architecture"):
             published(monkeypatch, tmp_path, features, content)
 
@@ -81,7 +98,9 @@ def test_it_measures_and_is_no_part_of_its_holder() -> None:
     x, y = images(32), images(32, seed=1)
     before = loss(x, y)
     holder.train()
-    assert not any(module.training for module in loss.embed.network.modules())  # BatchNorm and dropout of the pretrained ones
+    assert not any(
+        module.training for module in loss.embed.network.modules()
+    )  # BatchNorm and dropout of the pretrained ones
     assert torch.equal(copy.deepcopy(holder)["id"](x, y), before)
 
 
@@ -125,7 +144,9 @@ def test_loss_of_an_image_does_not_depend_on_its_batch() -> None:
     loss, x, y = Identity("random"), images(32), images(32, seed=1)
     each = loss(x, y, per_image=True)
     assert each.shape == (3,)
-    torch.testing.assert_close(each, torch.cat([loss(x[i : i + 1], y[i : i + 1], per_image=True) for i in range(3)]))
+    torch.testing.assert_close(
+        each, torch.cat([loss(x[i : i + 1], y[i : i + 1], per_image=True) for i in range(3)])
+    )
     torch.testing.assert_close(loss(x, y), each.mean())
     assert each.unique().numel() == 3
 

@@ -26,7 +26,10 @@ def images(count: int, size: int = 32, seed: int = 0) -> Tensor:
     """Smooth random pictures in [-1, 1], partly outside."""
     g = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 8, 8, generator=g)
-    return F.interpolate(coarse, size=size, mode="bicubic") * 0.5 + torch.randn(count, 3, size, size, generator=g) * 0.1
+    return (
+        F.interpolate(coarse, size=size, mode="bicubic") * 0.5
+        + torch.randn(count, 3, size, size, generator=g) * 0.1
+    )
 
 
 class Means(nn.Module):
@@ -52,7 +55,9 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     """Eq. 6 of arXiv:1706.08500 for the features (N, D) of two sets."""
     root = scipy.linalg.sqrtm(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False)).real
     difference = a.mean(0) - b.mean(0)
-    return float(difference @ difference + np.trace(np.cov(a, rowvar=False) + np.cov(b, rowvar=False) - 2 * root))
+    return float(
+        difference @ difference + np.trace(np.cov(a, rowvar=False) + np.cov(b, rowvar=False) - 2 * root)
+    )
 
 
 def frechet_of_few(a: np.ndarray, b: np.ndarray) -> float:
@@ -135,7 +140,9 @@ def test_too_few_images_are_an_error_that_counts_them() -> None:
     fid = FID(RandomFeatures(), "fid_random")
     fid.update(images(3), real=True)
     fid.update(images(1), real=False)
-    with pytest.raises(UserError, match="fid_random compares two sets of at least 2 images each, one of them has 1"):
+    with pytest.raises(
+        UserError, match="fid_random compares two sets of at least 2 images each, one of them has 1"
+    ):
         fid.compute()
     fid.update(images(1), real=False)
     assert fid.compute().isfinite()
@@ -216,14 +223,18 @@ def test_inception_equals_that_of_torch_fidelity(monkeypatch, tmp_path) -> None:
         assert expected.std() > 0.01 * expected.abs().mean() > 0
         before = fid.real_features_sum.clone()
         fid.update(pictures, real=True)
-        torch.testing.assert_close((fid.real_features_sum - before).float(), expected[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            (fid.real_features_sum - before).float(), expected[0], rtol=1e-4, atol=1e-5
+        )
     assert fid.real_features_sum.dtype == torch.float64
 
 
 def test_missing_inception_is_named(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(UserError, match=f"put weights-inception-2015-12-05-6726825d.pth from .* into {tmp_path}"):
+    with pytest.raises(
+        UserError, match=f"put weights-inception-2015-12-05-6726825d.pth from .* into {tmp_path}"
+    ):
         inception()
 
 
@@ -232,8 +243,17 @@ def test_fid_of_torch_fidelity(monkeypatch, tmp_path) -> None:
     path = published_inception(monkeypatch, tmp_path)
     real, fake = images(6, 64), images(6, 64, seed=1) * 1.3
     sets = [Pictures(to_uint8(x)) for x in (real, fake)]
-    options = {"cuda": False, "fid": True, "batch_size": 3, "verbose": False, "cache": False, "save_cpu_ram": True}
-    expected = calculate_metrics(input1=sets[0], input2=sets[1], feature_extractor_weights_path=str(path), **options)
+    options = {
+        "cuda": False,
+        "fid": True,
+        "batch_size": 3,
+        "verbose": False,
+        "cache": False,
+        "save_cpu_ram": True,
+    }
+    expected = calculate_metrics(
+        input1=sets[0], input2=sets[1], feature_extractor_weights_path=str(path), **options
+    )
     assert fid_of(inception(), real, fake) == pytest.approx(expected["frechet_inception_distance"], rel=1e-5)
 
 

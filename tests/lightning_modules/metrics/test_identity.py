@@ -14,7 +14,9 @@ def test_is_the_cosine_of_8_bit_images() -> None:
     pred, target = torch.rand(3, 3, 40, 40) * 2.4 - 1.2, torch.rand(3, 3, 40, 40) * 2 - 1
     metric = Likeness("random")
     a, b = (metric.distance.embed(to_uint8(x) / 127.5 - 1) for x in (pred, target))
-    torch.testing.assert_close(metric.per_image(pred, target), torch.nn.functional.cosine_similarity(a, b), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        metric.per_image(pred, target), torch.nn.functional.cosine_similarity(a, b), rtol=1e-5, atol=1e-5
+    )
     torch.testing.assert_close(metric.per_image(target, target), torch.ones(3))
     assert metric.name == "id_random"
     metric.update(pred, target)

@@ -28,12 +28,21 @@ def pairs(height: int, width: int) -> tuple[Tensor, Tensor]:
 
 def grey_levels(images: Tensor) -> list[np.ndarray]:
     """What a picture writer stores."""
-    return [np.clip(np.rint((image.numpy().transpose(1, 2, 0) + 1) * np.float32(127.5)), 0, 255).astype(np.uint8) for image in images]
+    return [
+        np.clip(np.rint((image.numpy().transpose(1, 2, 0) + 1) * np.float32(127.5)), 0, 255).astype(np.uint8)
+        for image in images
+    ]
 
 
 def reference_ssim(pred: np.ndarray, target: np.ndarray) -> float:
     value = structural_similarity(
-        pred, target, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        pred,
+        target,
+        data_range=255,
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
     )
     return float(value)
 
@@ -49,15 +58,22 @@ def test_eight_bits_round_and_clamp():
 @pytest.mark.parametrize("shape", SIZES)
 def test_psnr_equals_scikit_image_on_each_image(shape):
     pred, target = pairs(*shape)
-    expected = [peak_signal_noise_ratio(t, p, data_range=255) for p, t in zip(grey_levels(pred), grey_levels(target), strict=True)]
-    torch.testing.assert_close(PSNR().per_image(pred, target), torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=0)
+    expected = [
+        peak_signal_noise_ratio(t, p, data_range=255)
+        for p, t in zip(grey_levels(pred), grey_levels(target), strict=True)
+    ]
+    torch.testing.assert_close(
+        PSNR().per_image(pred, target), torch.tensor(expected, dtype=torch.float32), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("shape", [*SIZES, (256, 192)])
 def test_ssim_equals_scikit_image_on_each_image(shape):
     pred, target = pairs(*shape)
     expected = [reference_ssim(p, t) for p, t in zip(grey_levels(pred), grey_levels(target), strict=True)]
-    torch.testing.assert_close(SSIM().per_image(pred, target), torch.tensor(expected), atol=1e-6, rtol=0, check_dtype=False)
+    torch.testing.assert_close(
+        SSIM().per_image(pred, target), torch.tensor(expected), atol=1e-6, rtol=0, check_dtype=False
+    )
 
 
 @pytest.mark.parametrize("metric", [PSNR, SSIM])
@@ -122,7 +138,9 @@ def _score(rank: int, folder: Path) -> None:
 
 def _thirteen() -> tuple[Tensor, Tensor]:
     both = [pairs(32, 32), pairs(32, 32), pairs(32, 32)]
-    return torch.cat([pred for pred, _ in both])[:13], torch.cat([target for _, target in both])[:13].roll(1, 0)
+    return torch.cat([pred for pred, _ in both])[:13], torch.cat([target for _, target in both])[:13].roll(
+        1, 0
+    )
 
 
 @pytest.mark.processes

@@ -36,12 +36,16 @@ def trunk(tmp_path_factory) -> Path:
 def use(folder: Path) -> None:
     entry = weights.WEIGHTS["lpips/alex"]
     os.environ[weights.FOLDER_VARIABLE] = str(folder)
-    weights.WEIGHTS["lpips/alex"] = replace(entry, sha256=hashlib.sha256((folder / entry.file).read_bytes()).hexdigest())
+    weights.WEIGHTS["lpips/alex"] = replace(
+        entry, sha256=hashlib.sha256((folder / entry.file).read_bytes()).hexdigest()
+    )
 
 
 def pictures() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    target = torch.nn.functional.interpolate(torch.rand(COUNT, 3, 6, 6, generator=generator) * 2 - 1, size=40, mode="bicubic")
+    target = torch.nn.functional.interpolate(
+        torch.rand(COUNT, 3, 6, 6, generator=generator) * 2 - 1, size=40, mode="bicubic"
+    )
     return target + 0.2 * torch.randn(target.shape, generator=generator), target
 
 
@@ -55,7 +59,12 @@ def judged(rank: int, world: int, folder: str) -> dict[str, Any]:
         judge.see(target[index])
         tally.update(index, images[index], target[index])
         perfect.update(index, target[index], target[index])
-    return {"rows": tally.rows(), "distances": tally.distances(), "perfect": perfect.rows(), "none": perfect.distances()}
+    return {
+        "rows": tally.rows(),
+        "distances": tally.distances(),
+        "perfect": perfect.rows(),
+        "none": perfect.distances(),
+    }
 
 
 @pytest.fixture(scope="module")

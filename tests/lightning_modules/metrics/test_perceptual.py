@@ -17,7 +17,11 @@ def pairs(size: int) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(size)
     target = torch.rand(5, 3, size, size, generator=g) * 2 - 1
     target[2] = 0.98
-    pred = target + torch.randn(5, 3, size, size, generator=g) * torch.tensor([0.05, 0.5, 0.01, 0.0, 0.0])[:, None, None, None]
+    pred = (
+        target
+        + torch.randn(5, 3, size, size, generator=g)
+        * torch.tensor([0.05, 0.5, 0.01, 0.0, 0.0])[:, None, None, None]
+    )
     pred[3] = -target[3]
     return pred, target
 
@@ -40,7 +44,9 @@ def metric(request, monkeypatch, tmp_path, trunks) -> LPIPS | RandomLPIPS:
 def test_equal_to_the_lpips_package_on_the_saved_picture(monkeypatch, tmp_path, trunks, net: str) -> None:
     publish(monkeypatch, tmp_path, f"lpips/{net}", trunks[net])
     oracle = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).requires_grad_(False)
-    oracle.net.load_state_dict({name: trunks[net][f"features.{name.split('.', 1)[1]}"] for name in oracle.net.state_dict()})
+    oracle.net.load_state_dict(
+        {name: trunks[net][f"features.{name.split('.', 1)[1]}"] for name in oracle.net.state_dict()}
+    )
     for size in (32, 48):
         pred, target = pairs(size)
         saved = [to_uint8(images).float() / 255 for images in (pred, target)]

@@ -22,7 +22,9 @@ SIZE = 32
 
 
 def faces(stream: int, count: int, **changes: float) -> dict[str, Tensor]:
-    drawn = portraits.render(portraits.counterfactual(portraits.sample_parameters(stream, range(count)), **changes), SIZE)
+    drawn = portraits.render(
+        portraits.counterfactual(portraits.sample_parameters(stream, range(count)), **changes), SIZE
+    )
     return {"image": drawn["image"], "attributes": drawn["attributes"]}
 
 
@@ -93,7 +95,9 @@ def test_a_distance_grows_with_what_is_done_to_the_faces(features: PortraitFeatu
     families = {
         "blur": [gaussian_blur(other, 13, sigma) for sigma in (0.5, 1.0, 2.0)],
         "noise": [noisy(other, levels) for levels in (8, 16, 32)],
-        "towards the mean face": [(mean * t + other * (1 - t)).round().to(torch.uint8) for t in (0.3, 0.6, 0.9)],
+        "towards the mean face": [
+            (mean * t + other * (1 - t)).round().to(torch.uint8) for t in (0.3, 0.6, 0.9)
+        ],
         "turned": [faces(5, 320, yaw=yaw)["image"] for yaw in (10.0, 40.0)],
         "one skin": [faces(5, 320, skin_tone=1.0)["image"]],
         "channels": [other[:, [2, 1, 0]]],
@@ -120,7 +124,9 @@ def test_building_it_leaves_random_numbers_alone(checkpoint: Path) -> None:
 
 
 def test_files_that_are_no_scorer(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gpen\.ckpt is a checkpoint of gpen, not of scorer: .*--method scorer trains one"):
+    with pytest.raises(
+        UserError, match=r"gpen\.ckpt is a checkpoint of gpen, not of scorer: .*--method scorer trains one"
+    ):
         PortraitFeatures(save(tiny("gpen"), tmp_path / "gpen.ckpt"))
     with pytest.raises(UserError, match="does not exist"):
         PortraitFeatures(tmp_path / "none.ckpt")

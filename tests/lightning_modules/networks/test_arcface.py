@@ -22,14 +22,22 @@ def test_released_network() -> None:
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
 
 
-@pytest.mark.parametrize(("size", "rows", "columns"), [(256, (35, 223), (32, 220)), (512, (70, 446), (64, 440)), (64, (9, 56), (8, 55))])
+@pytest.mark.parametrize(
+    ("size", "rows", "columns"),
+    [(256, (35, 223), (32, 220)), (512, (70, 446), (64, 440)), (64, (9, 56), (8, 55))],
+)
 def test_the_face_is_cut_out_at_any_size(size: int, rows: tuple[int, int], columns: tuple[int, int]) -> None:
     inside = torch.zeros(1, 3, size, size)
     inside[:, :, slice(*rows), slice(*columns)] = 1
     face = crop_face(inside)
     assert face.shape == (1, 3, 112, 112)
     assert (face == 1).all()
-    for top, left in ((rows[0] - 1, columns[0]), (rows[1], columns[0]), (rows[0], columns[0] - 1), (rows[0], columns[1])):
+    for top, left in (
+        (rows[0] - 1, columns[0]),
+        (rows[1], columns[0]),
+        (rows[0], columns[0] - 1),
+        (rows[0], columns[1]),
+    ):
         outside = inside.clone()
         outside[:, :, top, left] = -100
         assert torch.equal(crop_face(outside), face)
@@ -40,7 +48,9 @@ def test_the_face_is_cut_out_at_any_size(size: int, rows: tuple[int, int], colum
 
 
 def test_all_sizes_show_the_same_face() -> None:
-    picture = F.interpolate(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), size=512, mode="bicubic")
+    picture = F.interpolate(
+        torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), size=512, mode="bicubic"
+    )
     large = crop_face(picture)
     for size in (128, 256):
         assert (crop_face(F.interpolate(picture, size=size, mode="area")) - large).abs().max() < 0.1

@@ -56,7 +56,9 @@ def test_nothing_happens_at_p_0():
 def test_quarter_turns_and_flips_are_exact(size):
     x = torch.rand(1, 3, size, size) * 2 - 1  # white noise: the hardest case for an interpolation
     for k in range(4):
-        torch.testing.assert_close(warp(x, rotation(each(k * math.pi / 2))), torch.rot90(x, k, (2, 3)), atol=3e-5, rtol=0)
+        torch.testing.assert_close(
+            warp(x, rotation(each(k * math.pi / 2))), torch.rot90(x, k, (2, 3)), atol=3e-5, rtol=0
+        )
     torch.testing.assert_close(warp(x, scaling(each(-1), each(1))), x.flip(3), atol=3e-5, rtol=0)
 
 
@@ -70,14 +72,20 @@ def test_an_oblique_lookup_finds_the_right_places():
     y, x = torch.meshgrid(torch.arange(64) - 31.5, torch.arange(64) - 31.5, indexing="ij")
 
     def waves(x: Tensor, y: Tensor) -> Tensor:
-        return torch.stack([torch.sin(0.2 * x + 0.1 * y), torch.cos(0.15 * y), torch.sin(0.1 * x - 0.2 * y)])[None]
+        return torch.stack([torch.sin(0.2 * x + 0.1 * y), torch.cos(0.15 * y), torch.sin(0.1 * x - 0.2 * y)])[
+            None
+        ]
 
     turn, stretch = rotation(each(0.3)), scaling(each(0.8), each(0.7))
-    G = compose(turn, compose(stretch, translation(each(2.5), each(-1.25))))  # a place is shifted, stretched, turned
+    G = compose(
+        turn, compose(stretch, translation(each(2.5), each(-1.25)))
+    )  # a place is shifted, stretched, turned
     x1, y1 = 0.8 * (x + 2.5), 0.7 * (y - 1.25)
     expected = waves(math.cos(0.3) * x1 - math.sin(0.3) * y1, math.sin(0.3) * x1 + math.cos(0.3) * y1)
     inside = (..., slice(8, -8), slice(8, -8))
-    torch.testing.assert_close(warp(waves(x, y), G)[inside], expected[inside], atol=0.02, rtol=0)  # 0.1 px where it is steepest
+    torch.testing.assert_close(
+        warp(waves(x, y), G)[inside], expected[inside], atol=0.02, rtol=0
+    )  # 0.1 px where it is steepest
 
 
 def test_far_shifts_show_the_image_and_no_black_border():
@@ -95,8 +103,12 @@ def test_colours():
     torch.testing.assert_close(recolour(x, luma_flip(0 * both)), x, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(recolour(x, saturation(0 * both)), luma.expand_as(x), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(recolour(x, saturation(3 * both)), luma + 3 * (x - luma), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(recolour(x, hue(2 * math.pi / 3 * both)), x.roll(1, dims=1), atol=1e-6, rtol=1e-5)  # red -> green -> blue
-    torch.testing.assert_close(recolour(x, compose(contrast(2 * both), brightness(0.1 * both))), 2 * (x + 0.1))
+    torch.testing.assert_close(
+        recolour(x, hue(2 * math.pi / 3 * both)), x.roll(1, dims=1), atol=1e-6, rtol=1e-5
+    )  # red -> green -> blue
+    torch.testing.assert_close(
+        recolour(x, compose(contrast(2 * both), brightness(0.1 * both))), 2 * (x + 0.1)
+    )
 
 
 def test_the_wrong_shape_is_refused():
@@ -139,7 +151,9 @@ def test_the_distribution_of_the_drawn_transforms():
     assert abs(direction.cos().mean()) < 0.03  # every direction alike
     assert abs(direction.sin().mean()) < 0.03
     # undone from the outside in: whole pixels uniform within +- 8, then scaled fractions of 64/8 px, both around 0
-    spread = math.sqrt(8**2 / 3 + 8**2 * math.exp(2 * (0.2 * math.log(2)) ** 2) * (1 + 2 * (0.2 * math.log(2)) ** 2))
+    spread = math.sqrt(
+        8**2 / 3 + 8**2 * math.exp(2 * (0.2 * math.log(2)) ** 2) * (1 + 2 * (0.2 * math.log(2)) ** 2)
+    )
     assert abs(G[:, 0, 2].std() / spread - 1) < 0.03
     assert abs(G[:, 0, 2].mean()) < 0.3
 
@@ -154,7 +168,9 @@ def test_the_distribution_of_the_drawn_transforms():
 
 def test_either_rotation_together_comes_with_probability_p():
     G = AdaptiveAugment(p=0.5).draw_geometry(torch.zeros(20000, 3, 64, 64))
-    turned = (torch.atan2(G[:, 1, 0], G[:, 0, 0]).mul(2 / math.pi) % 1).sub(0.5).abs() < 0.499  # neither 0, 90, 180 nor 270 degrees
+    turned = (torch.atan2(G[:, 1, 0], G[:, 0, 0]).mul(2 / math.pi) % 1).sub(
+        0.5
+    ).abs() < 0.499  # neither 0, 90, 180 nor 270 degrees
     assert abs(turned.float().mean() - 0.5) < 0.02
 
 
@@ -176,7 +192,9 @@ def test_first_and_second_derivatives_of_the_lookup():
     assert torch.autograd.gradgradcheck(lambda x: warp(x, G), x)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance", "away"), [(torch.float32, 1e-5, 0), (torch.float64, 1e-12, 5)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "away"), [(torch.float32, 1e-5, 0), (torch.float64, 1e-12, 5)]
+)
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (9, 16), (1, 8)])
 def test_the_gradient_of_the_lookup_is_the_same_in_a_fixed_order(height, width, dtype, tolerance, away):
     gradient = torch.randn(8, 3, height, width, dtype=dtype)
@@ -316,7 +334,9 @@ def _two_processes(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     augment = AdaptiveAugment(kimg=1.0)
     for k in range(8):
-        augment.update(torch.tensor(1.0 if rank == 0 else 0.1 * k), batch=16)  # rank 1 alone would keep p at 0
+        augment.update(
+            torch.tensor(1.0 if rank == 0 else 0.1 * k), batch=16
+        )  # rank 1 alone would keep p at 0
     torch.save(augment.state_dict(), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

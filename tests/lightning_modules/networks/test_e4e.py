@@ -63,7 +63,9 @@ def test_released_sizes() -> None:
     """31.0 M in the backbone, 236 M in the heads and 0.2 M in the pyramid, at 1024 pixels."""
     with torch.device("meta"):
         encoder = StyleEncoder(18)
-    millions = {name: sum(p.numel() for p in child.parameters()) / 1e6 for name, child in encoder.named_children()}
+    millions = {
+        name: sum(p.numel() for p in child.parameters()) / 1e6 for name, child in encoder.named_children()
+    }
     assert millions["input_layer"] + millions["body"] == pytest.approx(31.0, abs=0.05)
     assert millions["styles"] == pytest.approx(236, abs=0.5)
     assert millions["latlayer1"] + millions["latlayer2"] == pytest.approx(0.2, abs=0.01)
@@ -79,10 +81,14 @@ def images(*size: int, count: int = 2) -> Tensor:
     return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize(("size", "convs"), [(32, [1, 2, 3]), (64, [2, 3, 4]), (128, [3, 4, 5]), (192, [4, 5, 6])])
+@pytest.mark.parametrize(
+    ("size", "convs"), [(32, [1, 2, 3]), (64, [2, 3, 4]), (128, [3, 4, 5]), (192, [4, 5, 6])]
+)
 def test_heads_fit_the_images(size: int, convs: list[int]) -> None:
     encoder = narrow(size=size)
-    assert [len(encoder.styles[i].convs) // 2 for i in (2, 3, 6, 7, 9)] == [convs[level] for level in (0, 1, 1, 2, 2)]
+    assert [len(encoder.styles[i].convs) // 2 for i in (2, 3, 6, 7, 9)] == [
+        convs[level] for level in (0, 1, 1, 2, 2)
+    ]
     assert encoder(images(size, size)).shape == (2, 10, 24)
     assert encoder(images(size * 3 // 4, size)).shape == (2, 10, 24)  # cars are 192x256
 
@@ -90,7 +96,12 @@ def test_heads_fit_the_images(size: int, convs: list[int]) -> None:
 def test_stages_halve_and_double() -> None:
     x = images(48, 64)
     features = IRSE(16, (1, 2, 1, 1)).eval().features(x)
-    assert [tuple(f.shape) for f in features] == [(2, 16, 24, 32), (2, 32, 12, 16), (2, 64, 6, 8), (2, 128, 3, 4)]
+    assert [tuple(f.shape) for f in features] == [
+        (2, 16, 24, 32),
+        (2, 32, 12, 16),
+        (2, 64, 6, 8),
+        (2, 128, 3, 4),
+    ]
 
 
 def test_an_offset_that_is_off_gives_the_first_code() -> None:
@@ -114,7 +125,10 @@ def test_the_gradient_reaches_active_heads_only(active: int, laterals: int) -> N
     untouched = [all(p.grad is None for p in head.parameters()) for head in encoder.styles]
     assert reached == [i <= active for i in range(10)]
     assert untouched == [i > active for i in range(10)]
-    assert [layer.weight.grad is not None for layer in (encoder.latlayer1, encoder.latlayer2)] == [laterals > 0, laterals > 1]
+    assert [layer.weight.grad is not None for layer in (encoder.latlayer1, encoder.latlayer2)] == [
+        laterals > 0,
+        laterals > 1,
+    ]
     assert all(p.grad is not None for p in (*encoder.input_layer.parameters(), *encoder.body.parameters()))
 
 
@@ -150,7 +164,12 @@ def test_wrong_arguments_are_refused() -> None:
 
 def test_narrow_latent_discriminator() -> None:
     D = LatentDiscriminator(24, 40)
-    assert [tuple(layer.weight.shape) for layer in D.mlp if isinstance(layer, nn.Linear)] == [(40, 24), (40, 40), (40, 40), (1, 40)]
+    assert [tuple(layer.weight.shape) for layer in D.mlp if isinstance(layer, nn.Linear)] == [
+        (40, 24),
+        (40, 40),
+        (40, 40),
+        (1, 40),
+    ]
     assert D(torch.zeros(2, 5, 24)).shape == (2, 5, 1)
 
 

@@ -21,7 +21,9 @@ def counters(name: str) -> Tensor:
 def test_released_base_code_encoder() -> None:
     fixture = Fixture("bdinvert_encoder_16x16")
     args = fixture.manifest["args"]
-    network = BaseCodeEncoder(args["encoder_output_shape"][0], width=args["filter_min"], width_max=args["filter_max"])
+    network = BaseCodeEncoder(
+        args["encoder_output_shape"][0], width=args["filter_min"], width_max=args["filter_max"]
+    )
     network.load_state_dict(fixture.state(kept=counters))
     fixture.check({"y": network.eval().requires_grad_(False)(fixture["x"])}, tighter=TIGHTER)
 
@@ -30,7 +32,9 @@ def test_released_heads() -> None:
     """pSp's codes: its backbone and pyramid are written out here, the heads are ours under the released names: one of each depth."""
     fixture, tested = Fixture("psp_gradual_encoder"), {0: 4, 3: 5, 7: 6}  # head: convolutions
     others = tuple(f"styles.{i}." for i in range(8) if i not in tested)
-    fixture.manifest["state"] = [entry for entry in fixture.manifest["state"] if not entry[0].startswith(others)]  # each takes a second
+    fixture.manifest["state"] = [
+        entry for entry in fixture.manifest["state"] if not entry[0].startswith(others)
+    ]  # each takes a second
     state = fixture.state()
     x = F.interpolate(fixture["x_low"], size=(128, 128), mode="bilinear")
     c1, c2, c3 = ir_se50(state, x)
@@ -44,7 +48,9 @@ def test_released_heads() -> None:
     rtol, atol = (bound / TIGHTER for bound in fixture.tolerance("codes"))
     for (i, convs), feature in zip(tested.items(), (c3, p2, p1), strict=True):
         head, prefix = Map2Style(512, 512, convs).requires_grad_(False), f"styles.{i}."
-        head.load_state_dict({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
+        head.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        )
         torch.testing.assert_close(head(feature), fixture["codes"][:, i], rtol=rtol, atol=atol)
 
 
@@ -52,16 +58,23 @@ def ir_se50(state: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor
     """IR-SE50 in evaluation mode, as a function of its released state: the outputs of blocks 6, 20 and 23."""
 
     def norm(x: Tensor, name: str) -> Tensor:
-        mean, var, weight, bias = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, weight, bias = (
+            state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
         return F.batch_norm(x, mean, var, weight, bias)
 
-    x = F.prelu(norm(F.conv2d(x, state["input_layer.0.weight"], padding=1), "input_layer.1"), state["input_layer.2.weight"])
+    x = F.prelu(
+        norm(F.conv2d(x, state["input_layer.0.weight"], padding=1), "input_layer.1"),
+        state["input_layer.2.weight"],
+    )
     outputs = []
     for block in range(24):
         stride = 2 if block in (0, 3, 7, 21) else 1
         name = f"body.{block}.res_layer"
         u = F.conv2d(norm(x, f"{name}.0"), state[f"{name}.1.weight"], padding=1)
-        u = F.conv2d(F.prelu(u, state[f"{name}.2.weight"]), state[f"{name}.3.weight"], stride=stride, padding=1)
+        u = F.conv2d(
+            F.prelu(u, state[f"{name}.2.weight"]), state[f"{name}.3.weight"], stride=stride, padding=1
+        )
         u = norm(u, f"{name}.4")
         squeezed = F.conv2d(u.mean(dim=(2, 3), keepdim=True), state[f"{name}.5.fc1.weight"]).relu()
         u = u * F.conv2d(squeezed, state[f"{name}.5.fc2.weight"]).sigmoid()
@@ -117,7 +130,13 @@ def normalised(rank: int, world: int) -> list[Tensor]:
     # a loss is a mean over a process's images, as everywhere; DDP takes the mean of the parameters' gradients over processes
     (y.pow(3) * torch.linspace(-1, 1, 5, dtype=torch.float64)).mean().backward()
     assert x.grad is not None
-    return [y.detach(), x.grad / world, norm.weight.grad / world, norm.bias.grad / world, *norm.state_dict().values()]  # type: ignore[list-item]
+    return [
+        y.detach(),
+        x.grad / world,
+        norm.weight.grad / world,
+        norm.bias.grad / world,
+        *norm.state_dict().values(),
+    ]  # type: ignore[list-item]
 
 
 @pytest.mark.processes

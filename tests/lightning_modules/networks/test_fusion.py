@@ -27,7 +27,11 @@ def test_equation_1() -> None:
 
 
 def test_size() -> None:
-    assert sum(parameter.numel() for parameter in Fusion().parameters()) == 2 * 1_792 + 16 * 36_928 + 1_731 == 596_163
+    assert (
+        sum(parameter.numel() for parameter in Fusion().parameters())
+        == 2 * 1_792 + 16 * 36_928 + 1_731
+        == 596_163
+    )
 
 
 def test_reach_is_18_pixels_to_each_side() -> None:
@@ -55,5 +59,7 @@ def test_initialisation() -> None:
 
 
 def test_two_images_of_one_shape() -> None:
-    with pytest.raises(ValueError, match=r"expected x_R and x_G as \(B, 3, H, W\), got \(1, 3, 8, 8\) and \(1, 3, 4, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"expected x_R and x_G as \(B, 3, H, W\), got \(1, 3, 8, 8\) and \(1, 3, 4, 4\)"
+    ):
         Fusion(4)(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 4, 4))

@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.networks.hfgi import Alignment, ConsultationEncoder, as_seen, fused_layer, fusion, resize
+from lightning_modules.networks.hfgi import (
+    Alignment,
+    ConsultationEncoder,
+    as_seen,
+    fused_layer,
+    fusion,
+    resize,
+)
 from lightning_modules.networks.stylegan2 import Generator
 from lightning_modules.pretrained import names
 from tests.golden.check import Fixture
@@ -79,7 +86,11 @@ def test_released_inversion_and_edit() -> None:
     G = released_generator(fixture, names.ROSINALITY_GENERATOR, "decoder.")
     C = released(ConsultationEncoder(), fixture, CONSULTATION)
     A = released(Alignment(), fixture, ALIGNMENT)
-    x, codes, edited = upsampled(fixture["x_low"]), fixture["codes"], fixture["codes"] + 6 * fixture["direction"]
+    x, codes, edited = (
+        upsampled(fixture["x_low"]),
+        fixture["codes"],
+        fixture["codes"] + 6 * fixture["direction"],
+    )
 
     initial = G(codes, noise="const")
     i0 = as_seen(initial, 256)
@@ -133,7 +144,8 @@ def test_the_alignment_sees_map_and_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "layer", "resolution"), [(32, 1, 8), (64, 3, 16), (128, 5, 32), (256, 7, 64), (512, 7, 64), (1024, 7, 64)]
+    ("size", "layer", "resolution"),
+    [(32, 1, 8), (64, 3, 16), (128, 5, 32), (256, 7, 64), (512, 7, 64), (1024, 7, 64)],
 )
 def test_fused_layer(size: int, layer: int, resolution: int) -> None:
     """The layer that is fused is the first of its resolution, which is a quarter of what the encoder sees."""
@@ -146,7 +158,9 @@ def test_fused_layer(size: int, layer: int, resolution: int) -> None:
 
 @pytest.mark.parametrize("size", [16, 48, 0])
 def test_sizes_without_a_fused_layer(size: int) -> None:
-    with pytest.raises(ValueError, match=f"expected a generator's size of a power of two from 32, got {size}"):
+    with pytest.raises(
+        ValueError, match=f"expected a generator's size of a power of two from 32, got {size}"
+    ):
         fused_layer(size)
 
 

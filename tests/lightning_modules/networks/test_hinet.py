@@ -33,7 +33,9 @@ def test_hin_normalises_the_first_half_only() -> None:
     block(x)
     ((before, after),) = seen
     assert torch.equal(before, block.conv_1(x)[:, :4])
-    expected = (before - before.mean((2, 3), keepdim=True)) / (before.var((2, 3), keepdim=True, correction=0) + 1e-5).sqrt()
+    expected = (before - before.mean((2, 3), keepdim=True)) / (
+        before.var((2, 3), keepdim=True, correction=0) + 1e-5
+    ).sqrt()
     torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -42,7 +44,10 @@ def test_norms_are_where_they_should_be() -> None:
     assert names == {f"down_path_{stage}.{level}.norm.weight" for stage in (1, 2) for level in (1, 2, 3)}
 
 
-@pytest.mark.parametrize("part", ["sam12.conv1", "sam12.conv3", *(f"down_path_2.{i}.csff_{of}" for i in (0, 1) for of in ("enc", "dec"))])
+@pytest.mark.parametrize(
+    "part",
+    ["sam12.conv1", "sam12.conv3", *(f"down_path_2.{i}.csff_{of}" for i in (0, 1) for of in ("enc", "dec"))],
+)
 def test_stage_2_sees_stage_1_every_way(part: str) -> None:
     network, x = tiny(), torch.rand(1, 3, 16, 16)
     with torch.no_grad():
@@ -90,7 +95,9 @@ def test_published_sizes(arguments: dict, millions: float, tensors: int) -> None
     with torch.device("meta"):
         network = HINetwork(**arguments)
         assert [tuple(out.shape) for out in network(torch.empty(1, 3, 500, 70))] == [(1, 3, 500, 70)] * 2
-    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(millions, abs=6e-4)
+    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(
+        millions, abs=6e-4
+    )
     assert len(network.state_dict()) == tensors
 
 

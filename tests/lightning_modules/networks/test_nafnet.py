@@ -14,7 +14,9 @@ TIGHTER = 10
 
 def released(fixture: Fixture, local: int | None = None) -> NAFNetwork:
     args = fixture.manifest["args"]
-    network = NAFNetwork(args["width"], args["enc_blk_nums"], args["middle_blk_num"], args["dec_blk_nums"], local=local)
+    network = NAFNetwork(
+        args["width"], args["enc_blk_nums"], args["middle_blk_num"], args["dec_blk_nums"], local=local
+    )
     network.load_state_dict(fixture.state())
     return network.requires_grad_(False)
 
@@ -22,7 +24,9 @@ def released(fixture: Fixture, local: int | None = None) -> NAFNetwork:
 def tiny(**options) -> NAFNetwork:
     """A small network whose blocks matter: beta and gamma are zero at initialisation."""
     torch.manual_seed(0)
-    network = NAFNetwork(**{"width": 4, "encoder_blocks": (1, 2), "middle_blocks": 1, "decoder_blocks": (1, 1), **options})
+    network = NAFNetwork(
+        **{"width": 4, "encoder_blocks": (1, 2), "middle_blocks": 1, "decoder_blocks": (1, 1), **options}
+    )
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith(("beta", "gamma")):
@@ -41,15 +45,23 @@ def test_released_local_and_plain_network() -> None:
     """The same weights; local windows of 48 pixels, 1.5 times the training size, are larger than 40 x 40 and smaller than the others."""
     fixture = Fixture("nafnet_local")
     local, plain = released(fixture, local=32), released(fixture)
-    windows = {f"{name}.sca.0": [block.sca[0].window] * 2 for name, block in local.named_modules() if hasattr(block, "sca")}
+    windows = {
+        f"{name}.sca.0": [block.sca[0].window] * 2
+        for name, block in local.named_modules()
+        if hasattr(block, "sca")
+    }
     assert windows == fixture.manifest["pool_windows"]
     outputs = {f"local_{size}": local(fixture[f"image_{size}"]) for size in ("56x72", "47x61", "40x40")}
-    fixture.check({**outputs, "global_56x72": plain(fixture["image_56x72"])}, tighter=TIGHTER, without=["fast_56x72"])  # an approximation
+    fixture.check(
+        {**outputs, "global_56x72": plain(fixture["image_56x72"])}, tighter=TIGHTER, without=["fast_56x72"]
+    )  # an approximation
     assert torch.equal(outputs["local_40x40"], plain(fixture["image_40x40"]))
     assert (outputs["local_56x72"] - plain(fixture["image_56x72"])).abs().max() > 0.1
 
 
-@pytest.mark.parametrize(("height", "width", "window"), [(7, 12, 4), (7, 12, 5), (3, 9, 6), (8, 8, 7), (5, 6, 1)])
+@pytest.mark.parametrize(
+    ("height", "width", "window"), [(7, 12, 4), (7, 12, 5), (3, 9, 6), (8, 8, 7), (5, 6, 1)]
+)
 def test_local_mean_is_average_pooling_extended_by_its_border(height: int, width: int, window: int) -> None:
     x = torch.randn(2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     k = min(height, window), min(width, window)
@@ -60,7 +72,9 @@ def test_local_mean_is_average_pooling_extended_by_its_border(height: int, width
 
 
 def test_local_mean_of_half_precision_does_not_overflow() -> None:
-    x = torch.full((1, 1, 600, 600), 50.0, dtype=torch.float16)  # sums of 18 million, where float16 ends at 65,504
+    x = torch.full(
+        (1, 1, 600, 600), 50.0, dtype=torch.float16
+    )  # sums of 18 million, where float16 ends at 65,504
     mean = local_mean(x, 384)
     assert mean.dtype == torch.float16
     assert torch.equal(mean, x)
@@ -75,7 +89,9 @@ def test_a_fresh_network_is_affine() -> None:
     torch.manual_seed(0)
     network = NAFNetwork(8, (1, 1), 1, (1, 1)).requires_grad_(False)
     a, b = torch.randn(2, 1, 3, 13, 18)
-    torch.testing.assert_close(network(a + b) - network(a) - network(b) + network(a * 0), a * 0, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        network(a + b) - network(a) - network(b) + network(a * 0), a * 0, rtol=0, atol=1e-5
+    )
 
 
 def test_every_weight_counts() -> None:
@@ -105,8 +121,14 @@ def test_any_size_and_no_look_at_other_images(local: int | None, height: int, wi
 PUBLISHED = {  # in millions
     "GoPro-width32": ({"width": 32}, 17.112),
     "GoPro-width64": ({"width": 64}, 67.889),
-    "SIDD-width32": ({"width": 32, "encoder_blocks": (2, 2, 4, 8), "middle_blocks": 12, "decoder_blocks": (2, 2, 2, 2)}, 29.160),
-    "SIDD-width64": ({"width": 64, "encoder_blocks": (2, 2, 4, 8), "middle_blocks": 12, "decoder_blocks": (2, 2, 2, 2)}, 115.983),
+    "SIDD-width32": (
+        {"width": 32, "encoder_blocks": (2, 2, 4, 8), "middle_blocks": 12, "decoder_blocks": (2, 2, 2, 2)},
+        29.160,
+    ),
+    "SIDD-width64": (
+        {"width": 64, "encoder_blocks": (2, 2, 4, 8), "middle_blocks": 12, "decoder_blocks": (2, 2, 2, 2)},
+        115.983,
+    ),
 }
 
 
@@ -115,14 +137,19 @@ def test_published_sizes(arguments: dict, millions: float) -> None:
     with torch.device("meta"):
         network = NAFNetwork(**arguments)
         assert network(torch.empty(1, 3, 70, 300)).shape == (1, 3, 70, 300)
-    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(millions, abs=6e-4)
+    assert sum(parameter.numel() for parameter in network.parameters()) / 1e6 == pytest.approx(
+        millions, abs=6e-4
+    )
     assert len(network.state_dict()) == 664
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder_blocks": (1, 1, 1)}, "expected as many levels in encoder_blocks as in decoder_blocks, got 3 and 2"),
+        (
+            {"encoder_blocks": (1, 1, 1)},
+            "expected as many levels in encoder_blocks as in decoder_blocks, got 3 and 2",
+        ),
         ({"middle_blocks": 0}, "expected at least 1, got width 4, blocks"),
         ({"width": 0}, "expected at least 1, got width 0"),
     ],

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments import yardstick
+from experiments.benchmark import yardstick
 from lightning_modules.networks import ops
 from lightning_modules.networks.stylegan2 import StyledConv, ToRGB
 from tests.lightning_modules.operators import IN_ANY_ORDER, Operators
@@ -31,25 +31,43 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * b.abs().max().item())
 
 
-CONVOLUTIONS = [(1, 1, 3, 6, 8), (2, 0, 3, 6, 8), (2, 0, 3, 6, 256), (1, 1, 3, 6, 512), (1, 0, 1, 6, 4), (2, 2, 4, 6, 4)]
+CONVOLUTIONS = [
+    (1, 1, 3, 6, 8),
+    (2, 0, 3, 6, 8),
+    (2, 0, 3, 6, 256),
+    (1, 1, 3, 6, 512),
+    (1, 0, 1, 6, 4),
+    (2, 2, 4, 6, 4),
+]
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize(("stride", "padding", "k", "i", "o"), CONVOLUTIONS)
-def test_convolutions_equal_those_of_torch(stride: int, padding: int, k: int, i: int, o: int, last: bool) -> None:
+def test_convolutions_equal_those_of_torch(
+    stride: int, padding: int, k: int, i: int, o: int, last: bool
+) -> None:
     """256 and 512 channels: the gradient of the weight by matrix products."""
     x, weight = rand(3, i, 7, 9, last=last), rand(o, i, k, k, seed=1)
     ours = ops.conv2d(x, weight, stride, padding)
-    assert_same(derivatives(ours, (x, weight)), derivatives(F.conv2d(x, weight, stride=stride, padding=padding), (x, weight)))
+    assert_same(
+        derivatives(ours, (x, weight)),
+        derivatives(F.conv2d(x, weight, stride=stride, padding=padding), (x, weight)),
+    )
     if padding == 0:
         x = rand(3, o, 4, 5, last=last)
         ours = ops.conv_transpose2d(x, weight, stride)
-        assert_same(derivatives(ours, (x, weight)), derivatives(F.conv_transpose2d(x, weight, stride=stride), (x, weight)))
+        assert_same(
+            derivatives(ours, (x, weight)),
+            derivatives(F.conv_transpose2d(x, weight, stride=stride), (x, weight)),
+        )
 
 
 def test_numerical_derivatives() -> None:
     x, weight = rand(1, 2, 5, 5), rand(3, 2, 3, 3, seed=1)
-    for function in (lambda x, w: ops.conv2d(x, w, 2, 1), lambda x, w: ops.conv_transpose2d(x, w.transpose(0, 1), 2)):
+    for function in (
+        lambda x, w: ops.conv2d(x, w, 2, 1),
+        lambda x, w: ops.conv_transpose2d(x, w.transpose(0, 1), 2),
+    ):
         assert torch.autograd.gradcheck(function, (x, weight))
         assert torch.autograd.gradgradcheck(function, (x, weight))
 
@@ -60,25 +78,43 @@ def test_numerical_derivatives() -> None:
 @pytest.mark.parametrize("resample", [None, "up"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_modulated_convolution_equals_the_yardstick(
-    batch: int, resample: ops.Resample, demodulate: bool, last: bool, alone: bool, monkeypatch: pytest.MonkeyPatch
+    batch: int,
+    resample: ops.Resample,
+    demodulate: bool,
+    last: bool,
+    alone: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ops, "OWN_WEIGHTS", 0 if alone else 10**9)
-    x, weight, style, fir = rand(batch, 4, 10, 10, last=last), rand(5, 4, 3, 3, seed=1), rand(batch, 4, seed=2), ops.fir().double()
+    x, weight, style, fir = (
+        rand(batch, 4, 10, 10, last=last),
+        rand(5, 4, 3, 3, seed=1),
+        rand(batch, 4, seed=2),
+        ops.fir().double(),
+    )
     options = {"demodulate": demodulate, "resample": resample}
     arguments = (x, weight, style)
     ours = ops.modulated_convolve(x, weight, style, fir, gain=2.0, **options)
     theirs = 2 * yardstick.modulated_convolve(x, weight, style, fir, **options)
     assert_same(derivatives(ours, arguments), derivatives(theirs, arguments))
     with torch.no_grad():
-        torch.testing.assert_close(ops.modulated_convolve(x, weight, style, fir, gain=2.0, **options), theirs.detach())
+        torch.testing.assert_close(
+            ops.modulated_convolve(x, weight, style, fir, gain=2.0, **options), theirs.detach()
+        )
 
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
 def test_filters_equal_the_yardstick(up: int, down: int) -> None:
-    x, kernel = rand(3, 4, 9, 9, last=True), torch.rand(4, 4, dtype=torch.float64)  # asymmetric: a flip would show
+    x, kernel = (
+        rand(3, 4, 9, 9, last=True),
+        torch.rand(4, 4, dtype=torch.float64),
+    )  # asymmetric: a flip would show
     for pad in ((1, 1), (2, 1)):
         ours, theirs = (module.upfirdn(x, kernel, up=up, down=down, pad=pad) for module in (ops, yardstick))
-        assert_same([ours, *torch.autograd.grad(ours.square().sum(), x)], [theirs, *torch.autograd.grad(theirs.square().sum(), x)])
+        assert_same(
+            [ours, *torch.autograd.grad(ours.square().sum(), x)],
+            [theirs, *torch.autograd.grad(theirs.square().sum(), x)],
+        )
 
 
 @pytest.mark.parametrize("noise", ["add", "concat"])
@@ -115,7 +151,8 @@ def test_rgb_layer_equals_the_yardstick(last: bool) -> None:
     arguments = (x, style, image, layer.weight, layer.bias)
     ours, theirs = layer(x, style, image), yardstick.to_rgb(layer, x, style, image)
     assert_same(
-        [ours, *torch.autograd.grad(ours.square().sum(), arguments)], [theirs, *torch.autograd.grad(theirs.square().sum(), arguments)]
+        [ours, *torch.autograd.grad(ours.square().sum(), arguments)],
+        [theirs, *torch.autograd.grad(theirs.square().sum(), arguments)],
     )
     with torch.no_grad():
         torch.testing.assert_close(layer(x, style, image), theirs)

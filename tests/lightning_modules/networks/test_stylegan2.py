@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks import ops
-from lightning_modules.networks.stylegan2 import Discriminator, Generator, StyledConv, Synthesis, ToRGB, channels, mix_styles
+from lightning_modules.networks.stylegan2 import (
+    Discriminator,
+    Generator,
+    StyledConv,
+    Synthesis,
+    ToRGB,
+    channels,
+    mix_styles,
+)
 from lightning_modules.pretrained import names
 from tests.golden.check import Fixture
 
@@ -38,7 +46,17 @@ def released_discriminator(fixture: Fixture, layout: names.Layout, prefix: str =
 def tiny(noise="add", size: int = 16, **options) -> Generator:
     """A small generator in which every part counts: noise strengths, biases and w_avg are not zero."""
     torch.manual_seed(0)
-    G = Generator(size, **{"style_dim": 8, "mapping_layers": 2, "channel_base": 64, "channel_max": 8, "noise": noise, **options})
+    G = Generator(
+        size,
+        **{
+            "style_dim": 8,
+            "mapping_layers": 2,
+            "channel_base": 64,
+            "channel_max": 8,
+            "noise": noise,
+            **options,
+        },
+    )
     with torch.no_grad():
         for name, parameter in G.named_parameters():
             if name.endswith(("noise_strength", "bias")):
@@ -57,10 +75,19 @@ def test_primitives() -> None:
     fir, fir_121 = ops.fir(), ops.fir((1, 2, 1))
 
     def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix + "."): value for name, value in state.items() if name.startswith(prefix + ".")}
+        return {
+            name.removeprefix(prefix + "."): value
+            for name, value in state.items()
+            if name.startswith(prefix + ".")
+        }
 
     def fill(module: nn.Module, **values: Tensor) -> nn.Module:
-        names.load(module, {name.replace("__", "."): value for name, value in values.items()}, "primitive", optional=("noise_const",))
+        names.load(
+            module,
+            {name.replace("__", "."): value for name, value in values.items()},
+            "primitive",
+            optional=("noise_const",),
+        )
         return module.requires_grad_(False)
 
     def modulated(prefix: str, w: Tensor = w, **options) -> Tensor:
@@ -111,12 +138,16 @@ def test_primitives() -> None:
     )
     with torch.enable_grad():
         x_grad = x.clone().requires_grad_()
-        (ufd_down2_grad_x,) = torch.autograd.grad(ops.upfirdn(x_grad, fir, down=2, pad=(1, 1)).square().sum(), x_grad)
+        (ufd_down2_grad_x,) = torch.autograd.grad(
+            ops.upfirdn(x_grad, fir, down=2, pad=(1, 1)).square().sum(), x_grad
+        )
         # in float64, and at the manifest's tolerance: demodulation makes small values of these gradients the difference of large ones
         p_up = {name: value.double() for name, value in part("mod_up").items()}
         x_grad, w_grad = x.double().requires_grad_(), w.double().requires_grad_()
         style = w_grad @ (p_up["modulation.weight"] / math.sqrt(12)).T + p_up["modulation.bias"]
-        y = ops.modulated_convolve(x_grad, p_up["weight"][0] / math.sqrt(54), style, fir.double(), resample="up")
+        y = ops.modulated_convolve(
+            x_grad, p_up["weight"][0] / math.sqrt(54), style, fir.double(), resample="up"
+        )
         mod_up_grad_x, mod_up_grad_w = torch.autograd.grad(y.square().sum(), (x_grad, w_grad))
         fixture.check_one("mod_up_grad_x", mod_up_grad_x)
         fixture.check_one("mod_up_grad_w", mod_up_grad_w)
@@ -147,7 +178,9 @@ def test_primitives() -> None:
             "mapping_lin": linear("mapping_lin", lr_mul=0.01, activate=True),
             "conv": conv(state["conv.weight"], state.get("conv.bias"), activate=False),
             "convlayer": conv(state["convlayer.0.weight"], state["convlayer.1.bias"]),
-            "convlayer_down": conv(state["convlayer_down.1.weight"], state["convlayer_down.2.bias"], down=True),
+            "convlayer_down": conv(
+                state["convlayer_down.1.weight"], state["convlayer_down.2.bias"], down=True
+            ),
             "resblock": block(x),
             "flrelu": ops.flrelu(x, state["flrelu.bias"]),
             "flrelu_nobias": ops.flrelu(x),
@@ -258,9 +291,13 @@ def test_injected_features() -> None:
         value = value.flip(2, 3) if part == "weight" and layer.startswith("layer") and index % 2 else value
         value = value + 1 if part == "style.bias" else value
         part = {"noise": "noise_const"}.get(part, part).replace("style.", "affine.")
-        state[f"{'convs' if layer.startswith('layer') else 'rgbs'}.{index}.{part}"] = value.squeeze() if part == "noise_const" else value
+        state[f"{'convs' if layer.startswith('layer') else 'rgbs'}.{index}.{part}"] = (
+            value.squeeze() if part == "noise_const" else value
+        )
     args = fixture.manifest["args"]
-    synthesis = Synthesis(args["resolution"], args["w_space_dim"], args["fmaps_base"], args["fmaps_max"], "add")
+    synthesis = Synthesis(
+        args["resolution"], args["w_space_dim"], args["fmaps_base"], args["fmaps_max"], "add"
+    )
     names.load(synthesis, state, fixture.name)
     synthesis.requires_grad_(False)
 
@@ -272,7 +309,9 @@ def test_injected_features() -> None:
         outputs[f"image_{stored}"] = image
         outputs[f"grad_wp_norm_{stored}"] = to_w.norm(dim=2)
         outputs[f"grad_f_norm_{stored}"] = to_feature.flatten(2).norm(dim=2)
-    fixture.check(outputs, without=["w", "wp_trunc"], tighter=TIGHTER)  # its mapping network has a width of its own
+    fixture.check(
+        outputs, without=["w", "wp_trunc"], tighter=TIGHTER
+    )  # its mapping network has a width of its own
 
 
 # ------------------------------------------------------------------------------------------- formulas written out once more
@@ -293,7 +332,9 @@ def test_modulated_convolution_is_a_convolution_with_modulated_weights(resample)
     for row in range(2):
         own = weight * style[row].view(1, 3, 1, 1)
         own = own / torch.sqrt(own.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
-        torch.testing.assert_close(got[row : row + 1], ops.convolve(x[row : row + 1], own, ops.fir(), resample), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            got[row : row + 1], ops.convolve(x[row : row + 1], own, ops.fir(), resample), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_demodulation_epsilon() -> None:
@@ -303,7 +344,9 @@ def test_demodulation_epsilon() -> None:
     torch.testing.assert_close(y[:, 0, 0, 0], torch.tensor([math.sqrt(0.5), 0.0]))
 
 
-@pytest.mark.parametrize(("batch", "group", "members"), [(8, 4, 4), (2, 4, 2), (1, 4, 1), (6, 2, 2), (6, None, 6), (5, None, 5)])
+@pytest.mark.parametrize(
+    ("batch", "group", "members"), [(8, 4, 4), (2, 4, 2), (1, 4, 1), (6, 2, 2), (6, None, 6), (5, None, 5)]
+)
 def test_minibatch_stddev_groups(batch: int, group: int | None, members: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(batch, 3, 4, 4)
@@ -446,8 +489,12 @@ def test_injecting_its_own_feature_leaves_out_the_coarse_image_only(noise: str, 
     for j in range(3):  # what the RGB layers below the injected one contribute to the image
         coarse = coarse if j == 0 else ops.upsample(coarse, ops.fir())
         if 2 * j < layer:
-            coarse += synthesis.rgbs[j](synthesis.features(w, 2 * j, noise=maps), synthesis.styles(w)[5 + j], None)
-    torch.testing.assert_close(G(w, noise=maps, inject=(layer, feature)) + coarse, G(w, noise=maps), rtol=1e-4, atol=1e-5)
+            coarse += synthesis.rgbs[j](
+                synthesis.features(w, 2 * j, noise=maps), synthesis.styles(w)[5 + j], None
+            )
+    torch.testing.assert_close(
+        G(w, noise=maps, inject=(layer, feature)) + coarse, G(w, noise=maps), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_an_injected_feature_cuts_off_the_coarse_layers() -> None:
@@ -466,9 +513,13 @@ def test_wrong_entries_are_refused() -> None:
     w = torch.zeros(2, 8)
     with pytest.raises(ValueError, match=r"cannot inject at convolution 5: there are 0 .. 4"):
         G(w, inject=(5, torch.zeros(2, 4, 16, 16)))
-    with pytest.raises(ValueError, match=r"expected the feature of convolution 3 as \(B, 4, 16, 16\), got \(2, 4, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"expected the feature of convolution 3 as \(B, 4, 16, 16\), got \(2, 4, 8, 8\)"
+    ):
         G(w, inject=(3, torch.zeros(2, 4, 8, 8)))
-    with pytest.raises(ValueError, match="convolution 1 cannot be modulated: the synthesis starts from convolution 3"):
+    with pytest.raises(
+        ValueError, match="convolution 1 cannot be modulated: the synthesis starts from convolution 3"
+    ):
         G(w, inject=(3, torch.zeros(2, 4, 16, 16)), modulate={1: torch.tanh})
 
 
@@ -490,7 +541,16 @@ def test_style_space_reproduces_w() -> None:
     G = tiny("concat")
     w, maps = G.map(torch.randn(2, 8)) + torch.randn(2, 6, 8), G.synthesis.draw_noise(2)
     styles = G.synthesis.styles(w)
-    assert [s.shape[1] for s in styles] == [8, 16, 16, 16, 8, 16, 16, 8]  # five convolutions, three RGB layers
+    assert [s.shape[1] for s in styles] == [
+        8,
+        16,
+        16,
+        16,
+        8,
+        16,
+        16,
+        8,
+    ]  # five convolutions, three RGB layers
     assert torch.equal(G.synthesis(styles=styles, noise=maps), G(w, noise=maps))
     with pytest.raises(ValueError, match="either w or styles"):
         G.synthesis(w, styles=styles)
@@ -508,16 +568,34 @@ def test_mean_of_w() -> None:
 
 def test_mixing_styles() -> None:
     w1, w2 = torch.zeros(3, 4, 2), torch.ones(3, 4, 2)
-    assert mix_styles(w1, w2, torch.tensor([1, 3, 4]))[..., 0].tolist() == [[0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
+    assert mix_styles(w1, w2, torch.tensor([1, 3, 4]))[..., 0].tolist() == [
+        [0, 1, 1, 1],
+        [0, 0, 0, 1],
+        [0, 0, 0, 0],
+    ]
 
 
 def test_fir_kernels_are_not_stored() -> None:
-    assert not [name for name in [*tiny().state_dict(), *Discriminator(8, channel_base=64, channel_max=8).state_dict()] if "fir" in name]
+    assert not [
+        name
+        for name in [*tiny().state_dict(), *Discriminator(8, channel_base=64, channel_max=8).state_dict()]
+        if "fir" in name
+    ]
     assert {"w_avg", "synthesis.convs.0.noise_const"} <= tiny().state_dict().keys()
 
 
 def test_channels() -> None:
-    assert [channels(4 * 2**j, 32768, 512) for j in range(9)] == [512, 512, 512, 512, 512, 256, 128, 64, 32]  # configuration F
+    assert [channels(4 * 2**j, 32768, 512) for j in range(9)] == [
+        512,
+        512,
+        512,
+        512,
+        512,
+        256,
+        128,
+        64,
+        32,
+    ]  # configuration F
 
 
 @pytest.mark.parametrize("size", [4, 48, 100])

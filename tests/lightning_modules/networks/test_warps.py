@@ -20,31 +20,46 @@ def seeded(seed: int) -> torch.Generator:
 def test_released_perspective() -> None:
     fixture = Fixture("hfgi_perspective_warp")
     assert torch.equal(corners(64, 64).float(), fixture["start"])
-    fixture.check({f"warp_{k}": perspective(fixture["x"], fixture["start"], fixture[f"end_{k}"]) for k in "ab"})
+    fixture.check(
+        {f"warp_{k}": perspective(fixture["x"], fixture["start"], fixture[f"end_{k}"]) for k in "ab"}
+    )
 
 
 def opencv(map: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """One map (C, H, W) warped by OpenCV, which counts pixels from their centres and knows nothing of the twice faded outline."""
-    to_end = cv2.getPerspectiveTransform(start.numpy().astype(np.float32) - 0.5, end.numpy().astype(np.float32) - 0.5)
+    to_end = cv2.getPerspectiveTransform(
+        start.numpy().astype(np.float32) - 0.5, end.numpy().astype(np.float32) - 0.5
+    )
     x, y = np.meshgrid(np.arange(map.shape[2]), np.arange(map.shape[1]))
-    points = cv2.perspectiveTransform(np.stack([x, y], axis=2).astype(np.float64).reshape(-1, 1, 2), np.linalg.inv(to_end))
+    points = cv2.perspectiveTransform(
+        np.stack([x, y], axis=2).astype(np.float64).reshape(-1, 1, 2), np.linalg.inv(to_end)
+    )
     lookup = points.reshape(*x.shape, 2).astype(np.float32)
     return torch.from_numpy(
-        np.stack([cv2.remap(channel, lookup[..., 0], lookup[..., 1], cv2.INTER_LINEAR, borderValue=0) for channel in map.numpy()])
+        np.stack(
+            [
+                cv2.remap(channel, lookup[..., 0], lookup[..., 1], cv2.INTER_LINEAR, borderValue=0)
+                for channel in map.numpy()
+            ]
+        )
     )
 
 
 def test_opencv_warps_alike() -> None:
     """Within OpenCV's positions of 1/32 px: a map that changes by at most 0.1 per pixel moves by less than 0.01."""
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(56.0), indexing="ij")
-    map = torch.stack([(0.1 * x).sin() + 2, (0.1 * y).cos() + 2]).expand(3, -1, -1, -1) + torch.arange(3.0).view(3, 1, 1, 1)
+    map = torch.stack([(0.1 * x).sin() + 2, (0.1 * y).cos() + 2]).expand(3, -1, -1, -1) + torch.arange(
+        3.0
+    ).view(3, 1, 1, 1)
     start = corners(40, 56)
     end = start + torch.tensor([[4, 1], [-2, 3], [0, -3], [3, 0]])
     warped = perspective(map, start, end)
     share = opencv(torch.ones(1, 40, 56), start, end)
     assert ((share == 0).any(), (share == 1).any()) == (True, True)
     for got, image in zip(warped, map, strict=True):
-        torch.testing.assert_close(got[:, share[0] == 1], opencv(image, start, end)[:, share[0] == 1], rtol=0, atol=0.01)
+        torch.testing.assert_close(
+            got[:, share[0] == 1], opencv(image, start, end)[:, share[0] == 1], rtol=0, atol=0.01
+        )
         assert (got[:, share[0] == 0].abs() < 0.02).all()
 
 
@@ -145,7 +160,9 @@ def test_one_warp_for_the_batch() -> None:
 def test_corners_move_inwards_by_whole_pixels_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """0 .. 19 pixels at 256, as the release draws them; 0 .. 4 and 0 .. 7 at 64 x 96 (rows x columns)."""
     ends: list[Tensor] = []
-    monkeypatch.setattr("lightning_modules.networks.warps.perspective", lambda map, start, end: ends.append(end - start))
+    monkeypatch.setattr(
+        "lightning_modules.networks.warps.perspective", lambda map, start, end: ends.append(end - start)
+    )
     inwards = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]])
     for size, (x, y) in {(256, 256): (19, 19), (64, 96): (7, 4)}.items():
         ends.clear()

@@ -40,7 +40,9 @@ class Part(nn.Module):
         self.gain = np.sqrt(2)  # NVlabs' layers hold NumPy scalars
 
     def __reduce__(self) -> tuple[Any, tuple[EasyDict]]:
-        meta = EasyDict(type="class", version=6, module_src=self.source, class_name="Part", state=dict(self.__dict__))
+        meta = EasyDict(
+            type="class", version=6, module_src=self.source, class_name="Part", state=dict(self.__dict__)
+        )
         return _reconstruct_persistent_obj, (meta,)
 
 
@@ -63,7 +65,10 @@ def network(state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = N
 
 def dumps(content: Any, protocol: int = 4) -> bytes:
     """`content` as a plain pickle that names NVlabs' modules."""
-    modules = {name: types.ModuleType(name) for name in ("dnnlib", "dnnlib.util", "torch_utils", "torch_utils.persistence")}
+    modules = {
+        name: types.ModuleType(name)
+        for name in ("dnnlib", "dnnlib.util", "torch_utils", "torch_utils.persistence")
+    }
     modules["dnnlib.util"].EasyDict = EasyDict
     modules["torch_utils.persistence"]._reconstruct_persistent_obj = _reconstruct_persistent_obj
     with (

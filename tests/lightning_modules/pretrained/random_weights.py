@@ -28,7 +28,11 @@ def publish(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, state: Map
 
 def trunk(net: str) -> dict[str, Tensor]:
     """The convolutions of torchvision's AlexNet, VGG-16 or VGG-19 with random values: like the published file, without its classifier."""
-    models = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16, "vgg19": torchvision.models.vgg19}
+    models = {
+        "alex": torchvision.models.alexnet,
+        "vgg": torchvision.models.vgg16,
+        "vgg19": torchvision.models.vgg19,
+    }
     with torch.device("meta"):
         features = models[net](weights=None).features
     g = torch.Generator().manual_seed(0)

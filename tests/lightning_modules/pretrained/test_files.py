@@ -46,13 +46,19 @@ def test_leftovers_of_training_scripts(write, protocol: str, tmp_path) -> None:
     """Namespaces and EasyDicts are plain dicts; NumPy's values are let in without being made."""
     options = argparse.Namespace(size=16, betas=[0.0, 0.99])
     content = {"g_ema": STATE, "args": options, "ada_aug_p": np.float64(0.25), "seen": np.arange(3)}
-    write({**content, "data": nvlabs.EasyDict(path="x")} if write is torch.save else content, tmp_path / "file.pt")
+    write(
+        {**content, "data": nvlabs.EasyDict(path="x")} if write is torch.save else content,
+        tmp_path / "file.pt",
+    )
     if write is legacy:
         data = (tmp_path / "file.pt").read_bytes().replace(b"numpy._core.", f"{protocol}.".encode())
         (tmp_path / "file.pt").write_bytes(data)
         assert f"c{protocol}.multiarray\nscalar".encode() in data
     else:
-        rename(tmp_path / "file.pt", {f"c{nvlabs.__name__}\n": "cdnnlib.util\n", "cnumpy._core.": f"c{protocol}."})
+        rename(
+            tmp_path / "file.pt",
+            {f"c{nvlabs.__name__}\n": "cdnnlib.util\n", "cnumpy._core.": f"c{protocol}."},
+        )
     read = read_released(tmp_path / "file.pt")
     assert read["args"] == {"size": 16, "betas": [0.0, 0.99]}
     assert torch.equal(read["g_ema"]["a.weight"], STATE["a.weight"])
@@ -78,10 +84,20 @@ def rename(path, names: dict[str, str]) -> None:
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_nvlabs_pickles(protocol: int, tmp_path, monkeypatch) -> None:
     """Tensors by dotted name and the arguments of the outermost module; the source in the file is never run."""
-    monkeypatch.setattr(nvlabs.Part, "source", f"open({str(tmp_path / 'executed')!r}, 'w')\nraise SystemExit\n")
-    state = {"mapping.fc0.weight": torch.randn(2, 3), "synthesis.b4.const": torch.randn(1), "synthesis.b4.noise_const": torch.randn(4, 4)}
+    monkeypatch.setattr(
+        nvlabs.Part, "source", f"open({str(tmp_path / 'executed')!r}, 'w')\nraise SystemExit\n"
+    )
+    state = {
+        "mapping.fc0.weight": torch.randn(2, 3),
+        "synthesis.b4.const": torch.randn(1),
+        "synthesis.b4.noise_const": torch.randn(4, 4),
+    }
     arguments = {"c_dim": 0, "synthesis_kwargs": nvlabs.EasyDict(conv_clamp=256)}
-    content = {"G": None, "G_ema": nvlabs.network(state, arguments), "training_set_kwargs": nvlabs.EasyDict(path="x.zip")}
+    content = {
+        "G": None,
+        "G_ema": nvlabs.network(state, arguments),
+        "training_set_kwargs": nvlabs.EasyDict(path="x.zip"),
+    }
     (tmp_path / "network.pkl").write_bytes(nvlabs.dumps(content, protocol))
     read = read_released(tmp_path / "network.pkl")
     assert isinstance(read["G_ema"], Network)
@@ -103,7 +119,9 @@ class Call:
         return self.function, self.arguments
 
 
-@pytest.mark.parametrize("write", [torch.save, legacy, plain_pickle, lambda c, p: p.write_bytes(pickle.dumps(c, protocol=3))])
+@pytest.mark.parametrize(
+    "write", [torch.save, legacy, plain_pickle, lambda c, p: p.write_bytes(pickle.dumps(c, protocol=3))]
+)
 def test_nothing_is_executed(write, tmp_path) -> None:
     mark = tmp_path / "executed"
     for function, argument, name in (
@@ -113,7 +131,9 @@ def test_nothing_is_executed(write, tmp_path) -> None:
         (open, str(mark), r"open"),
     ):
         write({**STATE, "extra": [Call(function, argument)]}, tmp_path / "evil.pth")
-        with pytest.raises(UserError, match=rf"evil\.pth is refused: to read it would mean to call \S*{name}") as error:
+        with pytest.raises(
+            UserError, match=rf"evil\.pth is refused: to read it would mean to call \S*{name}"
+        ) as error:
             read_released(tmp_path / "evil.pth")
         assert "\n" not in str(error.value)
     assert not mark.exists()
@@ -125,7 +145,9 @@ def test_nothing_inside_of_a_pickled_storage_is_executed(tmp_path) -> None:
     legacy(Call(os.system, f"touch {mark}"), tmp_path / "inner")
     inner = Call(torch.storage._load_from_bytes, (tmp_path / "inner").read_bytes())
     plain_pickle({"G_ema": inner}, tmp_path / "outer.pkl")
-    with pytest.raises(UserError, match=r"outer\.pkl is refused: to read it would mean to call (posix|nt)\.system"):
+    with pytest.raises(
+        UserError, match=r"outer\.pkl is refused: to read it would mean to call (posix|nt)\.system"
+    ):
         read_released(tmp_path / "outer.pkl")
     assert not mark.exists()
 
@@ -136,7 +158,10 @@ def test_tensorflow_pickles_are_recognised(tmp_path) -> None:
     modules["dnnlib.tflib.network"].Network = network
     with mock.patch.dict(sys.modules, modules):
         plain_pickle((network(),) * 3, tmp_path / "stylegan2.pkl")
-    with pytest.raises(UserError, match=r"call dnnlib\.tflib\.network\.Network.*: TensorFlow networks must be converted first"):
+    with pytest.raises(
+        UserError,
+        match=r"call dnnlib\.tflib\.network\.Network.*: TensorFlow networks must be converted first",
+    ):
         read_released(tmp_path / "stylegan2.pkl")
 
 
@@ -175,11 +200,16 @@ def test_files_of_another_kind(tmp_path) -> None:
             read_released(tmp_path / name)
 
 
-@pytest.mark.parametrize("write", [torch.save, legacy, lambda content, path: path.write_bytes(nvlabs.dumps(content))])
+@pytest.mark.parametrize(
+    "write", [torch.save, legacy, lambda content, path: path.write_bytes(nvlabs.dumps(content))]
+)
 def test_tensors_larger_than_the_file(write, tmp_path) -> None:
     """4 TB, declared in a few bytes."""
     write({"g_ema": {"a": torch.zeros(1).expand(10**6, 10**6)}}, tmp_path / "huge.pth")
-    with pytest.raises(UserError, match=r"huge\.pth declares more numbers than it holds, e\.g\. a tensor of shape \(1000000, 1000000\)"):
+    with pytest.raises(
+        UserError,
+        match=r"huge\.pth declares more numbers than it holds, e\.g\. a tensor of shape \(1000000, 1000000\)",
+    ):
         read_released(tmp_path / "huge.pth")
 
 
@@ -187,7 +217,9 @@ def test_pickles_cannot_multiply_their_bytes(tmp_path) -> None:
     _, (storage, *_) = torch.zeros(1000).__reduce_ex__(2)
     _, (data,) = storage.__reduce__()
     for count in (1, 3):
-        plain_pickle({"a": [Call(torch.storage._load_from_bytes, data) for _ in range(count)]}, tmp_path / "file.pkl")
+        plain_pickle(
+            {"a": [Call(torch.storage._load_from_bytes, data) for _ in range(count)]}, tmp_path / "file.pkl"
+        )
         if count == 1:
             read_released(tmp_path / "file.pkl")
         else:

@@ -23,7 +23,13 @@ from lightning_modules.psp import PSP
 from tests.golden.check import Fixture
 
 SIZE, LAYERS, WIDTH = 32, 8, 16
-GENERATOR = {"generator_size": SIZE, "channel_base": 128, "channel_max": 8, "style_dim": WIDTH, "mapping_layers": 2}
+GENERATOR = {
+    "generator_size": SIZE,
+    "channel_base": 128,
+    "channel_max": 8,
+    "style_dim": WIDTH,
+    "mapping_layers": 2,
+}
 SHAPE = {"size": SIZE, **GENERATOR, "encoder_width": 16, "encoder_blocks": (1, 2, 1, 1)}
 OFF = {"features": "off", "identity": "off"}
 FACES = {"dataset_type": "ffhq_encode", "start_from_latent_avg": True}
@@ -58,7 +64,11 @@ def randomised(method: nn.Module) -> Any:
 def methods() -> dict[str, Any]:
     torch.manual_seed(0)
     base = {"method": "e4e", "hyper_parameters": SHAPE}
-    made = {"psp": PSP(**SHAPE, **OFF), "e4e": E4E(**SHAPE, **OFF), "hfgi": HFGI(base, size=SIZE, width=4, **OFF)}
+    made = {
+        "psp": PSP(**SHAPE, **OFF),
+        "e4e": E4E(**SHAPE, **OFF),
+        "hfgi": HFGI(base, size=SIZE, width=4, **OFF),
+    }
     return {name: randomised(method) for name, method in made.items()}
 
 
@@ -140,7 +150,12 @@ def same(ours: Any, theirs: Any) -> None:
 def test_encoders(name: str, record: type, methods, tmp_path) -> None:
     """As a training script leaves it; what it needs to go on with does not matter here."""
     content = file_of(methods, name)
-    content |= {"opts": record(**content["opts"]), "global_step": 5, "best_val_loss": 0.5, "optimizer": {"state": {}, "param_groups": []}}
+    content |= {
+        "opts": record(**content["opts"]),
+        "global_step": 5,
+        "best_val_loss": 0.5,
+        "optimizer": {"state": {}, "param_groups": []},
+    }
     if name == "e4e":
         content["discriminator_state_dict"] = methods[name].D.state_dict()
     result = imported(name, content, tmp_path)
@@ -153,9 +168,15 @@ def test_hfgi(methods, tmp_path) -> None:
     """All four parts are those of the file."""
     result = imported("hfgi", file_of(methods, "hfgi"), tmp_path)
     assert (result.method.hparams["size"], result.method.hparams["width"]) == (SIZE, 4)
-    assert result.method.hparams["base"] == {"method": "e4e", "hyper_parameters": {**SHAPE, "lambda_adv": 0.0}}
+    assert result.method.hparams["base"] == {
+        "method": "e4e",
+        "hyper_parameters": {**SHAPE, "lambda_adv": 0.0},
+    }
     assert result.method.base.D is None
-    assert result.notes == ["a generator of 32 px is fused at 8 px here, at 64 px in the release: only exports of this suite fit", FILTER]
+    assert result.notes == [
+        "a generator of 32 px is fused at 8 px here, at 64 px in the release: only exports of this suite fit",
+        FILTER,
+    ]
     same(result.method, methods["hfgi"])
 
 
@@ -166,19 +187,27 @@ def test_there_and_back(name: str, methods, tmp_path) -> None:
     expected = content["state_dict"] | {"latent_avg": content["latent_avg"]}
     assert exported.keys() == expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(exported[key], value, rtol=0, atol=1e-6 if key.endswith("kernel") else 0, msg=key)
+        torch.testing.assert_close(
+            exported[key], value, rtol=0, atol=1e-6 if key.endswith("kernel") else 0, msg=key
+        )
     safetensors.torch.save_file(exported, tmp_path / "export.safetensors")
     result = import_released(name, tmp_path / "export.safetensors")
     result.method.eval()
     if name == "e4e":
-        assert export_released(methods[name], name, "D").keys() == {f"mlp.{i}.{part}" for i in (0, 2, 4, 6) for part in ("weight", "bias")}
+        assert export_released(methods[name], name, "D").keys() == {
+            f"mlp.{i}.{part}" for i in (0, 2, 4, 6) for part in ("weight", "bias")
+        }
         result.method.D.load_state_dict(export_released(methods[name], name, "D"))
     else:
         with pytest.raises(UserError, match=f"{name} has no discriminator"):
             export_released(methods[name], name, "D")
     same(result.method, methods[name])
-    assert any("does not tell whether it is of pSp or e4e" in note for note in result.notes) is (name != "hfgi")
-    assert "its opts do not tell, so it is assumed: codes relative to latent_avg, square images" in result.notes
+    assert any("does not tell whether it is of pSp or e4e" in note for note in result.notes) is (
+        name != "hfgi"
+    )
+    assert (
+        "its opts do not tell, so it is assumed: codes relative to latent_avg, square images" in result.notes
+    )
 
 
 def test_published_sizes_are_inferred() -> None:
@@ -186,11 +215,19 @@ def test_published_sizes_are_inferred() -> None:
         with torch.device("meta"):
             method = HFGI({"method": "e4e", "hyper_parameters": {"size": 256, "generator_size": size}}, **OFF)
         parts = {"E": method.base.E, "G": method.base.G, "A": method.A, "C": method.C}
-        state = {f"{part}.{name}": value for part, network in parts.items() for name, value in network.state_dict().items()}
+        state = {
+            f"{part}.{name}": value
+            for part, network in parts.items()
+            for name, value in network.state_dict().items()
+        }
         arguments = names.infer_hfgi(state)
         base = {key: method.base.hparams[key] for key in SHAPE}
         assert arguments["base"]["hyper_parameters"] == {**base, "lambda_adv": 0.0}
-        assert (arguments["width"], base["generator_size"], base["encoder_blocks"]) == (16, size, (3, 4, 14, 3))
+        assert (arguments["width"], base["generator_size"], base["encoder_blocks"]) == (
+            16,
+            size,
+            (3, 4, 14, 3),
+        )
 
 
 def test_released_encoder_gives_its_codes() -> None:
@@ -222,8 +259,12 @@ def test_without_a_discriminator(methods, tmp_path) -> None:
     first, second = (imported("e4e", content, tmp_path) for _ in range(2))
     assert first.notes == ["no latent discriminator in the file: D has random weights (seed 0)", FILTER]
     assert torch.equal(first.method.D.mlp[0].weight, second.method.D.mlp[0].weight)
-    wider = imported("e4e", {**content, "discriminator_state_dict": LatentDiscriminator(WIDTH, 24).state_dict()}, tmp_path)
-    assert wider.notes[0].startswith("its latent discriminator is left out, D has random weights (seed 0): the latent discriminator holds")
+    wider = imported(
+        "e4e", {**content, "discriminator_state_dict": LatentDiscriminator(WIDTH, 24).state_dict()}, tmp_path
+    )
+    assert wider.notes[0].startswith(
+        "its latent discriminator is left out, D has random weights (seed 0): the latent discriminator holds"
+    )
     with pytest.raises(UserError, match=r"--discriminator d\.pt: e4e takes none"):
         import_released("e4e", tmp_path / "released.pt", Path("d.pt"))
 
@@ -231,7 +272,9 @@ def test_without_a_discriminator(methods, tmp_path) -> None:
 def test_early_files(methods, tmp_path) -> None:
     """Without noise maps and without BatchNorm's counters."""
     content = file_of(methods, "psp")
-    content["state_dict"] = {k: v for k, v in content["state_dict"].items() if "noises" not in k and "num_batches" not in k}
+    content["state_dict"] = {
+        k: v for k, v in content["state_dict"].items() if "noises" not in k and "num_batches" not in k
+    }
     result = imported("psp", content, tmp_path)
     assert result.notes == ["no noise maps in the file: the stored ones are random (seed 0)", FILTER]
     assert torch.equal(result.method.invert(images())["w"], methods["psp"].invert(images())["w"])
@@ -249,7 +292,10 @@ def test_the_filter_is_that_of_the_release(name: str, methods, tmp_path) -> None
 
 def test_options_that_a_file_does_not_tell_are_named(methods, tmp_path) -> None:
     content = file_of(methods, "e4e")
-    for option, note in (("dataset_type", "square images"), ("start_from_latent_avg", "codes relative to latent_avg")):
+    for option, note in (
+        ("dataset_type", "square images"),
+        ("start_from_latent_avg", "codes relative to latent_avg"),
+    ):
         unsaid = {**content, "opts": {key: value for key, value in content["opts"].items() if key != option}}
         assert f"its opts do not tell, so it is assumed: {note}" in imported("e4e", unsaid, tmp_path).notes
 
@@ -257,7 +303,9 @@ def test_options_that_a_file_does_not_tell_are_named(methods, tmp_path) -> None:
 def test_mean_latent(methods, tmp_path) -> None:
     content, mean = file_of(methods, "psp"), methods["psp"].G.w_avg
     for latent_avg in (mean, mean[None]):
-        assert torch.equal(imported("psp", {**content, "latent_avg": latent_avg}, tmp_path).method.G.w_avg, mean)
+        assert torch.equal(
+            imported("psp", {**content, "latent_avg": latent_avg}, tmp_path).method.G.w_avg, mean
+        )
     relative_to_zero = {**content, "opts": {**content["opts"], "start_from_latent_avg": False}}
     del relative_to_zero["latent_avg"]  # is saved only where it is used
     result = imported("psp", relative_to_zero, tmp_path)
@@ -268,7 +316,10 @@ def test_mean_latent(methods, tmp_path) -> None:
 def test_cars(methods, tmp_path) -> None:
     """Encoders with heads for 18 codes were released with smaller generators; they take three quarters of the rows."""
     content = file_of(methods, "e4e")
-    heads = {f"encoder.styles.{LAYERS}.{name}": value.clone() for name, value in methods["e4e"].E.styles[-1].state_dict().items()}
+    heads = {
+        f"encoder.styles.{LAYERS}.{name}": value.clone()
+        for name, value in methods["e4e"].E.styles[-1].state_dict().items()
+    }
     content["state_dict"] = content["state_dict"] | heads
     content["latent_avg"] = methods["e4e"].G.w_avg.repeat(LAYERS + 1, 1)
     content["opts"]["dataset_type"] = "cars_encode"
@@ -304,37 +355,68 @@ def test_files_of_other_methods_are_refused(methods, tmp_path) -> None:
     for wanted in files:
         for held, content in files.items():
             if wanted != held:
-                assert f"it seems to be a file of {held}, not of {wanted}" in refusal(wanted, content, tmp_path)
+                assert f"it seems to be a file of {held}, not of {wanted}" in refusal(
+                    wanted, content, tmp_path
+                )
     for wanted in ("gan_prior", "gpen", "nafnet"):
         assert f"it seems to be a file of e4e, not of {wanted}" in refusal(wanted, files["e4e"], tmp_path)
     unsaid = {"state_dict": files["e4e"]["state_dict"]}
     assert "it seems to be a file of psp or e4e, not of hfgi" in refusal("hfgi", unsaid, tmp_path)
     message = refusal("e4e", {"g_ema": decoder(methods["e4e"].G)}, tmp_path)
-    assert "it seems to be a rosinality StyleGAN2 generator: --method e4e takes a state_dict of encoder. and decoder." in message
+    assert (
+        "it seems to be a rosinality StyleGAN2 generator: --method e4e takes a state_dict of encoder. and decoder."
+        in message
+    )
     nafnet = {"params": Fixture("nafnet_width8").state()}
-    assert "another file, with params: --method hfgi takes a state_dict of residue., grid_align., " in refusal("hfgi", nafnet, tmp_path)
+    assert (
+        "another file, with params: --method hfgi takes a state_dict of residue., grid_align., "
+        in refusal("hfgi", nafnet, tmp_path)
+    )
 
 
 def test_wrong_files_are_refused(methods, tmp_path) -> None:
     e4e, hfgi, mean = file_of(methods, "e4e"), file_of(methods, "hfgi"), methods["e4e"].G.w_avg
     state = e4e["state_dict"]
     stem = "encoder.input_layer.0.weight"
-    concatenated = {f"decoder.convs.{i}.activate.bias": state[f"decoder.convs.{i}.activate.bias"].repeat(2) for i in range(LAYERS - 2)}
+    concatenated = {
+        f"decoder.convs.{i}.activate.bias": state[f"decoder.convs.{i}.activate.bias"].repeat(2)
+        for i in range(LAYERS - 2)
+    }
     concatenated["decoder.conv1.activate.bias"] = state["decoder.conv1.activate.bias"].repeat(2)
     for change, without, message in (
-        ({}, "encoder.styles.", "no head per code (styles.0): those of GradualStyleEncoder and Encoder4Editing"),
+        (
+            {},
+            "encoder.styles.",
+            "no head per code (styles.0): those of GradualStyleEncoder and Encoder4Editing",
+        ),
         ({}, "decoder.style.", "its decoder has no mapping network (decoder.style.1.weight)"),
         ({}, "decoder.to_rgbs.2.bias", "not a complete rosinality StyleGAN2 generator"),
         ({}, "encoder.latlayer2.bias", "encoder holds another architecture: latlayer2.bias is missing"),
         ({}, "encoder.styles.7.", "encoder holds another architecture: styles.7.convs.0.bias is missing"),
         ({}, "encoder.body.4.shortcut_layer.", "its encoder has 3 stages: expected the 4 of IR-SE"),
-        ({stem: torch.zeros(16, 6, 3, 3)}, None, "its encoder takes 6 channels (label maps, sketches, or pairs of images)"),
+        (
+            {stem: torch.zeros(16, 6, 3, 3)},
+            None,
+            "its encoder takes 6 channels (label maps, sketches, or pairs of images)",
+        ),
         ({stem: torch.zeros(8, 3, 3, 3)}, None, "expected a width of at least 16"),
         ({stem: torch.full((16, 3, 3, 3), float("nan"))}, None, f"{stem} of the state_dict holds NaN"),
         ({stem: torch.zeros(10**5, 3, 1, 1)}, None, "its shapes ask for a method of"),
-        ({"encoder.input_layer.1.num_batches_tracked": torch.zeros(2).long()}, None, "input_layer.1.num_batches_tracked is (2,), here ()"),
-        ({"encoder.input_layer.1.num_batches_tracked": "7"}, None, "input_layer.1.num_batches_tracked is no plain tensor"),
-        ({"head.weight": torch.zeros(1)}, None, "the state_dict has the unknown head.weight: expected names that begin with encoder"),
+        (
+            {"encoder.input_layer.1.num_batches_tracked": torch.zeros(2).long()},
+            None,
+            "input_layer.1.num_batches_tracked is (2,), here ()",
+        ),
+        (
+            {"encoder.input_layer.1.num_batches_tracked": "7"},
+            None,
+            "input_layer.1.num_batches_tracked is no plain tensor",
+        ),
+        (
+            {"head.weight": torch.zeros(1)},
+            None,
+            "the state_dict has the unknown head.weight: expected names that begin with encoder",
+        ),
         (concatenated, None, "its decoder has noise 'concat'"),
     ):
         kept = {key: value for key, value in state.items() if without is None or not key.startswith(without)}
@@ -353,7 +435,9 @@ def test_wrong_files_are_refused(methods, tmp_path) -> None:
         kept = {key: value for key, value in hfgi["state_dict"].items() if not key.startswith(part)}
         assert f"it has no {part}." in refusal("hfgi", {**hfgi, "state_dict": kept}, tmp_path)
     wider = hfgi["state_dict"] | {"residue.conv_layer1.0.weight": torch.zeros(12, 3, 3, 3)}
-    assert "grid_align begins with 4 channels, residue with 12" in refusal("hfgi", {**hfgi, "state_dict": wider}, tmp_path)
+    assert "grid_align begins with 4 channels, residue with 12" in refusal(
+        "hfgi", {**hfgi, "state_dict": wider}, tmp_path
+    )
 
 
 def test_what_the_released_code_cannot_do_is_not_exported() -> None:
@@ -364,6 +448,9 @@ def test_what_the_released_code_cannot_do_is_not_exported() -> None:
     with pytest.raises(UserError, match="e4e has no discriminator"):
         export_released(early, "e4e", "D")
     bases = {name: {"method": name, "hyper_parameters": SHAPE} for name in ("psp", "e4e")}
-    for method in (HFGI(bases["psp"], size=SIZE, width=4, **OFF), HFGI(bases["e4e"], size=SIZE, width=4, align=False, **OFF)):
+    for method in (
+        HFGI(bases["psp"], size=SIZE, width=4, **OFF),
+        HFGI(bases["e4e"], size=SIZE, width=4, align=False, **OFF),
+    ):
         with pytest.raises(UserError, match="the released code has an e4e as base, and alignment"):
             export_released(method, "hfgi", "G_ema")

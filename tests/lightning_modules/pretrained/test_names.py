@@ -80,7 +80,9 @@ def test_basicsr_generator_by_rosinality() -> None:
     for name, value in expected.items():
         assert torch.equal(theirs[name], value), name  # shapes included
     assert names.detect(theirs) is names.BASICSR_GENERATOR
-    assert theirs["style_convs.0.weight"].shape == (1,)  # the noise strength, told from the convolution's weight by its place
+    assert theirs["style_convs.0.weight"].shape == (
+        1,
+    )  # the noise strength, told from the convolution's weight by its place
     assert theirs["to_rgb1.bias"].shape == (1, 3, 1, 1)
 
 
@@ -88,8 +90,14 @@ def test_basicsr_generator_by_rosinality() -> None:
     ("change", "message"),
     [
         (lambda s: s.update({"mapping.embed.weight": torch.zeros(4, 2)}), "a conditional NVlabs network"),
-        (lambda s: s.update({"synthesis.b8.skip.weight": torch.zeros(8, 8, 1, 1)}), "an NVlabs generator of architecture resnet"),
-        (lambda s: [s.pop(name) for name in list(s) if re.search(r"b(4|8)\.torgb", name)], "an NVlabs generator of architecture orig"),
+        (
+            lambda s: s.update({"synthesis.b8.skip.weight": torch.zeros(8, 8, 1, 1)}),
+            "an NVlabs generator of architecture resnet",
+        ),
+        (
+            lambda s: [s.pop(name) for name in list(s) if re.search(r"b(4|8)\.torgb", name)],
+            "an NVlabs generator of architecture orig",
+        ),
     ],
 )
 def test_other_nvlabs_generators_are_named(change, message: str) -> None:
@@ -104,12 +112,20 @@ def test_other_nvlabs_generators_are_named(change, message: str) -> None:
     ("change", "message"),
     [
         (lambda s: s.update({"mapping.embed.weight": torch.zeros(4, 2)}), "a conditional NVlabs network"),
-        (lambda s: s.update({"b4.fromrgb.weight": torch.zeros(8, 3, 1, 1)}), "an NVlabs discriminator of architecture skip"),
-        (lambda s: [s.pop(name) for name in list(s) if ".skip." in name], "an NVlabs discriminator of architecture orig"),
+        (
+            lambda s: s.update({"b4.fromrgb.weight": torch.zeros(8, 3, 1, 1)}),
+            "an NVlabs discriminator of architecture skip",
+        ),
+        (
+            lambda s: [s.pop(name) for name in list(s) if ".skip." in name],
+            "an NVlabs discriminator of architecture orig",
+        ),
     ],
 )
 def test_other_nvlabs_discriminators_are_named(change, message: str) -> None:
-    state = names.to_released(Discriminator(16, channel_base=64, channel_max=8).state_dict(), names.NVLABS_DISCRIMINATOR)
+    state = names.to_released(
+        Discriminator(16, channel_base=64, channel_max=8).state_dict(), names.NVLABS_DISCRIMINATOR
+    )
     change(state)
     with pytest.raises(UserError, match=f"{message}.* is not supported"):
         names.detect(state)
@@ -117,13 +133,20 @@ def test_other_nvlabs_discriminators_are_named(change, message: str) -> None:
 
 def test_basicsr_clean_generator_is_named() -> None:
     """Its layers come without activation modules, their biases four-dimensional; the mapping's indices are odd."""
-    clean = {re.sub(r"activate\.bias$", "bias", name): value for name, value in small(names.BASICSR_GENERATOR).items()}
+    clean = {
+        re.sub(r"activate\.bias$", "bias", name): value
+        for name, value in small(names.BASICSR_GENERATOR).items()
+    }
     with pytest.raises(UserError, match=r"BasicSR's clean generator \(GFP-GAN's decoder.* is not supported"):
         names.detect(clean)
 
 
 def test_tensors_of_a_wrong_dimension_are_named() -> None:
-    for name, dimensions in (("conv1.conv.modulation.weight", 2), ("style.1.weight", 2), ("conv1.activate.bias", 1)):
+    for name, dimensions in (
+        ("conv1.conv.modulation.weight", 2),
+        ("style.1.weight", 2),
+        ("conv1.activate.bias", 1),
+    ):
         ours = names.from_released({**small(), name: torch.zeros(1, 1, 1)}, names.ROSINALITY_GENERATOR)
         with pytest.raises(UserError, match=rf"has shape \(1, 1, 1\): expected {dimensions} dimensions"):
             names.infer_generator(ours)
@@ -132,11 +155,17 @@ def test_tensors_of_a_wrong_dimension_are_named() -> None:
 @pytest.mark.parametrize(
     ("fixture_name", "expected"),
     [
-        ("stylegan2_rosinality_64", {"size": 64, "style_dim": 512, "z_dim": 512, "mapping_layers": 8, "noise": "add"}),
+        (
+            "stylegan2_rosinality_64",
+            {"size": 64, "style_dim": 512, "z_dim": 512, "mapping_layers": 8, "noise": "add"},
+        ),
         ("stylegan2_rosinality_64", {"channel_base": 32768, "channel_max": 512}),
         ("stylegan2_ada_64", {"size": 64, "style_dim": 96, "z_dim": 64, "mapping_layers": 4, "noise": "add"}),
         ("stylegan2_ada_64", {"channel_base": 4096, "channel_max": 128}),
-        ("gpen_generator_64", {"style_dim": 48, "channel_base": 512, "channel_max": 8, "noise": "concat"}),  # 16384 * 2 / 64, 512 / 64
+        (
+            "gpen_generator_64",
+            {"style_dim": 48, "channel_base": 512, "channel_max": 8, "noise": "concat"},
+        ),  # 16384 * 2 / 64, 512 / 64
     ],
 )
 def test_generators_are_inferred(fixture_name: str, expected: dict[str, object]) -> None:
@@ -147,9 +176,33 @@ def test_generators_are_inferred(fixture_name: str, expected: dict[str, object])
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"size": 32, "style_dim": 4, "z_dim": 6, "mapping_layers": 3, "channel_base": 256, "channel_max": 32, "noise": "add"},
-        {"size": 16, "style_dim": 4, "z_dim": 4, "mapping_layers": 2, "channel_base": 64, "channel_max": 8, "noise": "concat"},
-        {"size": 8, "style_dim": 4, "z_dim": 4, "mapping_layers": 1, "channel_base": 64, "channel_max": 8, "noise": "none"},
+        {
+            "size": 32,
+            "style_dim": 4,
+            "z_dim": 6,
+            "mapping_layers": 3,
+            "channel_base": 256,
+            "channel_max": 32,
+            "noise": "add",
+        },
+        {
+            "size": 16,
+            "style_dim": 4,
+            "z_dim": 4,
+            "mapping_layers": 2,
+            "channel_base": 64,
+            "channel_max": 8,
+            "noise": "concat",
+        },
+        {
+            "size": 8,
+            "style_dim": 4,
+            "z_dim": 4,
+            "mapping_layers": 1,
+            "channel_base": 64,
+            "channel_max": 8,
+            "noise": "none",
+        },
     ],
 )
 def test_inferred_arguments_rebuild_our_own_networks(arguments: dict[str, object]) -> None:
@@ -166,7 +219,11 @@ def test_inferred_full_size_models() -> None:
         for base in (32768, 16384):
             G, D = Generator(1024, channel_base=base), Discriminator(1024, channel_base=base)
             assert names.infer_generator(G.state_dict())["channel_base"] == base
-            assert names.infer_discriminator(D.state_dict()) == {"size": 1024, "channel_base": base, "channel_max": 512}
+            assert names.infer_discriminator(D.state_dict()) == {
+                "size": 1024,
+                "channel_base": base,
+                "channel_max": 512,
+            }
 
 
 def released_width(resolution: int, narrow: float, multiplier: int) -> int:
@@ -194,7 +251,9 @@ def full_generator(size: int, narrow: float, multiplier: int) -> dict[str, Tenso
         shapes |= {f"generator.style.{i}.weight": (512, 512), f"generator.style.{i}.bias": (512,)}
     shapes |= styled("generator.conv1", ch[0], ch[0], 3) | styled("generator.to_rgb1", 3, 2 * ch[0], 1)
     for j, (before, width) in enumerate(pairwise(ch)):
-        shapes |= styled(f"generator.convs.{2 * j}", width, 2 * before, 3) | styled(f"generator.convs.{2 * j + 1}", width, 2 * width, 3)
+        shapes |= styled(f"generator.convs.{2 * j}", width, 2 * before, 3) | styled(
+            f"generator.convs.{2 * j + 1}", width, 2 * width, 3
+        )
         shapes |= styled(f"generator.to_rgbs.{j}", 3, 2 * width, 1)
     shapes |= {"ecd0.0.0.weight": (ch[-1], 3, 1, 1), "ecd0.0.1.bias": (ch[-1],)}
     for i, (before, width) in enumerate(pairwise(reversed(ch)), 1):
@@ -230,8 +289,12 @@ def test_every_released_width_is_inferred(narrow: float, multiplier: int, size: 
         G = GPENGenerator(**names.infer_gpen(state))
         D = Discriminator(**names.infer_discriminator(d))
     own = {name: value for name, value in G.state_dict().items() if not name.endswith("w_avg")}
-    assert {name: value.shape for name, value in own.items()} == {name: value.shape for name, value in state.items()}
-    assert {name: value.shape for name, value in D.state_dict().items()} == {name: value.shape for name, value in d.items()}
+    assert {name: value.shape for name, value in own.items()} == {
+        name: value.shape for name, value in state.items()
+    }
+    assert {name: value.shape for name, value in D.state_dict().items()} == {
+        name: value.shape for name, value in d.items()
+    }
 
 
 def test_kernels_of_the_generator_are_stored_times_four() -> None:
@@ -239,7 +302,10 @@ def test_kernels_of_the_generator_are_stored_times_four() -> None:
     for name in ("convs.0.conv.blur.kernel", "to_rgbs.0.upsample.kernel"):
         assert float(state[name].sum()) == pytest.approx(4)
     state["convs.0.conv.blur.kernel"] = fir()
-    with pytest.raises(UserError, match=r"convs.0.conv.blur.kernel is not the \[1, 3, 3, 1\] filter with sum 4: shape \(4, 4\), sum 1"):
+    with pytest.raises(
+        UserError,
+        match=r"convs.0.conv.blur.kernel is not the \[1, 3, 3, 1\] filter with sum 4: shape \(4, 4\), sum 1",
+    ):
         names.from_released(state, names.ROSINALITY_GENERATOR)
 
 
@@ -279,8 +345,14 @@ def test_early_files_have_no_noise_buffers() -> None:
     [
         (lambda s: s.pop("convs.1.conv.weight"), "lacks convs.1.conv.weight"),
         (lambda s: s.update({"latent_avg": torch.zeros(4)}), "has the unknown latent_avg"),
-        (lambda s: s.update({"input.input": torch.zeros(2, 8, 4, 4)}), r"input.input has shape \(2, 8, 4, 4\): expected 1 leading"),
-        (lambda s: s.update({"conv1.noise.weight": torch.tensor(0.0)}), r"conv1.noise.weight has shape \(\): expected 1 leading"),
+        (
+            lambda s: s.update({"input.input": torch.zeros(2, 8, 4, 4)}),
+            r"input.input has shape \(2, 8, 4, 4\): expected 1 leading",
+        ),
+        (
+            lambda s: s.update({"conv1.noise.weight": torch.tensor(0.0)}),
+            r"conv1.noise.weight has shape \(\): expected 1 leading",
+        ),
     ],
 )
 def test_incomplete_and_strange_files_are_refused(change, message: str) -> None:

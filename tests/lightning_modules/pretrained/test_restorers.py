@@ -46,8 +46,16 @@ def test_released_files(fixture_name: str, expected: tuple, wrapping: str, tmp_p
 @pytest.mark.parametrize(
     ("fixture_name", "name", "note"),
     [
-        ("nafnet_width8", "nafnet", "drop-out leaves no trace in a file: training goes on without, as in the release"),
-        ("hinet_wf8", "hinet", "the slope of its leaky ReLUs leaves no trace in a file: 0.2 is assumed, as in the release"),
+        (
+            "nafnet_width8",
+            "nafnet",
+            "drop-out leaves no trace in a file: training goes on without, as in the release",
+        ),
+        (
+            "hinet_wf8",
+            "hinet",
+            "the slope of its leaky ReLUs leaves no trace in a file: 0.2 is assumed, as in the release",
+        ),
     ],
 )
 def test_options_without_a_trace_are_named(fixture_name: str, name: str, note: str, tmp_path: Path) -> None:
@@ -102,19 +110,45 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
         ("hinet", naf, "not a complete HINet: it lacks conv_01.weight"),
         ("nafnet", baseline, "the baseline of NAFNet (GELU, attention with a sigmoid) is not supported"),
         ("nafnet", without(naf, "encoders.3.2.norm1.weight"), "encoders.3.2.norm1.weight is missing"),
-        ("nafnet", without(naf, "encoders.0.0.beta"), r"expected at least 1, got width 8, blocks (0, 1, 1, 3)"),
-        ("nafnet", without(naf, *(f"downs.{i}.weight" for i in range(4))), "not a NAFNet: it goes 0 levels down, expected 1 to 8"),
+        (
+            "nafnet",
+            without(naf, "encoders.0.0.beta"),
+            r"expected at least 1, got width 8, blocks (0, 1, 1, 3)",
+        ),
+        (
+            "nafnet",
+            without(naf, *(f"downs.{i}.weight" for i in range(4))),
+            "not a NAFNet: it goes 0 levels down, expected 1 to 8",
+        ),
         ("nafnet", naf | {"step": torch.zeros(1)}, "step is unexpected"),
         ("nafnet", shapes, "encoders.3.2.conv4.weight is (16, 8, 1, 1), here (128, 64, 1, 1)"),
-        ("nafnet", naf | {"intro.weight": torch.zeros(8)}, "intro.weight has shape (8,): expected 4 dimensions"),
-        ("nafnet", naf | {"intro.bias": torch.full((8,), float("nan"))}, "intro.bias of the network holds NaN"),
+        (
+            "nafnet",
+            naf | {"intro.weight": torch.zeros(8)},
+            "intro.weight has shape (8,): expected 4 dimensions",
+        ),
+        (
+            "nafnet",
+            naf | {"intro.bias": torch.full((8,), float("nan"))},
+            "intro.bias of the network holds NaN",
+        ),
         ("hinet", without(hin, "last.bias"), "last.bias is missing"),
         ("hinet", without(hin, "down_path_2.4.norm.weight"), "down_path_2.4.norm.weight is missing"),
-        ("hinet", without(hin, *(f"down_path_1.{i}.norm.weight" for i in (3, 4))), "no level has half instance normalisation"),
-        ("hinet", {name: value for name, value in hin.items() if "identity" not in name}, "it has 0 levels, expected 2 to 8"),
+        (
+            "hinet",
+            without(hin, *(f"down_path_1.{i}.norm.weight" for i in (3, 4))),
+            "no level has half instance normalisation",
+        ),
+        (
+            "hinet",
+            {name: value for name, value in hin.items() if "identity" not in name},
+            "it has 0 levels, expected 2 to 8",
+        ),
     ):
         assert message in refusal(name, {"params": state}, tmp_path)
-    assert "the network has dict under 'weights': expected tensors" in refusal("nafnet", {"weights": naf}, tmp_path)
+    assert "the network has dict under 'weights': expected tensors" in refusal(
+        "nafnet", {"weights": naf}, tmp_path
+    )
 
 
 def without(state: dict[str, torch.Tensor], *names: str) -> dict[str, torch.Tensor]:

@@ -60,7 +60,9 @@ def test_table() -> None:
     for name, entry in WEIGHTS.items():
         assert re.fullmatch(r"[a-z0-9]+/[a-z0-9-]+", name)
         assert entry.page.startswith("https://")
-        assert entry.url is None or (entry.url.startswith("https://") and entry.url.endswith("/" + entry.file))
+        assert entry.url is None or (
+            entry.url.startswith("https://") and entry.url.endswith("/" + entry.file)
+        )
         if entry.sha256 is not None:  # torch's convention: a file's name ends in the beginning of its hash
             assert re.fullmatch(r"[0-9a-f]{8,64}", entry.sha256)
             assert entry.file.endswith(f"-{entry.sha256}.pth")
@@ -83,7 +85,13 @@ def test_missing_names_file_page_folder_and_command(enter, chosen) -> None:
     enter(url="https://example.org/net.pth")
     with pytest.raises(UserError) as error:
         find("test/net")
-    one_line(error, "net.pth", "https://example.org/page", str(chosen), "python -m experiments.weights fetch test/net")
+    one_line(
+        error,
+        "net.pth",
+        "https://example.org/page",
+        str(chosen),
+        "python -m experiments.weights fetch test/net",
+    )
     enter(url=None)
     with pytest.raises(UserError) as error:
         find("test/net")
@@ -98,9 +106,17 @@ def test_the_hash_is_checked_every_time(enter, chosen) -> None:
     put(chosen, b"something else")
     with pytest.raises(UserError) as error:
         find("test/net")
-    one_line(error, str(path), hashlib.sha256(b"something else").hexdigest()[:8], SHA256[:8], "https://example.org/page")
+    one_line(
+        error,
+        str(path),
+        hashlib.sha256(b"something else").hexdigest()[:8],
+        SHA256[:8],
+        "https://example.org/page",
+    )
     put(chosen.parent / "hub" / "checkpoints")
-    with pytest.raises(UserError, match="has sha256"):  # the right file further down does not hide a wrong one
+    with pytest.raises(
+        UserError, match="has sha256"
+    ):  # the right file further down does not hide a wrong one
         find("test/net")
 
 
@@ -162,12 +178,19 @@ def server() -> Iterator[str]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = {"/net.pth": CONTENT, "/other": b"another file", "/cut": CONTENT[:100_000], "/stalls": b""}.get(self.path)
+            body = {
+                "/net.pth": CONTENT,
+                "/other": b"another file",
+                "/cut": CONTENT[:100_000],
+                "/stalls": b"",
+            }.get(self.path)
             if body is None:
                 self.send_error(404)
                 return
             self.send_response(200)
-            self.send_header("Content-Length", str(len(CONTENT) if self.path in ("/cut", "/stalls") else len(body)))
+            self.send_header(
+                "Content-Length", str(len(CONTENT) if self.path in ("/cut", "/stalls") else len(body))
+            )
             self.end_headers()
             self.wfile.write(body)
             if self.path == "/stalls":
@@ -218,7 +241,9 @@ def test_fetch_leaves_what_is_there(enter, chosen, server, monkeypatch) -> None:
         ("/nowhere", "Not Found"),
     ],
 )
-def test_a_failed_download_leaves_nothing(enter, chosen, server, monkeypatch, path: str, message: str) -> None:
+def test_a_failed_download_leaves_nothing(
+    enter, chosen, server, monkeypatch, path: str, message: str
+) -> None:
     monkeypatch.setattr(weights, "TIMEOUT", 0.3)
     enter(url=server + path, sha256=None if path == "/cut" else SHA256[:8])
     with pytest.raises(UserError) as error:

@@ -1,0 +1,1 @@
+"""Speed of networks, loading and methods."""

@@ -1,0 +1,150 @@
+"""Speed of e4e and HFGI beside their plain construction: inverting an image, and one training iteration.
+
+Encoders are as published, for images of 256 px; generators of configuration F at the size asked for; all weights are random. The plain
+construction computes the same with the yardstick's generator (experiments/benchmark/yardstick.py), encoders in torch's default memory format, and
+e4e's second pass of the encoder in every iteration, as its release has it. Iterations are the methods' own, without LPIPS and identity,
+which both would compute alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.benchmark import yardstick
+from experiments.benchmark.clock import PRECISIONS, Row, conditions, difference, race
+from experiments.shared.devices import compute_device
+from lightning_modules.base import Inverter
+from lightning_modules.e4e import E4E
+from lightning_modules.hfgi import HFGI
+from lightning_modules.networks.e4e import StyleEncoder
+from lightning_modules.networks.stylegan2 import Generator
+
+COLUMNS = {"s/image": (3, ""), "images/s": (3, ""), "x plain": (2, ""), "image off": (7, ""), "GiB": (2, "")}
+FOOTNOTE = (
+    "inversion: code and image of one image; iteration: a batch of 2, optimizers included, all offsets of e4e active",
+    "x plain: times faster than the plain construction; off: difference to its image, relative to the largest value",
+)
+BATCH = 2
+OFF: dict[str, Any] = {"features": "off", "identity": "off"}
+SHAPE: dict[str, Any] = {
+    "prior": "scratch",
+    "start": "scratch",
+    "size": 256,
+    **OFF,
+    "delta_from": 0.0,
+    "delta_every": 0.0,
+}
+
+
+class PlainGenerator(Generator):
+    """The yardstick's arithmetic for the methods' calls."""
+
+    def forward(self, w: Tensor, noise: Any = "random", **entry: Any) -> Tensor:
+        draw = noise == "random"
+        maps = (
+            self.synthesis.draw_noise(len(w)) if draw else [conv.noise_const for conv in self.synthesis.convs]
+        )
+        return yardstick.synthesize(self.synthesis, w, maps, **entry)
+
+
+class PlainEncoder(StyleEncoder):
+    """e4e's encoder as its release writes it: all heads, whichever are active, in the memory format of the images."""
+
+    def forward(self, x: Tensor, active: int | None = None) -> Tensor:
+        _, c1, c2, c3 = self.features(x)
+        p2 = F.interpolate(c3, size=c2.shape[2:], mode="bilinear", align_corners=True) + self.latlayer1(c2)
+        p1 = F.interpolate(p2, size=c1.shape[2:], mode="bilinear", align_corners=True) + self.latlayer2(c1)
+        codes = [self.styles[0](c3)]
+        for i in range(1, self.codes):
+            offset = self.styles[i]((c3, p2, p1)[self._level(i)])
+            codes.append(codes[0] + offset if active is None or i <= active else codes[0])
+        return torch.stack(codes, dim=1)
+
+
+class PlainE4E(E4E):
+    """Plain networks, and the encoder's second pass."""
+
+    def __init__(self, prior: str | None = None, **options: Any) -> None:
+        super().__init__(prior, **options)
+        own = self.hparams
+        shape = {name: own[name] for name in ("style_dim", "mapping_layers", "channel_base", "channel_max")}
+        self.G = PlainGenerator(own["generator_size"], **shape).requires_grad_(False)
+        how: dict[str, Any] = {"style_dim": own["style_dim"], "size": own["size"]}
+        self.E = PlainEncoder(self.G.layers, width=own["encoder_width"], blocks=own["encoder_blocks"], **how)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        with torch.no_grad():
+            self.invert(batch["target"])
+        super().training_step(batch, batch_idx)
+
+
+def rows(sizes: Sequence[int], repeats: int, **smaller: Any) -> tuple[list[Row], list[str]]:
+    """Rows and footnote for generators of each size, on the GPU where there is one; `smaller` are options of another e4e."""
+    device = compute_device()
+    found: list[Row] = []
+    with PRECISIONS["float32"]():
+        for size in sizes:
+            options = {**SHAPE, "generator_size": size, **smaller}
+            found += method_rows(f"e4e {size}", E4E(**options), PlainE4E(**options), repeats, device)
+            base = {"method": "e4e", "hyper_parameters": options}
+            ours, plain = (HFGI(base, size=options["size"], **OFF) for _ in range(2))
+            plain.base = PlainE4E(**options).requires_grad_(False)
+            found += method_rows(f"HFGI {size}", ours, plain, repeats, device)
+    return found, [*FOOTNOTE, conditions(device, repeats)]
+
+
+def method_rows(name: str, ours: Inverter, plain: Inverter, repeats: int, device: torch.device) -> list[Row]:
+    """Inversion and iteration, ours above the plain one; both have the weights of the first."""
+    plain.load_state_dict(ours.state_dict())
+    methods = {"ours": ours.to(device), "plain": plain.to(device)}
+    size = ours.image_shape[1]
+    x = torch.rand(BATCH, 3, size, size, device=device) * 2 - 1
+    found: list[Row] = []
+    works: dict[str, tuple[Callable[[Inverter], Callable[[], Any]], int]] = {
+        "inversion": (lambda method: partial(inversion, method.eval(), x[:1]), 1),
+        "iteration": (lambda method: iteration(method.train(), x), BATCH),
+    }
+    for what, (prepared, images) in works.items():
+        candidates = {form: prepared(method) for form, method in methods.items()}
+        results = [run() for run in candidates.values()]  # also warms up
+        times = race(candidates, repeats, device)
+        for form, (seconds, memory) in times.items():
+            row = {
+                "s/image": seconds / images,
+                "images/s": images / seconds,
+                "x plain": times["plain"][0] / seconds,
+            }
+            if device.type == "cuda":
+                row["GiB"] = memory
+            if form == "ours" and what == "inversion":
+                row["image off"] = difference(*([image] for image in results))
+            found.append((f"{name}, {what}, {form}", row))
+    return found
+
+
+@torch.no_grad()
+def inversion(method: Inverter, x: Tensor) -> Tensor:
+    return method.synthesize(method.invert(x))
+
+
+def iteration(method: Any, x: Tensor) -> Callable[[], None]:
+    """The method's training step, as a trainer calls it."""
+    optimizers = method.configure_optimizers()
+    method.total_iterations = 1
+    method.optimizers = lambda: optimizers if len(optimizers) > 1 else optimizers[0]
+    method.manual_backward = lambda loss: loss.backward()
+    method._trainer = SimpleNamespace(world_size=1, global_rank=0, optimizers=optimizers)
+    method.on_train_start()
+
+    def run() -> None:
+        method.on_train_batch_start({"target": x}, 0)
+        method.training_step({"target": x}, 0)
+
+    return run

@@ -1,0 +1,252 @@
+"""The generators' speed beside their straightforward construction, and what the other measurements share.
+
+Run by `python -m experiments.benchmark networks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.benchmark import yardstick
+from experiments.benchmark.clock import PRECISIONS, Row, conditions, convolution_peak, race
+from experiments.shared.devices import compute_device
+from lightning_modules.gan_prior import GANPrior
+from lightning_modules.networks.gpen import GPENGenerator
+from lightning_modules.networks.stylegan2 import Generator, Synthesis
+
+Work = Callable[["Case", Callable[..., Tensor], tuple], list[Tensor]]
+Build = Callable[[torch.device], "Case"]
+Network = TypeVar("Network", bound=nn.Module)
+
+COLUMNS = {
+    "images/s": (3, ""),
+    "GFLOP/s": (1, ""),
+    "% of peak": (0, ""),
+    "x yardstick": (2, ""),
+    "image off": (7, ""),
+    "gradient off": (7, ""),
+    "GiB": (2, ""),
+}
+FOOTNOTE = (
+    "peak: the fastest 3x3 F.conv2d in float32 at the network's shapes, in either memory format",
+    "GFLOP: what torch's counter finds in our network with shared weights, for every row: work that only one construction does is none",
+    "off: difference to the yardstick, of the image and of all parameters' gradients as one vector, relative to its norm. In float64 each",
+    "gradient is within 1e-9; in float32 mostly within 1e-5, but in either construction a unit within rounding of its kink takes the",
+    "other slope now and then, and where there are few units that moves the gradient by up to 1e-2",
+)
+
+
+@dataclass
+class Case:
+    """A network as both constructions run it; `inputs(batch)` are the arguments of both."""
+
+    name: str
+    pixels: int
+    network: nn.Module
+    synthesis: Synthesis
+    inputs: Callable[[int], tuple]
+    straightforward: Callable[..., Tensor]
+
+    def ours(self, *inputs: Tensor | list[Tensor]) -> Tensor:
+        return self.network(inputs[0], noise=inputs[1]) if len(inputs) == 2 else self.network(*inputs)
+
+
+def rows(sizes: Sequence[int], repeats: int, compiled: bool) -> tuple[list[Row], list[str]]:
+    """Rows and footnote of GPEN at these sizes, and of StyleGAN2 at 256 px."""
+    cases = [
+        partial(build, size) for size in sizes for build in ((stylegan2, gpen) if size == 256 else (gpen,))
+    ]
+    return networks(cases, repeats, compiled)
+
+
+def networks(cases: Sequence[Build], repeats: int, compiled: bool) -> tuple[list[Row], list[str]]:
+    """Rows and footnote for all cases, on the GPU where there is one."""
+    device = compute_device()
+    rows: list[Row] = []
+    notes = [*FOOTNOTE, conditions(device, repeats)]
+    for build in cases:
+        rows += measure(build, device, repeats, compiled)
+    if device.type == "cuda":
+        method = GANPrior(size=256).to(device)
+        rows.append(("GAN-prior training step, 256 px, batch 16", training_step(method, 16, repeats)))
+    else:
+        notes.append(
+            "no GPU: TF32, bfloat16, peak memory and the training step of a GAN prior at 256 px are not measured"
+        )
+    return rows, notes
+
+
+def stylegan2(size: int, device: torch.device, **width: Any) -> Case:
+    """Synthesis of configuration F; w and noise are given."""
+    G = _alive(Generator(size, **width), device)
+
+    def inputs(batch: int) -> tuple:
+        return torch.randn(batch, G.layers, G.style_dim, device=device), G.synthesis.draw_noise(batch)
+
+    return Case(
+        f"StyleGAN2-{size}",
+        size,
+        G.synthesis,
+        G.synthesis,
+        inputs,
+        partial(yardstick.synthesize, G.synthesis),
+    )
+
+
+def gpen(size: int, device: torch.device, **width: Any) -> Case:
+    """As released: BFR-512, or BFR-256 with a quarter of the width."""
+    G = _alive(
+        GPENGenerator(size, **(width or ({} if size == 512 else {"channel_base": 8192, "channel_max": 256}))),
+        device,
+    )
+
+    def inputs(batch: int) -> tuple:
+        return (torch.randn(batch, 3, size, size, device=device),)
+
+    return Case(f"GPEN-{size}", size, G, G.prior.synthesis, inputs, partial(yardstick.restore, G))
+
+
+def _alive(network: Network, device: torch.device) -> Network:
+    """With noise and biases that count: in a fresh network they are zero."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(("noise_strength", "bias")):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return network.to(device)
+
+
+def forward(case: Case, run: Callable[..., Tensor], inputs: tuple) -> list[Tensor]:
+    """The image, without gradients."""
+    with torch.no_grad():
+        return [run(*inputs)]
+
+
+def forward_backward(case: Case, run: Callable[..., Tensor], inputs: tuple) -> list[Tensor]:
+    """The image, and the gradients of its mean square to all parameters."""
+    image = run(*inputs)
+    return [
+        image.detach(),
+        *torch.autograd.grad(image.float().square().mean(), list(case.network.parameters())),
+    ]
+
+
+def measure(build: Build, device: torch.device, repeats: int, compiled: bool) -> list[Row]:
+    """The rows of one network: both constructions, forward with batches of 1 and 8, forward + backward with 4."""
+    case, shapes = build(device), build(torch.device("meta"))
+    peak = convolution_peak(
+        {(*conv.weight.shape[:3], conv.resolution) for conv in case.synthesis.convs if not conv.up},
+        device,
+        repeats,
+    )
+    rows: list[Row] = [(f"{case.name}, convolution peak", {"GFLOP/s": peak})]
+    precisions = PRECISIONS if device.type == "cuda" else {"float32": nullcontext}
+    todo = LARGE if case.pixels >= 512 and device.type == "cpu" else ALL
+    yards: dict[tuple[str, int], float] = {}
+    for mode in ("", "compiled ") if compiled else ("",):
+        if mode:
+            case.network.compile()
+        for work, batch in todo:
+            with FlopCounterMode(display=False) as counter:
+                work(shapes, shapes.ours, shapes.inputs(batch))
+            inputs = case.inputs(batch)
+            candidates = {
+                f"{mode}{kind}": partial(_within, precisions[kind], work, case, case.ours, inputs)
+                for kind in precisions
+            }
+            if not mode:
+                candidates["yardstick"] = partial(
+                    _within, precisions["float32"], work, case, case.straightforward, inputs
+                )
+            results = {name: run() for name, run in candidates.items()}  # also warms up, and compiles
+            off = None if mode else distance(results["float32"], results["yardstick"])
+            del results
+            found, key = race(candidates, repeats, device), (work.__name__, batch)
+            yards.setdefault(key, found.get("yardstick", (0.0, 0.0))[0])
+            for name, (seconds, memory) in found.items():
+                speed = counter.get_total_flops() / 1e9 / seconds
+                row = {
+                    "images/s": batch / seconds,
+                    "GFLOP/s": speed,
+                    "% of peak": 100 * speed / peak,
+                    "x yardstick": yards[key] / seconds,
+                }
+                if name == "float32" and off is not None:
+                    row |= off
+                if device.type == "cuda":
+                    row["GiB"] = memory
+                rows.append((f"{case.name}, {work.__name__.replace('_', ' + ')} {batch}, {name}", row))
+    return rows
+
+
+def _within(
+    precision: Callable[[], AbstractContextManager],
+    work: Work,
+    case: Case,
+    run: Callable[..., Tensor],
+    inputs: tuple,
+) -> list[Tensor]:
+    with precision():
+        return work(case, run, inputs)
+
+
+ALL: tuple[tuple[Work, int], ...] = ((forward, 1), (forward, 8), (forward_backward, 4))
+LARGE: tuple[tuple[Work, int], ...] = (
+    (forward, 1),
+    (forward_backward, 1),
+)  # minutes, and 16 GiB, for batches at 512 px on a CPU
+
+
+def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> dict[str, float]:
+    """How far an image, and the gradients that follow it, are from their counterparts: ||a - b|| / ||b||."""
+
+    def off(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+        squares = torch.stack(
+            [
+                torch.stack([(x - y).double().square().sum(), y.double().square().sum()])
+                for x, y in zip(a, b, strict=True)
+            ]
+        )
+        return (squares[:, 0].sum() / squares[:, 1].sum()).sqrt().item()
+
+    columns = {"image off": off(ours[:1], theirs[:1])}
+    return columns if len(ours) == 1 else columns | {"gradient off": off(ours[1:], theirs[1:])}
+
+
+def training_step(method: GANPrior, batch: int, repeats: int) -> dict[str, float]:
+    """images/s and peak memory of GANPrior's iteration: both players' steps, and the regularisers at their intervals' share."""
+    device, size = method.device, method.hparams["size"]
+    x = torch.randn(batch, 3, size, size, device=device)
+    opt_g, opt_d = method.configure_optimizers()
+
+    def step(optimizer: torch.optim.Optimizer, frozen: nn.Module, loss: Callable[[], Tensor]) -> None:
+        frozen.requires_grad_(False)
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+        frozen.requires_grad_(True)
+
+    def fake(count: int = batch) -> Tensor:
+        return method.G(method.sample_w(count))
+
+    parts: dict[str, Callable[[], None]] = {
+        "d": lambda: step(opt_d, method.G, lambda: method.adversary.d(method.D(x), method.D(fake()))),
+        "g": lambda: step(opt_g, method.D, lambda: method.adversary.g(method.D(fake()))),
+        "r1": lambda: step(opt_d, method.G, lambda: method.r1(method.D, x)),
+        "path length": lambda: step(
+            opt_g, method.D, lambda: method.path_length(method.G, method.sample_w(max(1, batch // 2)))
+        ),
+    }
+    for run in parts.values():
+        run()
+    found = race(parts, repeats, device)
+    share = {"d": 1.0, "g": 1.0, "r1": 1 / method.R1_EVERY, "path length": 1 / method.PATH_EVERY}
+    seconds = sum(found[part][0] * share[part] for part in parts)
+    return {"images/s": batch / seconds, "GiB": max(memory for _, memory in found.values())}

@@ -1,0 +1,54 @@
+"""How commands talk: one clear line for what the user got wrong, a traceback only for what we got wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from _runtime import UserError
+
+
+def quiet() -> None:
+    """Leave out what Lightning says at every start and nobody can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",
+        r".*module\(s\) in eval mode.*",
+        r".*sync_dist=True.*",
+    ):
+        warnings.filterwarnings("ignore", module=r"lightning\..*", message=message)
+
+
+Command = Callable[[Sequence[str]], int | None]
+
+
+def run(command: Command) -> None:
+    """Run a command's `main` on the command line's arguments and exit: 0 done, 2 user error, 130 or 143 interrupted."""
+    sys.exit(status_of(command) or 0)
+
+
+def answer(question: Command) -> None:
+    """As `run`, but go on where `question` returns None, which leaves the rest to the command."""
+    status = status_of(question)
+    if status is not None:
+        sys.exit(status)
+
+
+def status_of(command: Command) -> int | None:
+    """What the command returns, or the exit status of what ended it."""
+    try:
+        status = command(sys.argv[1:])
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    return status

@@ -1,0 +1,118 @@
+"""The command line's parser: one-line errors, the nearest known option, flags that need no value.
+
+`--help` and a wrong option are answered at once: what the top of a command's module imports, this one included, imports no torch, which
+takes seconds. The function that does the work imports what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from _runtime import UserError, nearest
+from datamodules.decode import Filter
+from lightning_modules.pretrained.weights import FOLDER_VARIABLE
+
+FLAGS = (bool, int | bool)  # types of options that need no value; the second is that of fast_dev_run
+GROUPS = ("--trainer", "--model", "--data", "--metrics")
+REFUSED = {  # what users of Lightning will try, and what to use instead
+    "max_steps": "it would count optimizer steps, not batches: use --iterations N",
+    "min_steps": "use --iterations N",
+    "max_epochs": "runs are counted in iterations: use --iterations N",
+    "min_epochs": "runs are counted in iterations: use --iterations N",
+    "limit_train_batches": "use --iterations N; --trainer.overfit_batches N trains on the same N batches again and again",
+    "limit_val_batches": "use --data.val_images N",
+    "limit_test_batches": "a run tests nothing: use python -m experiments.evaluate",
+    "limit_predict_batches": "a run predicts nothing: use python -m experiments.restore or invert",
+    "max_time": "use --iterations N; a run that is stopped goes on with --resume auto",
+    "val_check_interval": "use --validate_every N",
+    "check_val_every_n_epoch": "use --validate_every N",
+    "log_every_n_steps": "use --log_every N",
+    "default_root_dir": "use --run_dir DIR",
+    "logger": "metrics.csv is always written; use --wandb offline or online for W&B, --tensorboard for TensorBoard",
+    "gradient_clip_val": "methods step their optimizers themselves, and clip where their recipe does",
+    "gradient_clip_algorithm": "methods step their optimizers themselves, and clip where their recipe does",
+    "accumulate_grad_batches": "methods step their optimizers themselves: use --data.accumulate N",
+    "num_sanity_val_steps": "one held-out batch is always tried first",
+    "enable_checkpointing": "use --save_every N",
+    "enable_progress_bar": "where the output is no terminal, lines take the place of the bar",
+    "enable_model_summary": "use --dry_run",
+    "enable_autolog_hparams": "config.yaml of the run folder holds all options",
+    "model_registry": "use --wandb offline or --wandb online",
+    "use_distributed_sampler": "the data are shared out between processes already",
+    "reload_dataloaders_every_n_epochs": "training follows one stream without epochs",
+    "sync_batchnorm": "methods normalise over the images of all processes where they have to",
+    "inference_mode": "validation always runs in it",
+    "barebones": "use --trainer.profiler simple to see where the time goes",
+    "callbacks": "train from Python: docs/api.md",
+    "plugins": "train from Python: docs/api.md",
+}
+
+
+WEIGHTS_DIR = f"folder of pretrained files, searched before torch's cache; ${FOLDER_VARIABLE} if not given"
+INPUT = "an image, a folder (searched recursively) or a zip of images"
+
+
+class Parser(ArgumentParser):
+    """Fails with an exception instead of a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        raise UserError(" ".join(message.split())) from ex
+
+
+def check_options(parser: ArgumentParser, argv: Sequence[str]) -> list[str]:
+    """The arguments with `true` after lone boolean flags; `UserError` for unknown options, with the nearest known one."""
+    known = parser._option_string_actions
+    checked: list[str] = []
+    for i, argument in enumerate(argv):
+        checked.append(argument)
+        option = argument.partition("=")[0]
+        if not argument.startswith("--") or argument == "--":
+            continue
+        if option not in known and not any(
+            option.startswith(f"{name}.") for name in known if name not in GROUPS
+        ):
+            trainer_option = option.removeprefix("--trainer.")
+            if option.startswith("--trainer.") and trainer_option in REFUSED:
+                raise UserError(f"{option} is not offered: {REFUSED[trainer_option]}")
+            raise UserError(
+                f"unknown option {option}: {nearest(option, [name for name in known if name.startswith('--')])}"
+            )
+        action = known.get(option)
+        lone = i + 1 == len(argv) or argv[i + 1].startswith("--")
+        if "=" not in argument and lone and getattr(action, "_typehint", None) in FLAGS:
+            checked.append("true")
+    return checked
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+    """The parsed options; every complaint is a `UserError` of one line."""
+    try:
+        return parser.parse_args(check_options(parser, argv))
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def add_reading_options(parser: Parser) -> None:
+    """The options of how images are read; `check_reading` checks them."""
+    parser.add_argument("--batch_size", type=int, default=8, help="images at once")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read images")
+
+
+def add_filter_option(parser: Parser) -> None:
+    """How photographs are reduced for an inverter; `filter_of` its checkpoint where nothing is given."""
+    parser.add_argument(
+        "--filter",
+        type=Filter | None,
+        help="how images are reduced: by means over areas, or by Pillow's bilinear filter; as the checkpoint was trained if not given",
+    )
+
+
+def check_reading(config: Namespace) -> None:
+    """Raise `UserError` where the options of `add_reading_options` cannot work."""
+    if config.batch_size < 1 or config.workers < 0:
+        raise UserError(
+            f"--batch_size {config.batch_size} --workers {config.workers}: expected at least 1 and 0"
+        )

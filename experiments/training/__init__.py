@@ -1,0 +1,1 @@
+"""What a training run needs and no other command does."""

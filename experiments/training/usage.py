@@ -1,0 +1,28 @@
+"""What `experiments.fit` answers a call that does not name what to train. It needs none of fit's imports, which take seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from _runtime import UserError, nearest
+from experiments.shared.recipes import METHODS, PRESETS, peek
+
+
+def explain(argv: Sequence[str], about: str | None) -> int | None:
+    """Print `about` and what there is to choose from where help is asked for; returns the exit status, None where a method is named.
+
+    Raises:
+        UserError: the method is missing or unknown, and whatever `peek` raises.
+    """
+    method = peek(argv).method
+    if method in METHODS:
+        return None
+    if method is not None:
+        raise UserError(f"unknown method {method!r}: {nearest(method, METHODS)}")
+    if not {"--help", "-h"} & set(argv):
+        raise UserError(f"--method is missing: choose one of {', '.join(METHODS)}")
+    print(about)
+    print(f"methods: {', '.join(METHODS)}")
+    print(f"presets: {', '.join(PRESETS)}")
+    print("--method M --help lists all options.")
+    return 0
