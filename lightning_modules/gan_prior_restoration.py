@@ -23,6 +23,7 @@ from lightning_modules.checkpoints import load_weights, part_of_state, start_che
 from lightning_modules.losses.contextual import ContextualLoss
 from lightning_modules.losses.gan import R1, NonSaturating
 from lightning_modules.losses.lpips import LPIPS
+from lightning_modules.methods import load_method, rebuild
 from lightning_modules.networks.encoders import InversionEncoder
 from lightning_modules.networks.fusion import Fusion
 from lightning_modules.networks.stylegan2 import Discriminator, Generator, channels, doublings
@@ -168,8 +169,6 @@ class GANPriorRestoration(Restorer):
 
         The hyper-parameter `regressor` becomes what rebuilds R without that file; the weights are part of our own checkpoint.
         """
-        from lightning_modules.methods import load_method, rebuild  # the table this method is in itself
-
         own = self.hparams
         source, origin = own["regressor"], f"--model.regressor {own['regressor']}"
         if own["stage"] == 2 and own["stage1"] not in (None, "scratch") and not isinstance(source, dict):

@@ -20,6 +20,7 @@ from _runtime import UserError
 from lightning_modules.base import Code, Inverter
 from lightning_modules.checkpoints import load_weights, read_checkpoint
 from lightning_modules.losses.distortion import Distortion
+from lightning_modules.methods import find_method, rebuild
 from lightning_modules.networks.hfgi import Alignment, ConsultationEncoder, as_seen, fused_layer, fusion
 from lightning_modules.networks.warps import random_perspective
 from lightning_modules.optimizers import Ranger
@@ -87,8 +88,6 @@ class HFGI(Inverter):
 
     def _make_base(self) -> PSP:
         """E and G without their losses. The hyper-parameter `base` becomes what rebuilds them."""
-        from lightning_modules.methods import find_method, rebuild  # the table this method is in itself
-
         own = self.hparams
         source, origin = own["base"], f"--model.base {own['base']}"
         self.start: dict[str, Tensor] | None = None

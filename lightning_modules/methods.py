@@ -1,33 +1,28 @@
-"""The method table. A method is one file here, one recipe in experiments/configs/methods and one line below."""
+"""The method table: name -> class, which is imported when it is asked for.
+
+A method is one file here, one recipe in experiments/configs/methods and one line below.
+"""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 from _runtime import UserError, nearest
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import load_weights, read_checkpoint
-from lightning_modules.e4e import E4E
-from lightning_modules.gan_prior import GANPrior
-from lightning_modules.gan_prior_restoration import GANPriorRestoration
-from lightning_modules.gpen import GPEN
-from lightning_modules.hfgi import HFGI
-from lightning_modules.hinet import HINet
-from lightning_modules.nafnet import NAFNet
-from lightning_modules.psp import PSP
-from lightning_modules.scorer import Scorer
 
-METHODS: dict[str, type[Method]] = {
-    "e4e": E4E,
-    "gan_prior": GANPrior,
-    "gan_prior_restoration": GANPriorRestoration,
-    "gpen": GPEN,
-    "hfgi": HFGI,
-    "hinet": HINet,
-    "nafnet": NAFNet,
-    "psp": PSP,
-    "scorer": Scorer,
+METHODS = {
+    "e4e": "lightning_modules.e4e.E4E",
+    "gan_prior": "lightning_modules.gan_prior.GANPrior",
+    "gan_prior_restoration": "lightning_modules.gan_prior_restoration.GANPriorRestoration",
+    "gpen": "lightning_modules.gpen.GPEN",
+    "hfgi": "lightning_modules.hfgi.HFGI",
+    "hinet": "lightning_modules.hinet.HINet",
+    "nafnet": "lightning_modules.nafnet.NAFNet",
+    "psp": "lightning_modules.psp.PSP",
+    "scorer": "lightning_modules.scorer.Scorer",
 }
 
 
@@ -35,7 +30,8 @@ def find_method(name: str) -> type[Method]:
     """The class a method name stands for; `UserError` with the nearest known name otherwise."""
     if name not in METHODS:
         raise UserError(f"unknown method {name!r}: {nearest(name, METHODS)}")
-    return METHODS[name]
+    module, _, cls = METHODS[name].rpartition(".")
+    return getattr(importlib.import_module(module), cls)
 
 
 def rebuild(name: str, options: dict[str, Any], what: str) -> Method:

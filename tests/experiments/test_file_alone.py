@@ -11,7 +11,7 @@ from _runtime import UserError
 from experiments import export, invert, restore
 from experiments.fit import main
 from lightning_modules.checkpoints import read_checkpoint
-from lightning_modules.methods import METHODS, load_method
+from lightning_modules.methods import METHODS, find_method, load_method
 from lightning_modules.pretrained import weights
 from tests.lightning_modules.steps import TINY
 
@@ -33,7 +33,7 @@ def nothing_at_hand(monkeypatch, tmp_path) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_it_loads_without_any_pretrained_file(name: str, tmp_path, nothing_at_hand) -> None:
     torch.manual_seed(0)
-    method = METHODS[name](**{**TINY[name], **PUBLISHED.get(name, {})})
+    method = find_method(name)(**{**TINY[name], **PUBLISHED.get(name, {})})
     checkpoint = {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)}
     method.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "trained.ckpt")

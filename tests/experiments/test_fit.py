@@ -22,7 +22,7 @@ from experiments.fit import main
 from lightning_modules.base import Restorer
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.gpen import GPEN
-from lightning_modules.methods import METHODS, load_method
+from lightning_modules.methods import METHODS, find_method, load_method
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,7 @@ def test_smoke_leaves_a_complete_run_folder(name: str, tmp_path) -> None:
     run = tmp_path / "run"
     assert smoke(name, run) == 0
     method, checkpoint = load_method(run / "checkpoints" / "last.ckpt")
-    assert type(method) is METHODS[name]
+    assert type(method) is find_method(name)
     assert checkpoint["suite"]["iteration"] == method.iteration == 4
     assert method.images_seen == 16
     config = yaml.safe_load((run / "config.yaml").read_text())

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from callbacks.ema import EMA
 from datamodules import portraits
 from lightning_modules.base import Method
-from lightning_modules.methods import METHODS
+from lightning_modules.methods import find_method
 from lightning_modules.networks.augment import AdaptiveAugment
 
 SIZE = 32
@@ -69,7 +69,7 @@ def tiny(name: str, **options: Any) -> Method:
             f"no tiny options for method {name!r}: add a line to TINY in tests/lightning_modules/steps.py"
         )
     torch.manual_seed(0)
-    method = METHODS[name](**{**TINY[name], **options})
+    method = find_method(name)(**{**TINY[name], **options})
     method.total_iterations = 100
     for module in method.modules():
         if isinstance(module, AdaptiveAugment):
