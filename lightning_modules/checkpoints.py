@@ -1,4 +1,7 @@
-"""Our checkpoint files: what is read from them, and the one-line errors when they are not what was asked for."""
+"""Our checkpoint files.
+
+What is read from them, and the one-line errors when they are not what was asked for.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read one of our checkpoints without executing anything in it.
 
     Raises:
-        UserError: the file is missing, unreadable, not ours, of a newer format, or lacks what every checkpoint has.
+        UserError: the file is missing, unreadable, not ours, of a newer format, or lacks what every
+            checkpoint has.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist" + (": it is a folder" if path.is_dir() else ""))
+        why = ": it is a folder" if path.is_dir() else ""
+        raise UserError(f"checkpoint {path} does not exist{why}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
-        raise UserError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}): truncated, or not a checkpoint of this suite"
-        ) from error
+        what = f"checkpoint {path} cannot be read ({type(error).__name__})"
+        raise UserError(f"{what}: truncated, or not a checkpoint of this suite") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("suite"), dict):
         raise UserError(f"{path} is not a checkpoint of this suite: it has no 'suite' entry")
     suite, what = checkpoint["suite"], f"checkpoint {path}"
@@ -41,44 +45,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def start_checkpoint(
-    option: str, path: str, method: str, own: Mapping[str, Any], keys: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The checkpoint that an option such as `--model.prior` names, for a run to start from.
-
-    Raises:
-        UserError: it cannot be read, is of another method, or differs from the run's own options in one of `keys`.
-    """
-    checkpoint = read_checkpoint(path)
-    theirs = checkpoint["hyper_parameters"]
-    if checkpoint["suite"]["method"] != method:
-        raise UserError(
-            f"{option} {path} is a checkpoint of {checkpoint['suite']['method']}, not of {method}"
-        )
-    for key in keys:
-        if theirs.get(key) != own[key]:
-            raise UserError(
-                f"{option} {path} has {key} {theirs.get(key)}, this run {own[key]}: set --model.{key} {theirs.get(key)}"
-            )
-    return checkpoint
-
-
 def part_of_state(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The part of a state_dict whose names begin with `prefix`, which is cut off."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def check_entries(entries: Mapping[str, Any], kinds: Mapping[str, type], what: str) -> None:
-    """Raise `UserError` for the first entry that is missing, of another type than here, or a negative count."""
+    """Raise `UserError` for the first entry that is missing, of another type, or a negative count."""
     for name, kind in kinds.items():
         if name not in entries:
             raise UserError(f"{what} is damaged: it has no {name}")
-        if not isinstance(entries[name], kind):
-            raise UserError(
-                f"{what} is damaged: its {name} is of type {type(entries[name]).__name__}, expected {kind.__name__}"
-            )
-        if kind is int and entries[name] < 0:
-            raise UserError(f"{what} is damaged: its {name} is {entries[name]}")
+        value = entries[name]
+        if not isinstance(value, kind):
+            found = type(value).__name__
+            raise UserError(f"{what} is damaged: its {name} is of type {found}, expected {kind.__name__}")
+        if kind is int and value < 0:
+            raise UserError(f"{what} is damaged: its {name} is {value}")
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -88,61 +70,74 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
         UserError: a name is missing or unexpected, a shape or type differs, or a value is no number.
     """
     own = module.state_dict()
-    missing, unexpected = own.keys() - state.keys(), state.keys() - own.keys()
     for name, value in state.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
             raise UserError(f"{what} is damaged: {name} is no plain tensor")
-    shapes = [
-        f"{name} is {tuple(state[name].shape)}, here {tuple(own[name].shape)}"
-        for name in own.keys() & state.keys()
-        if state[name].shape != own[name].shape
-    ]
-    if missing or unexpected or shapes:
-        first = sorted(shapes) or [
-            f"{min(missing)} is missing" if missing else f"{min(unexpected, key=str)} is unexpected"
-        ]
-        count = len(missing) + len(unexpected) + len(shapes)
-        raise UserError(f"{what} holds another architecture: {first[0]} ({count} differences in all)")
-    for (
-        name,
-        value,
-    ) in own.items():  # after the shapes: a small file can declare a tensor that no memory holds
+    differences = find_differences(own, state)
+    if differences:
+        count = f"{len(differences)} differences in all"
+        raise UserError(f"{what} holds another architecture: {differences[0]} ({count})")
+    # after the shapes: a small file can declare a tensor that no memory holds
+    for name, value in own.items():
         check_values(state[name], value, f"{what} is damaged: {name}")
     module.load_state_dict(dict(state))
 
 
+def find_differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """In which tensors a state differs from a module's own, in words; the shapes first."""
+    shapes = []
+    for name in sorted(own.keys() & state.keys()):
+        theirs, ours = tuple(state[name].shape), tuple(own[name].shape)
+        if theirs != ours:
+            shapes.append(f"{name} is {theirs}, here {ours}")
+    missing = [f"{name} is missing" for name in sorted(own.keys() - state.keys())]
+    unexpected = [f"{name} is unexpected" for name in sorted(state.keys() - own.keys(), key=str)]
+    return shapes + missing + unexpected
+
+
 def check_values(value: Tensor, own: Tensor, what: str) -> None:
-    """Raise `UserError` where `value`, of the shape of `own`, would not become it by a copy that loses nothing but precision."""
+    """Raise `UserError` where `value` would not become `own` by a copy that loses nothing but precision.
+
+    Args:
+        value: of the shape of `own`.
+    """
     if value.dtype != own.dtype and not (value.dtype in FLOATS and own.dtype in FLOATS):
-        raise UserError(
-            f"{what} is {str(value.dtype).removeprefix('torch.')}, expected {str(own.dtype).removeprefix('torch.')}"
-        )
+        raise UserError(f"{what} is {name_of(value.dtype)}, expected {name_of(own.dtype)}")
     if value.is_floating_point() and not value.isfinite().all():
         raise UserError(f"{what} is infinite or NaN")
 
 
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def check_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: list[Any], what: str) -> None:
-    """Raise `UserError` where `states` cannot be what such optimizers, with the same parameters, have saved."""
+    """Raise `UserError` where such optimizers, with the same parameters, cannot have saved `states`."""
+    kinds = {"state": dict, "param_groups": list}
     for state in states:
-        check_entries(
-            state if isinstance(state, dict) else {},
-            {"state": dict, "param_groups": list},
-            f"{what} (optimizer_states)",
-        )
-    sizes = [[len(group["params"]) for group in state["param_groups"]] for state in states]
-    if sizes != [[len(group["params"]) for group in optimizer.param_groups] for optimizer in optimizers]:
-        raise UserError(
-            f"{what} trained other parts of the method: resume with the options it was started with"
-        )
+        check_entries(state if isinstance(state, dict) else {}, kinds, f"{what} (optimizer_states)")
+    saved = [group_sizes(state["param_groups"]) for state in states]
+    if saved != [group_sizes(optimizer.param_groups) for optimizer in optimizers]:
+        other = "trained other parts of the method"
+        raise UserError(f"{what} {other}: resume with the options it was started with")
     for optimizer, state in zip(optimizers, states, strict=True):
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        kept = {name for moments in state["state"].values() for name in moments}
-        for index, moments in state["state"].items():
-            where = f"{what} is damaged: the optimizer's state of parameter {index}"
-            if index not in range(len(parameters)) or moments.keys() != kept:
-                raise UserError(f"{where} is not complete")
-            for name, value in moments.items():
-                own = parameters[index]
-                if not isinstance(value, Tensor) or value.shape not in (torch.Size(), own.shape):
-                    raise UserError(f"{where} does not fit it ({name})")
-                check_values(value, own, f"{where} ({name})")
+        check_moments(optimizer, state["state"], f"{what} is damaged: the optimizer's state of parameter")
+
+
+def group_sizes(groups: Sequence[dict[str, Any]]) -> list[int]:
+    """How many parameters each group of an optimizer has."""
+    return [len(group["params"]) for group in groups]
+
+
+def check_moments(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Any]], what: str) -> None:
+    """Raise `UserError` where an optimizer cannot have saved `state`: index of a parameter -> its moments."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    kept = {name for moments in state.values() for name in moments}
+    for index, moments in state.items():
+        if index not in range(len(parameters)) or moments.keys() != kept:
+            raise UserError(f"{what} {index} is not complete")
+        own = parameters[index]
+        for name, value in moments.items():
+            if not isinstance(value, Tensor) or value.shape not in (torch.Size(), own.shape):
+                raise UserError(f"{what} {index} does not fit it ({name})")
+            check_values(value, own, f"{what} {index} ({name})")

@@ -1,10 +1,11 @@
 """e4e: an encoder whose codes stay close to W, so that they can be edited.
 
-Source  Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv:2102.02766; coefficients, schedule and pools as in
-        omertov/encoder4editing@99ea505 (training/coach.py, README).
-Differs One pass of the encoder serves the latent discriminator's step and the encoder's own (the release runs two, so its running
-        statistics move twice as fast). When offsets join is a share of the run: of 300,000 iterations, those of the release.
-        R1 falls on iterations 16, 32, ...; the release begins with the first.
+Source  Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", arXiv:2102.02766; coefficients,
+        schedule and pools as in omertov/encoder4editing@99ea505 (training/coach.py, README).
+Differs One pass of the encoder serves the latent discriminator's step and the encoder's own (the release runs
+        two, so its running statistics move twice as fast). When offsets join is a share of the run: of
+        300,000 iterations, those of the release. R1 falls on iterations 16, 32, ...; the release begins with
+        the first.
 Shapes  as pSp; w_0 (B, D) the code of the first layer, Delta_i = w_i - w_0 the offset of layer i.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from lightning_modules.collectives import from_all_processes, of_this_process
@@ -24,10 +26,12 @@ from lightning_modules.psp import PSP
 
 
 class CodePool(nn.Module):
-    """Past codes for the discriminator: once full, half of the codes that come in are exchanged for older ones.
+    """Past codes for the discriminator.
 
-    Source  Shrivastava et al., arXiv:1612.07828, section 2.3, as e4e uses it. The pool is part of the checkpoint. It takes the codes of
-            all processes, which so keep one and the same pool.
+    Once full, half of the codes that come in are exchanged for older ones.
+
+    Source  Shrivastava et al., arXiv:1612.07828, section 2.3, as e4e uses it. The pool is part of the
+            checkpoint. It takes the codes of all processes, which so keep one and the same pool.
     """
 
     codes: Tensor
@@ -41,7 +45,10 @@ class CodePool(nn.Module):
 
     @torch.no_grad()
     def forward(self, w: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """w (B, D) -> as many codes, without gradients; `generator` of the host draws the same on all processes."""
+        """w (B, D) -> as many codes, without gradients.
+
+        `generator` of the host draws the same on all processes.
+        """
         chosen, size = from_all_processes(w.detach()).clone(), len(self.codes)
         for i in range(len(chosen)):
             if self._filled < size:
@@ -61,7 +68,9 @@ class CodePool(nn.Module):
 
 
 class E4E(PSP):
-    """min_E  distortion as pSp + lambda_delta sum_i ||Delta_i|| + lambda_adv mean_i softplus(-D(w_i)),  i over the active layers;
+    """An encoder and a latent discriminator, over the layers i that are active.
+
+    min_E  distortion as pSp + lambda_delta sum_i ||Delta_i|| + lambda_adv mean_i softplus(-D(w_i));
     max_D  log D(mapping(z)) + log(1 - D(w_i)) - R1.
 
     Args:
@@ -93,17 +102,19 @@ class E4E(PSP):
         **psp: Any,
     ) -> None:
         super().__init__(prior, **psp)  # keeps our options as well
-        style_dim = self.hparams["style_dim"]
+        self.lambda_delta, self.lambda_adv, self.lr_d = lambda_delta, lambda_adv, lr_d
+        self.delta_from, self.delta_every = delta_from, delta_every
+        style_dim = self.G.style_dim
         self.register_buffer("active", torch.zeros((), dtype=torch.long))  # offsets that have joined
         self._active = 0  # what the host knows of it without asking the device
         self.D = LatentDiscriminator(style_dim, style_dim) if lambda_adv > 0 else None
-        self.pools = (
-            nn.ModuleList(CodePool(pool, style_dim) for _ in ("real", "fake"))
-            if lambda_adv > 0 and pool > 0
-            else None
-        )
+        self.pools = None
+        if lambda_adv > 0 and pool > 0:
+            self.pools = nn.ModuleList(CodePool(pool, style_dim) for _ in ("real", "fake"))
         self.L_delta = DeltaNorm()
         self.adversary, self.r1 = NonSaturating(), R1(gamma=r1)
+
+    # --- inference ----------------------------------------------------------------------------------
 
     def encode(self, image: Tensor) -> Tensor:
         return self.E(image, active=self._active)
@@ -117,23 +128,22 @@ class E4E(PSP):
         super()._load_from_state_dict(*args, **kwargs)
         self._active = int(self.active)
 
+    # --- training -----------------------------------------------------------------------------------
+
     def stage(self) -> int:
         """How many offsets are active in this iteration."""
-        own, total = self.hparams, self.total_iterations or 0
-        late = (
-            self.iteration - 1 - round(own["delta_from"] * total)
-        )  # whole iterations: shares of a run do not add up exactly
+        total = self.total_iterations or 0
+        # in whole iterations: shares of a run do not add up exactly
+        late = self.iteration - 1 - round(self.delta_from * total)
         if late < 0:
             return 0
         last = self.G.layers - 1
-        return (
-            last
-            if own["delta_every"] == 0
-            else min(last, 1 + late // max(1, round(own["delta_every"] * total)))
-        )
+        if self.delta_every == 0:
+            return last
+        return min(last, 1 + late // max(1, round(self.delta_every * total)))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        opt_e, *opt_d = optimizers if isinstance(optimizers := self.optimizers(), list) else [optimizers]
+        opt_e, *opt_d = self.players
         x, active = batch["target"], self.stage()
         self.join(active)
         w = self.invert(x)["w"]
@@ -141,48 +151,47 @@ class E4E(PSP):
         terms: dict[str, Tensor] = {}
         if self.D is not None:
             with self.toggled_optimizer(opt_d[0]):
-                terms |= self._discriminate(opt_d[0], w.detach())
+                terms |= self._discriminate(self.D, opt_d[0], w.detach())
 
         loss, distortion = self.distortion(self.seen(self.G(w)), x)
         terms |= distortion
         if active > 0:
             terms["delta"] = self.L_delta(w[:, : active + 1])
-            loss = loss + self.hparams["lambda_delta"] * terms["delta"]
+            loss = loss + self.lambda_delta * terms["delta"]
         if self.D is not None:
-            self.D.requires_grad_(False)
-            terms["adv"] = self.adversary.g(self.D(w[:, : active + 1].flatten(0, 1)))
-            loss = loss + self.hparams["lambda_adv"] * terms["adv"]
+            with self.frozen(self.D):
+                terms["adv"] = self.adversary.g(self.D(w[:, : active + 1].flatten(0, 1)))
+            loss = loss + self.lambda_adv * terms["adv"]
         self.descend(opt_e, loss)
-        if self.D is not None:
-            self.D.requires_grad_(True)
         self.log_terms(terms)
 
-    def _discriminate(self, optimizer: Any, w: Tensor) -> dict[str, Tensor]:
+    def _discriminate(
+        self, D: LatentDiscriminator, optimizer: LightningOptimizer, w: Tensor
+    ) -> dict[str, Tensor]:
         """A step of D: codes that mapping makes of noise against one active layer's code of each image."""
-        assert self.D is not None
         with torch.no_grad():
             real = self.G.map(torch.randn(len(w), self.G.z_dim, device=w.device))[:, 0]
         fake = w[:, 0]
         if self.pools is not None:
             layer = torch.randint(self._active + 1, (len(w),), device=w.device)
-            fake, generator = w[torch.arange(len(w), device=w.device), layer], self.shared_generator()
-            real, fake = (
-                pool(codes, generator) for pool, codes in zip(self.pools, (real, fake), strict=True)
-            )
-        real_score, fake_score = self.D(real), self.D(fake)
+            fake = w[torch.arange(len(w), device=w.device), layer]
+            generator = self.shared_generator()
+            real_pool, fake_pool = self.pools
+            real, fake = real_pool(real, generator), fake_pool(fake, generator)
+        real_score, fake_score = D(real), D(fake)
         terms = {
             "d": self.adversary.d(real_score, fake_score),
             "real_score": real_score.mean(),
             "fake_score": fake_score.mean(),
         }
         self.descend(optimizer, terms["d"])
-        if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):  # lazily, in a step of its own
-            terms["r1"] = self.r1(self.D.forward, real)
+        if self.r1.gamma > 0 and self.due(self.R1_EVERY):  # lazily, in a step of its own
+            terms["r1"] = self.r1(D.forward, real)
             self.descend(optimizer, self.R1_EVERY * terms["r1"])
         return terms
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        optimizers: list[torch.optim.Optimizer] = [Ranger(self.E.parameters(), lr=self.hparams["lr"])]
+        optimizers: list[torch.optim.Optimizer] = [Ranger(self.E.parameters(), lr=self.lr)]
         if self.D is not None:
-            optimizers.append(adam(self.D.parameters(), lr=self.hparams["lr_d"]))
+            optimizers.append(adam(self.D.parameters(), lr=self.lr_d))
         return optimizers

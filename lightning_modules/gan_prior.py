@@ -1,10 +1,12 @@
 """GAN prior: StyleGAN2 trained on clean faces, the generator that restorers and inverters start from.
 
-Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, config F as in
-        NVlabs/stylegan2 (run_training.py); adaptive augmentation from Karras et al., arXiv:2006.06676.
-        `noise="concat"` is the prior of GPEN (arXiv:2105.06070): noise maps joined to the features instead of added.
+Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, config F as
+        in NVlabs/stylegan2 (run_training.py); adaptive augmentation from Karras et al., arXiv:2006.06676.
+        `noise="concat"` is the prior of GPEN (arXiv:2105.06070): noise maps joined to the features instead of
+        added.
 Differs R1 falls on iterations 16, 32, ..., path length on 4, 8, ...; the releases begin both with the first.
-Shapes  images (B, 3, H, W) RGB in [-1, 1]; z (B, D); w (B, L, D), L = 2 log2(size) - 2; every loss is a mean over B.
+Shapes  images (B, 3, H, W) RGB in [-1, 1]; z (B, D); w (B, L, D), L = 2 log2(size) - 2; every loss is a mean
+        over B.
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from _runtime import UserError
-from lightning_modules.base import Method
-from lightning_modules.checkpoints import load_weights, part_of_state, start_checkpoint
+from lightning_modules.base import Method, Outcome
+from lightning_modules.checkpoints import load_weights, part_of_state
 from lightning_modules.losses.gan import R1, NonSaturating, PathLength
 from lightning_modules.networks.augment import AdaptiveAugment
 from lightning_modules.networks.growing import grow_discriminator, grow_generator
 from lightning_modules.networks.stylegan2 import Discriminator, Generator, mix_styles
 from lightning_modules.optimizers import adam
+from lightning_modules.starts import Start
+
+# In which a smaller prior, which a run grows from, must agree
+SHAPE = ("noise", "channel_base", "channel_max", "style_dim", "mapping_layers")
 
 
 class GANPrior(Method):
@@ -36,15 +43,16 @@ class GANPrior(Method):
         style_dim: width of z and w.
         mapping_layers: depth of the mapping network.
         r1: weight gamma of R1, taken every 16 iterations; 0 turns it off.
-        path_length: weight of the path-length penalty, taken every 4 iterations on half the batch; 0 turns it off.
+        path_length: weight of the path-length penalty, taken every 4 iterations on half the batch; 0 turns it
+            off.
         mixing: probability that two codes share an image (style mixing).
         lr: learning rate of both players.
         ema_images: half-life of the averaged generator in images.
         ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
         augment: `ada` augments what the discriminator sees adaptively (for small data sets), `off` does not.
         ada_kimg: thousands of images in which the augmentation probability can go from 0 to 1.
-        start: checkpoint of a smaller prior that this one grows from (`networks/growing.py`): its first images are the smaller one's,
-            enlarged. Lower resolutions learn faster.
+        start: checkpoint of a smaller prior that this one grows from (`networks/growing.py`): its first
+            images are the smaller one's, enlarged. Lower resolutions learn faster.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -76,153 +84,167 @@ class GANPrior(Method):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
+        self.start, self.size, self.noise, self.mixing, self.lr = start, size, noise, mixing, lr
+        self.lambda_path_length = path_length
+        self.ema_images, self.ema_rampup = ema_images, ema_rampup
 
-        self._shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
+        self._widths: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
         self.G = Generator(
-            size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **self._shape
+            size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **self._widths
         )
-        self.D = Discriminator(size, **self._shape)
+        self.D = Discriminator(size, **self._widths)
         self.make_ema()
 
         self.adversary = NonSaturating()
         self.r1, self.path_length = R1(gamma=r1), PathLength()
         self.augment = AdaptiveAugment(kimg=ada_kimg) if augment == "ada" else None
 
+    # --- what a run starts from ---------------------------------------------------------------------
+
     def check_batch(self, images: int) -> None:
-        if images % min(4, images):  # the discriminator's standard deviation is taken over groups of four
-            raise UserError(
-                f"--data.batch_size leaves {images} images per process: choose below 4 or a multiple of 4 for each"
-            )
+        if images % min(4, images):  # the discriminator's standard deviation is over groups of four
+            few = f"--data.batch_size leaves {images} images per process"
+            raise UserError(f"{few}: choose below 4 or a multiple of 4 for each")
 
     def check_start(self) -> None:
-        if self.hparams["start"] is not None:
-            self._smaller()
+        self._smaller()
 
-    def _smaller(self) -> dict[str, Any]:
-        """The checkpoint of the smaller prior."""
-        path, own = self.hparams["start"], self.hparams
-        keys = ("noise", "channel_base", "channel_max", "style_dim", "mapping_layers")
-        checkpoint = start_checkpoint("--model.start", path, "gan_prior", own, keys)
-        size = checkpoint["hyper_parameters"]["size"]
-        if size >= own["size"]:
+    def _smaller(self) -> Start | None:
+        """The smaller prior, if it grows from one. Raises `UserError` where it cannot."""
+        if self.start is None:
+            return None
+        smaller = Start("start", self.start)
+        smaller.check_method("gan_prior")
+        smaller.check_options(self.hparams, SHAPE)
+        size, channels = smaller.options["size"], len(self.D.from_rgb.weight)
+        if size >= self.size:
             raise UserError(
-                f"--model.start {path} has {size} px: a prior of {own['size']} px grows from a smaller one"
+                f"{smaller.name} has {size} px: a prior of {self.size} px grows from a smaller one"
             )
-        if len(self.D.from_rgb.weight) < 3:
-            raise UserError(
-                f"--model.channel_base {own['channel_base']}: {len(self.D.from_rgb.weight)} channels at {own['size']} px are "
-                "too few to grow; at least 3"
-            )
-        return checkpoint
+        if channels < 3:
+            few = f"{channels} channels at {self.size} px are too few to grow; at least 3"
+            raise UserError(f"--model.channel_base {self.hparams.channel_base}: {few}")
+        return smaller
 
     def initialise(self) -> None:
-        if self.hparams["start"] is None:
+        start = self._smaller()
+        if start is None:
             return
-        checkpoint = self._smaller()
-        state, what = checkpoint["state_dict"], f"--model.start {self.hparams['start']}"
-        load_weights(self.G, grow_generator(self.G, part_of_state(state, "G_ema.")), what)
-        smaller = Discriminator(checkpoint["hyper_parameters"]["size"], **self._shape)
-        load_weights(smaller, part_of_state(state, "D."), what)
+        load_weights(self.G, grow_generator(self.G, part_of_state(start.state, "G_ema.")), start.name)
+        smaller = Discriminator(start.options["size"], **self._widths)
+        start.load(smaller, "D.")
         grow_discriminator(self.D, smaller.state_dict(), len(self.D.blocks) - len(smaller.blocks))
         self.reset_ema()
 
-    def sample_w(self, count: int) -> Tensor:
-        """w (count, L, D) of fresh codes; with probability `mixing` two codes share an image, split at a random layer."""
-        z = torch.randn(2, count, self.hparams["style_dim"], device=self.device)
-        first, second = self.G.map(z[0]), self.G.map(z[1])
-        crossover = torch.randint(1, self.G.layers, (count,), device=self.device)
-        crossover = torch.where(
-            torch.rand(count, device=self.device) < self.hparams["mixing"], crossover, self.G.layers
-        )
-        return mix_styles(first, second, crossover)
+    # --- inference ----------------------------------------------------------------------------------
 
     def sample(self, z: Tensor, truncation: float = 1.0) -> Tensor:
-        """Images (B, 3, H, W) of the averaged generator for z (B, D); truncation psi moves w towards its mean."""
+        """Images (B, 3, H, W) of the averaged generator for z (B, D); psi moves w towards its mean."""
         return self.G_ema(self.G_ema.map(z, truncation))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.sample(z)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        opt_g, opt_d = self.optimizers()  # type: ignore[attr-defined]
-        x = batch["target"]
-        see = self.augment if self.augment is not None else torch.nn.Identity()
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Outcome:
+        """One sample (psi = 1) for each held-out image.
 
-        with self.toggled_optimizer(opt_d):  # max_D  log D(x) + log(1 - D(G(z)))
-            with torch.no_grad():
-                w = self.sample_w(len(x))
-                fake = self.G(w)
-            self.G.track_w_avg(w[:, 0])
-            real_score, fake_score = self.D(see(x)), self.D(see(fake))
-            terms = {
-                "d": self.adversary.d(real_score, fake_score),
-                "real_score": real_score.mean(),
-                "fake_score": fake_score.mean(),
-            }
-            self.descend(opt_d, terms["d"])
-            if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):
-                terms["r1"] = self.r1(lambda real: self.D.forward(see(real)), x)
-                self.descend(opt_d, self.R1_EVERY * terms["r1"])
-
-        with self.toggled_optimizer(opt_g):  # max_G  log D(G(z))
-            terms["g"] = self.adversary.g(self.D(see(self.G(self.sample_w(len(x))))))
-            self.descend(opt_g, terms["g"])
-            if self.hparams["path_length"] > 0 and self.due(self.PATH_EVERY):
-                w = self.sample_w(max(1, len(x) // self.PATH_SHRINK))
-                terms["path_length"] = self.path_length(self.G.forward, w)
-                self.descend(opt_g, self.PATH_EVERY * self.hparams["path_length"] * terms["path_length"])
-
-        if self.augment is not None:
-            self.augment.update(real_score.sign().mean(), len(x) * self.trainer.world_size)
-            terms["ada_p"] = self.augment.p
-        self.log_terms(terms)
-
-    def ema_decay(self) -> float:
-        half_life = self.hparams["ema_images"]
-        if self.hparams["ema_rampup"] > 0:
-            half_life = min(half_life, self.images_seen * self.hparams["ema_rampup"])
-        return 0.5 ** (
-            self.images_seen / self.iteration / max(half_life, 1e-8)
-        )  # images_seen / iteration is the batch size
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        def lazily(module: torch.nn.Module, every: int, regularised: bool) -> torch.optim.Optimizer:
-            lazy = (
-                every / (every + 1) if regularised else 1.0
-            )  # appendix B: the regulariser's steps count as steps
-            return adam(module.parameters(), lr=self.hparams["lr"] * lazy, betas=(0.0, 0.99**lazy))
-
-        return [
-            lazily(self.G, self.PATH_EVERY, self.hparams["path_length"] > 0),
-            lazily(self.D, self.R1_EVERY, self.hparams["r1"] > 0),
-        ]
-
-    def choose_monitor(self, measured: Sequence[str]) -> None:
-        self.monitor = next(
-            ((f"val/{name}", "min") for name in ("fid", "fid_portraits") if name in measured), None
-        )
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """One sample for each held-out image, a function of its index and the weights alone, on every device; psi = 1."""
+        It is a function of the image's index and the weights alone, on every device.
+        """
+        G = self.G_ema
         codes, noise = [], []
         for index in batch["index"].tolist():
             generator = torch.Generator().manual_seed(index)
-            codes.append(
-                torch.randn(self.hparams["style_dim"], generator=generator, dtype=self.G_ema.w_avg.dtype)
-            )
-            noise.append(self.G_ema.synthesis.draw_noise(1, generator))
-        z = torch.stack(codes).to(self.device)
-        maps = [torch.cat(layer) for layer in zip(*noise, strict=True)]
-        return {"samples": self.G_ema(self.G_ema.map(z), maps if self.hparams["noise"] != "none" else None)}
+            codes.append(torch.randn(G.z_dim, generator=generator, dtype=G.w_avg.dtype))
+            noise.append(G.synthesis.draw_noise(1, generator))
+        w = G.map(torch.stack(codes).to(self.device))
+        if self.noise == "none":
+            return Outcome(G(w))
+        return Outcome(G(w, [torch.cat(layer) for layer in zip(*noise, strict=True)]))
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        G = self.G_ema
         generator = torch.Generator().manual_seed(0)
-        z = torch.randn(len(batch["target"]), self.hparams["style_dim"], generator=generator).to(
-            self.G_ema.w_avg
-        )
+        z = torch.randn(len(batch["target"]), G.z_dim, generator=generator).to(G.w_avg)
         rows = {"real": batch["target"]}
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             for psi in (0.5, 0.7, 1.0):
                 torch.manual_seed(0)  # the same noise every time: only the weights change between two grids
                 rows[f"psi {psi}"] = self.sample(z, psi)
         return rows
+
+    # --- training -----------------------------------------------------------------------------------
+
+    def sample_w(self, count: int) -> Tensor:
+        """w (count, L, D) of fresh codes; some images have two, split at a random layer (style mixing)."""
+        z = torch.randn(2, count, self.G.z_dim, device=self.device)
+        first, second = self.G.map(z[0]), self.G.map(z[1])
+        crossover = torch.randint(1, self.G.layers, (count,), device=self.device)
+        mixed = torch.rand(count, device=self.device) < self.mixing
+        return mix_styles(first, second, torch.where(mixed, crossover, self.G.layers))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        opt_g, opt_d = self.players
+        x = batch["target"]
+        with self.toggled_optimizer(opt_d):
+            terms, real_sign = self._discriminate(opt_d, x)
+        with self.toggled_optimizer(opt_g):
+            terms |= self._generate(opt_g, len(x))
+        if self.augment is not None:
+            self.augment.update(real_sign, len(x) * self.trainer.world_size)
+            terms["ada_p"] = self.augment.p
+        self.log_terms(terms)
+
+    def _see(self, images: Tensor) -> Tensor:
+        """What D sees of them."""
+        return images if self.augment is None else self.augment(images)
+
+    def _discriminate(self, optimizer: LightningOptimizer, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """max_D  log D(x) + log(1 - D(G(z))), and lazily R1; the terms, and the mean sign of D(x)."""
+        with torch.no_grad():
+            w = self.sample_w(len(x))
+            fake = self.G(w)
+        self.G.track_w_avg(w[:, 0])
+        real_score, fake_score = self.D(self._see(x)), self.D(self._see(fake))
+        terms = {
+            "d": self.adversary.d(real_score, fake_score),
+            "real_score": real_score.mean(),
+            "fake_score": fake_score.mean(),
+        }
+        self.descend(optimizer, terms["d"])
+        if self.r1.gamma > 0 and self.due(self.R1_EVERY):
+            terms["r1"] = self.r1(lambda real: self.D.forward(self._see(real)), x)
+            self.descend(optimizer, self.R1_EVERY * terms["r1"])
+        return terms, real_score.sign().mean()
+
+    def _generate(self, optimizer: LightningOptimizer, images: int) -> dict[str, Tensor]:
+        """max_G  log D(G(z)), and lazily the path length; the terms."""
+        terms = {"g": self.adversary.g(self.D(self._see(self.G(self.sample_w(images)))))}
+        self.descend(optimizer, terms["g"])
+        if self.lambda_path_length > 0 and self.due(self.PATH_EVERY):
+            w = self.sample_w(max(1, images // self.PATH_SHRINK))
+            terms["path_length"] = self.path_length(self.G.forward, w)
+            self.descend(optimizer, self.PATH_EVERY * self.lambda_path_length * terms["path_length"])
+        return terms
+
+    def ema_decay(self) -> float:
+        half_life = self.ema_images
+        if self.ema_rampup > 0:
+            half_life = min(half_life, self.images_seen * self.ema_rampup)
+        batch = self.images_seen / self.iteration
+        return 0.5 ** (batch / max(half_life, 1e-8))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        def lazily(module: torch.nn.Module, every: int, regularised: bool) -> torch.optim.Optimizer:
+            lazy = every / (every + 1) if regularised else 1.0  # appendix B: the regulariser's steps count
+            return adam(module.parameters(), lr=self.lr * lazy, betas=(0.0, 0.99**lazy))
+
+        return [
+            lazily(self.G, self.PATH_EVERY, self.lambda_path_length > 0),
+            lazily(self.D, self.R1_EVERY, self.r1.gamma > 0),
+        ]
+
+    def choose_monitor(self, measured: Sequence[str]) -> None:
+        for name in ("fid", "fid_portraits"):
+            if name in measured:
+                self.monitor = (f"val/{name}", "min")
+                return

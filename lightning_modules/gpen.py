@@ -2,10 +2,10 @@
 
 Source  Yang et al., "GAN Prior Embedded Network for Blind Face Restoration in the Wild", arXiv:2105.06070.
         R1 and the EMA decay as in yangxy/GPEN@2c73670 (train_simple.py); the paper states neither.
-Differs Betas (0, 0.99) with the lazy-regularisation correction; L_F sums over the discriminator's residual blocks the
-        root-mean-square difference per image (the paper leaves layers and norm open). The one published script, train_simple.py, is
-        another recipe than the paper's: smooth L1, identity and path length, with one rate for all. R1 falls on iterations 16, 32, ...;
-        the script begins with the first.
+Differs Betas (0, 0.99) with the lazy-regularisation correction; L_F sums over the discriminator's residual
+        blocks the root-mean-square difference per image (the paper leaves layers and norm open). The one
+        published script, train_simple.py, is another recipe than the paper's: smooth L1, identity and path
+        length, with one rate for all. R1 falls on iterations 16, 32, ...; the script begins with the first.
 Shapes  input, target, x_hat (B, 3, H, W) RGB in [-1, 1], H = W = size; every loss is a mean over B.
 Raises  UserError: the prior is missing, or of another size or architecture.
 """
@@ -15,15 +15,23 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from _runtime import UserError
 from lightning_modules.base import Restorer
-from lightning_modules.checkpoints import load_weights, part_of_state, start_checkpoint
 from lightning_modules.losses.gan import R1, FeatureMatching, NonSaturating
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.stylegan2 import Discriminator
 from lightning_modules.optimizers import adam, linear_decay
+from lightning_modules.starts import Start, find_start
+
+# In which a prior must agree
+SHAPE = ("size", "noise", "channel_base", "channel_max", "style_dim", "mapping_layers")
+NO_PRIOR = (
+    "gpen starts from a trained GAN prior: give --model.prior PATH (python -m experiments.fit --method "
+    "gan_prior --model.noise concat trains one), or ask for random weights with --model.prior scratch"
+)
 
 
 class GPEN(Restorer):
@@ -32,22 +40,26 @@ class GPEN(Restorer):
     Args:
         prior: checkpoint of `--method gan_prior` to start from, or the word `scratch` for random weights.
         size: width and height of the images in pixels, a power of two.
-        noise: how encoder features enter the prior: `concat` [e], `add` [d], or `none` [c] (only the code z enters).
+        noise: how encoder features enter the prior: `concat` [e], `add` [d], or `none` [c] (only the code z
+            enters).
         freeze_prior: keep the prior fixed and train the encoder only, ablation [b].
         channel_base: channels at resolution r are min(channel_base / r, channel_max).
         channel_max: the most channels a layer has.
-        d_channel_base: the discriminator's own channel_base, none for the generator's; GPEN-BFR-256's is wider than its generator.
+        d_channel_base: the discriminator's own channel_base, none for the generator's; GPEN-BFR-256's is
+            wider than its generator.
         d_channel_max: the discriminator's own channel_max, none for the generator's.
         style_dim: width of z and w.
         mapping_layers: depth of the mapping network.
         alpha: weight of L_C, the L1 distance.
         beta: weight of L_F, feature matching in the discriminator.
-        adversarial_from: share of the run after which L_A and L_F join and the discriminator starts to train; 1 leaves L_C alone.
+        adversarial_from: share of the run after which L_A and L_F join and the discriminator starts to train;
+            1 leaves L_C alone.
         r1: weight gamma of the discriminator's R1 penalty, taken every 16 iterations; 0 turns it off.
         lr: learning rate of the encoder.
         lr_ratio: learning rates of encoder, decoder and discriminator relative to each other.
         beta1: Adam's beta1 for encoder and decoder.
-        lr_decay_from: share of the run after which learning rates fall linearly to zero; 1 keeps them constant.
+        lr_decay_from: share of the run after which learning rates fall linearly to zero; 1 keeps them
+            constant.
         ema_decay: decay per iteration of the averaged generator that restores.
     """
 
@@ -82,9 +94,20 @@ class GPEN(Restorer):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
+        self.prior, self.size, self.freeze_prior = prior, size, freeze_prior
+        self.alpha, self.beta, self.adversarial_from = alpha, beta, adversarial_from
+        self.lr, self.lr_ratio, self.beta1, self.lr_decay_from = lr, lr_ratio, beta1, lr_decay_from
+        self.decay = ema_decay
+        self.d_widths = {"channel_base": d_channel_base, "channel_max": d_channel_max}
 
-        shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
-        self.G = GPENGenerator(size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **shape)
+        self.G = GPENGenerator(
+            size,
+            style_dim=style_dim,
+            mapping_layers=mapping_layers,
+            noise=noise,
+            channel_base=channel_base,
+            channel_max=channel_max,
+        )
         self.D = Discriminator(
             size,
             stddev_group=None,
@@ -98,86 +121,90 @@ class GPEN(Restorer):
         self.adversary, self.L_C, self.L_F = NonSaturating(), nn.L1Loss(), FeatureMatching()
         self.r1 = R1(gamma=r1)
 
-    def check_start(self) -> None:
-        prior = self.hparams["prior"]
-        if prior is None:
-            raise UserError(
-                "gpen starts from a trained GAN prior: give --model.prior PATH (python -m experiments.fit --method gan_prior "
-                "--model.noise concat trains one), or ask for random weights with --model.prior scratch"
-            )
-        if prior != "scratch":
-            self._prior_checkpoint()
+    # --- what a run starts from ---------------------------------------------------------------------
 
-    def _prior_checkpoint(self) -> dict[str, Any]:
-        for key in ("channel_base", "channel_max"):
-            own, common = self.hparams[f"d_{key}"], self.hparams[key]
-            if own not in (None, common):
-                raise UserError(
-                    f"--model.d_{key} {own}: D starts from that of --model.prior, whose {key} is {common}; leave it out"
-                )
-        keys = ("size", "noise", "channel_base", "channel_max", "style_dim", "mapping_layers")
-        return start_checkpoint("--model.prior", self.hparams["prior"], "gan_prior", self.hparams, keys)
+    def check_start(self) -> None:
+        self._prior()
+
+    def _prior(self) -> Start | None:
+        """The trained prior, None for random weights.
+
+        Raises `UserError` where G and D cannot start from it.
+        """
+        start = find_start("prior", self.prior, "gan_prior", missing=NO_PRIOR)
+        if start is None:
+            return None
+        start.check_options(self.hparams, SHAPE)
+        for key, width in self.d_widths.items():
+            theirs = start.options[key]
+            if width not in (None, theirs):
+                why = f"D starts from that of --model.prior, whose {key} is {theirs}"
+                raise UserError(f"--model.d_{key} {width}: {why}; leave it out")
+        return start
 
     def initialise(self) -> None:
-        path = self.hparams["prior"]
-        if path == "scratch":
-            return
-        state = self._prior_checkpoint()["state_dict"]
-        for ours, theirs in ((self.G.prior, "G_ema."), (self.D, "D.")):
-            load_weights(ours, part_of_state(state, theirs), f"--model.prior {path}")
-        self.reset_ema()
+        start = self._prior()
+        if start is not None:
+            start.load(self.G.prior, "G_ema.")
+            start.load(self.D, "D.")
+            self.reset_ema()
+
+    # --- inference ----------------------------------------------------------------------------------
 
     def restore(self, input: Tensor) -> Tensor:
         return self.G_ema(input)
 
+    # --- training -----------------------------------------------------------------------------------
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        opt_g, opt_d = self.optimizers()  # type: ignore[attr-defined]
+        opt_g, opt_d = self.players
         x, target = batch["input"], batch["target"]
         x_hat = self.G(x)
         terms = {"l1": self.L_C(x_hat, target)}
-        loss = self.hparams["alpha"] * terms["l1"]
+        loss = self.alpha * terms["l1"]
 
-        if self.progress >= self.hparams["adversarial_from"]:
-            with self.toggled_optimizer(opt_d):  # max_D  log D(target) + log(1 - D(G(x)))
-                real, fake = self.D(target), self.D(x_hat.detach())
-                terms |= {
-                    "d": self.adversary.d(real, fake),
-                    "real_score": real.mean(),
-                    "fake_score": fake.mean(),
-                }
-                self.descend(opt_d, terms["d"])
-                if self.hparams["r1"] > 0 and self.due(self.R1_EVERY):  # lazily, in a step of its own
-                    terms["r1"] = self.r1(self.D.forward, target)
-                    self.descend(opt_d, self.R1_EVERY * terms["r1"])
-
-            self.D.requires_grad_(False)  # min_G  L_A + alpha L_C + beta L_F
-            with torch.no_grad():
-                features = self.D.features(target)[1]
-            score, features_hat = self.D.features(x_hat)
-            terms |= {"adv": self.adversary.g(score), "feature_matching": self.L_F(features_hat, features)}
-            loss = loss + terms["adv"] + self.hparams["beta"] * terms["feature_matching"]
+        if self.progress >= self.adversarial_from:
+            with self.toggled_optimizer(opt_d):
+                terms |= self._discriminate(opt_d, target, x_hat.detach())
+            with self.frozen(self.D):  # min_G  L_A + alpha L_C + beta L_F
+                with torch.no_grad():
+                    features = self.D.features(target)[1]
+                score, features_hat = self.D.features(x_hat)
+            terms["adv"] = self.adversary.g(score)
+            terms["feature_matching"] = self.L_F(features_hat, features)
+            loss = loss + terms["adv"] + self.beta * terms["feature_matching"]
 
         self.descend(opt_g, loss)
-        self.D.requires_grad_(True)
         self.log_terms(terms)
 
+    def _discriminate(self, optimizer: LightningOptimizer, target: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """max_D  log D(target) + log(1 - D(G(x))), and lazily R1, in a step of its own; the terms."""
+        real_score, fake_score = self.D(target), self.D(fake)
+        terms = {
+            "d": self.adversary.d(real_score, fake_score),
+            "real_score": real_score.mean(),
+            "fake_score": fake_score.mean(),
+        }
+        self.descend(optimizer, terms["d"])
+        if self.r1.gamma > 0 and self.due(self.R1_EVERY):
+            terms["r1"] = self.r1(self.D.forward, target)
+            self.descend(optimizer, self.R1_EVERY * terms["r1"])
+        return terms
+
     def lr_factor(self) -> float:
-        return linear_decay(self.progress, self.hparams["lr_decay_from"])
+        return linear_decay(self.progress, self.lr_decay_from)
 
     def ema_decay(self) -> float:
-        return self.hparams["ema_decay"]
+        return self.decay
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        encoder, decoder, discriminator = (
-            self.hparams["lr"] * ratio / self.hparams["lr_ratio"][0] for ratio in self.hparams["lr_ratio"]
-        )
+        encoder, decoder, discriminator = (self.lr * ratio / self.lr_ratio[0] for ratio in self.lr_ratio)
         groups = [{"params": self.G.encoder.parameters(), "lr": encoder}]
-        if not self.hparams["freeze_prior"]:
+        if not self.freeze_prior:
             groups.append({"params": self.G.prior.parameters(), "lr": decoder})
-        lazy = (
-            self.R1_EVERY / (self.R1_EVERY + 1) if self.hparams["r1"] > 0 else 1.0
-        )  # StyleGAN2 appendix B: the regulariser's steps count as steps
+        # StyleGAN2 appendix B: the regulariser's steps count as steps
+        lazy = self.R1_EVERY / (self.R1_EVERY + 1) if self.r1.gamma > 0 else 1.0
         return [
-            adam(groups, betas=(self.hparams["beta1"], 0.99)),
+            adam(groups, betas=(self.beta1, 0.99)),
             adam(self.D.parameters(), lr=discriminator * lazy, betas=(0.0, 0.99**lazy)),
         ]

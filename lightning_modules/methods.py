@@ -6,6 +6,7 @@ A method is one file here, one recipe in experiments/configs/methods and one lin
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,37 @@ def find_method(name: str) -> type[Method]:
     return getattr(importlib.import_module(module), cls)
 
 
+def build(name: str, **options: Any) -> Method:
+    """The method of a new run, whose options may name the files it starts from.
+
+    `initialise` gives it their weights.
+
+    Raises:
+        UserError: such a file is missing, or not what the method takes.
+    """
+    cls = find_method(name)
+    parameters = inspect.signature(cls).parameters
+    defaults = {key: value.default for key, value in parameters.items() if value.default is not value.empty}
+    method = cls(**cls.described({**defaults, **options}))
+    for option in cls.starts_from:
+        source = options.get(option)
+        if isinstance(source, str):
+            method.sources[option] = source
+    return method
+
+
 def rebuild(name: str, options: dict[str, Any], what: str) -> Method:
-    """The method of that name with options that come from a file. Raises `UserError`, which begins with `what`, where they do not fit."""
+    """The method of that name with options that come from a file.
+
+    Raises:
+        UserError: they do not fit; the message begins with `what`.
+    """
     cls = find_method(name)
     try:
         return cls(**options)
     except Exception as error:  # of any type
-        raise UserError(
-            f"{what} holds options that do not fit {name}: {' '.join(str(error).split())}"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{what} holds options that do not fit {name}: {reason}") from error
 
 
 def load_method(path: str | Path, **options: Any) -> tuple[Method, dict[str, Any]]:
@@ -51,7 +74,8 @@ def load_method(path: str | Path, **options: Any) -> tuple[Method, dict[str, Any
     `options` take the place of the checkpoint's where the method has them.
 
     Raises:
-        UserError: the file is missing, truncated, not ours, or of a method or options that this version does not know.
+        UserError: the file is missing, truncated, not ours, or of a method or options that this version does
+            not know.
     """
     checkpoint = read_checkpoint(path)
     own = checkpoint["hyper_parameters"]

@@ -1,11 +1,13 @@
 """pSp: an encoder that maps a face to one code per layer of a frozen StyleGAN2.
 
-Source  Richardson et al., "Encoding in Style: a StyleGAN Encoder for Image-to-Image Translation", arXiv:2008.00951; losses, optimizer and
-        schedule as in eladrich/pixel2style2pixel@5cfff38 (training/coach.py), inversion only.
-Differs The generator's checkpoint decides its size; codes are as many as its layers. Larger images are reduced by means over areas; the
-        release used Pillow's bilinear filter, which `--data.filter bilinear` is.
-Shapes  x, x_hat (B, 3, H, W) RGB in [-1, 1], W = size, H = height or size; w (B, L, D), L = 2 log2(generator's size) - 2; losses are
-        means over B.
+Source  Richardson et al., "Encoding in Style: a StyleGAN Encoder for Image-to-Image Translation",
+        arXiv:2008.00951; losses, optimizer and schedule as in eladrich/pixel2style2pixel@5cfff38
+        (training/coach.py), inversion only.
+Differs The generator's checkpoint decides its size; codes are as many as its layers. Larger images are
+        reduced by means over areas; the release used Pillow's bilinear filter, which `--data.filter bilinear`
+        is.
+Shapes  x, x_hat (B, 3, H, W) RGB in [-1, 1], W = size, H = height or size; w (B, L, D), L = 2
+        log2(generator's size) - 2; losses are means over B.
 Raises  UserError: prior or pretrained files are missing, or the prior is of another architecture.
 """
 
@@ -17,22 +19,35 @@ import torch
 from torch import Tensor
 
 from _runtime import UserError
-from lightning_modules.base import Code, Inverter
-from lightning_modules.checkpoints import load_weights, part_of_state, start_checkpoint
+from lightning_modules.base import Code, Inverter, Outcome
+from lightning_modules.checkpoints import load_weights
 from lightning_modules.losses.distortion import Distortion
 from lightning_modules.networks.e4e import StyleEncoder
 from lightning_modules.networks.stylegan2 import Generator
 from lightning_modules.optimizers import Ranger
 from lightning_modules.pretrained import weights
+from lightning_modules.starts import Start, find_start
+
+SHAPE = ("channel_base", "channel_max", "style_dim", "mapping_layers")  # in which a prior must agree
+NO_PRIOR = (
+    "an inverter needs a trained GAN prior: give --model.prior PATH (python -m experiments.reproduce prior "
+    "trains one on portraits, python -m experiments.fit --method gan_prior --model.noise add on your data), "
+    "or ask for a random generator, on which nothing is learnt, with --model.prior scratch"
+)
 
 
 class PSP(Inverter):
-    """min_E  lambda_l2 ||x - x_hat||^2 + lambda_lpips LPIPS(x, x_hat) + lambda_id L_id(x, x_hat),  x_hat = G(E(x) + w_avg).
+    """min_E  lambda_l2 ||x - x_hat||^2 + lambda_lpips LPIPS(x, x_hat) + lambda_id L_id(x, x_hat).
+
+    x_hat = G(E(x) + w_avg), with G frozen.
 
     Args:
-        prior: checkpoint of `--method gan_prior --model.noise add`, or the word `scratch` for a random generator.
-        size: width and height of the images that are inverted, in pixels; the generator's are brought to it by means over areas.
-        height: of the images where they are lower than wide: the middle rows of the generator's (192 for cars of 256).
+        prior: checkpoint of `--method gan_prior --model.noise add`, or the word `scratch` for a random
+            generator.
+        size: width and height of the images that are inverted, in pixels; the generator's are brought to it
+            by means over areas.
+        height: of the images where they are lower than wide: the middle rows of the generator's (192 for cars
+            of 256).
         generator_size: width and height of the generator's images.
         channel_base: channels of G at resolution r are min(channel_base / r, channel_max).
         channel_max: the most channels a layer of G has.
@@ -77,11 +92,16 @@ class PSP(Inverter):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
+        self.prior, self.start, self.lr = prior, start, lr
+        self.size, self.height, self.generator_size = size, height, generator_size
         if height is not None and (height % 8 or not 8 <= height < size):
             raise ValueError(f"height must be a multiple of 8 below size {size}, got {height}")
-        shape: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
         self.G = Generator(
-            generator_size, style_dim=style_dim, mapping_layers=mapping_layers, **shape
+            generator_size,
+            style_dim=style_dim,
+            mapping_layers=mapping_layers,
+            channel_base=channel_base,
+            channel_max=channel_max,
         ).requires_grad_(False)
         self.E = StyleEncoder(
             self.G.layers,
@@ -93,60 +113,48 @@ class PSP(Inverter):
         )
         self.distortion = Distortion(lambda_l2, lambda_lpips, lambda_id, features, identity)
 
-    # --- what a run starts from ---------------------------------------------------------------------------------
+    # --- what a run starts from ---------------------------------------------------------------------
 
     def check_start(self) -> None:
         self._prior()
-        if self.hparams["start"] == "arcface":
+        if self.start == "arcface":
             weights.find("identity/arcface")
 
-    def _prior(self) -> dict[str, Any]:
-        """The checkpoint of G; an empty one for random weights."""
-        own = self.hparams
-        if own["prior"] == "scratch":
-            return {}
-        if own["prior"] is None:
-            raise UserError(
-                "an inverter needs a trained GAN prior: give --model.prior PATH (python -m experiments.reproduce prior trains one on "
-                "portraits, python -m experiments.fit --method gan_prior --model.noise add on your data), or ask for a random generator, "
-                "on which nothing is learnt, with --model.prior scratch"
-            )
-        keys = ("channel_base", "channel_max", "style_dim", "mapping_layers")
-        checkpoint = start_checkpoint("--model.prior", own["prior"], "gan_prior", own, keys)
-        theirs = checkpoint["hyper_parameters"]
-        if theirs["noise"] != "add":
-            raise UserError(
-                f"--model.prior {own['prior']} has noise {theirs['noise']}: inversion needs one with --model.noise add"
-            )
-        if theirs["size"] != own["generator_size"]:
-            raise UserError(
-                f"--model.prior {own['prior']} has {theirs['size']} px: set --model.generator_size {theirs['size']}"
-            )
-        return checkpoint
+    def _prior(self) -> Start | None:
+        """The checkpoint of G, None for random weights. Raises `UserError` where G cannot start from it."""
+        start = find_start("prior", self.prior, "gan_prior", missing=NO_PRIOR)
+        if start is None:
+            return None
+        start.check_options(self.hparams, SHAPE)
+        start.check_added_noise()
+        size = start.options["size"]
+        if size != self.generator_size:
+            raise UserError(f"{start.name} has {size} px: set --model.generator_size {size}")
+        return start
 
     def initialise(self) -> None:
-        state = self._prior().get("state_dict")
-        if state is not None:
-            load_weights(self.G, part_of_state(state, "G_ema."), f"--model.prior {self.hparams['prior']}")
-        else:
+        prior = self._prior()
+        if prior is None:
             self.G.estimate_w_avg()
-        if self.hparams["start"] == "arcface":
-            backbone = {
-                k: v
-                for k, v in weights.read("identity/arcface").items()
-                if k.startswith(("input_layer.", "body."))
-            }
-            load_weights(
-                self.E,
-                {**self.E.state_dict(), **backbone},
-                "--model.start arcface: weights 'identity/arcface'",
-            )
+        else:
+            prior.load(self.G, "G_ema.")
+        if self.start == "arcface":
+            self._load_arcface()
 
-    # --- inference ----------------------------------------------------------------------------------------------
+    def _load_arcface(self) -> None:
+        """E's stages before its heads have the layout of the face recognition network's."""
+        state = self.E.state_dict()
+        for name, value in weights.read("identity/arcface").items():
+            if name.startswith(("input_layer.", "body.")):
+                state[name] = value
+        load_weights(self.E, state, "--model.start arcface: weights 'identity/arcface'")
+
+    # --- inference
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        return self.hparams["height"] or self.hparams["size"], self.hparams["size"]
+        return self.height or self.size, self.size
 
     def invert(self, image: Tensor) -> Code:
         height, width = self.image_shape
@@ -161,13 +169,13 @@ class PSP(Inverter):
     def synthesize(self, code: Code) -> Tensor:
         return self.G(code["w"], noise="const")  # stored noise: the image is a function of the code
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Outcome:
         """The inversion, and as `mean` the face of the mean code, which it has to beat."""
         image = batch["target"]
-        mean = self.seen(self.synthesize({"w": self.G.w_avg[None]})).expand_as(image)
-        return {"inverted": self.seen(self.synthesize(self.invert(image))), "mean": mean}
+        mean = self.seen(self.synthesize({"w": self.G.w_avg[None]}))
+        return Outcome(self(image), {"mean": mean.expand_as(image)})
 
-    # --- training -----------------------------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> PSP:
         super().train(mode)
@@ -176,9 +184,11 @@ class PSP(Inverter):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         x = batch["target"]
-        loss, terms = self.distortion(self.seen(self.G(self.invert(x)["w"])), x)
-        self.descend(self.optimizers(), loss)  # type: ignore[arg-type]
+        w = self.invert(x)["w"]
+        loss, terms = self.distortion(self.seen(self.G(w)), x)
+        (optimizer,) = self.players
+        self.descend(optimizer, loss)
         self.log_terms(terms)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [Ranger(self.E.parameters(), lr=self.hparams["lr"])]
+        return [Ranger(self.E.parameters(), lr=self.lr)]

@@ -1,11 +1,16 @@
-"""Scorer: a small network that reads the portraits' attributes off a picture, and the feature space in which portraits are compared.
+"""Scorer.
+
+A small network that reads the portraits' attributes off a picture, and the feature space in which portraits
+are compared.
 
 Source  A recipe of our own; the network is timm's ResNet-10-T.
-Differs Narrow, and without the stem's pooling: at 64 px a mouth is a dozen pixels wide. Normalised over the batch and not over each image,
-        since a distance has to see brightness and contrast; no augmentation, since it has to see colour and blur.
-Shapes  images (B, 3, H, W) RGB in [-1, 1], reduced or enlarged to the scorer's size; attributes (B, A), A = len(ATTRIBUTES);
-        embedding (B, D); the loss is a mean over B and A.
-Raises  ValueError: a size that is no power of two from 16 on, a width below 4, images of another shape.  UserError: no attributes.
+Differs Narrow, and without the stem's pooling: at 64 px a mouth is a dozen pixels wide. Normalised over the
+        batch and not over each image, since a distance has to see brightness and contrast; no augmentation,
+        since it has to see colour and blur.
+Shapes  images (B, 3, H, W) RGB in [-1, 1], reduced or enlarged to the scorer's size; attributes (B, A), A =
+        len(ATTRIBUTES); embedding (B, D); the loss is a mean over B and A.
+Raises  ValueError: a size that is no power of two from 16 on, a width below 4, images of another shape.
+        UserError: no attributes.
 """
 
 from __future__ import annotations
@@ -17,13 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from _runtime import UserError
-from lightning_modules.base import Method
+from lightning_modules.base import Method, Outcome
 from lightning_modules.collectives import mean_over_processes
 from lightning_modules.optimizers import adam, cosine_decay
 
-ATTRIBUTES: dict[
-    str, tuple[float, float]
-] = {  # in the order and units of a batch's "attributes": what counts as -1 and as 1
+# In the order and units of a batch's "attributes": what counts as -1 and as 1
+ATTRIBUTES: dict[str, tuple[float, float]] = {
     "yaw": (-40, 40),
     "pitch": (-20, 20),
     "roll": (-10, 10),
@@ -45,7 +49,9 @@ WARM_UP = 100  # iterations
 
 
 class Scorer(Method):
-    """min  mean over attributes of (a_hat - a)^2, each standardised to [-1, 1]; cross-entropy for the binary ones.
+    """min  mean over attributes of (a_hat - a)^2, each standardised to [-1, 1].
+
+    Cross-entropy for the binary ones.
 
     Trains on rendered portraits only: photographs have no attributes.
 
@@ -64,20 +70,20 @@ class Scorer(Method):
     def __init__(self, *, size: int = 64, width: int = 16, embedding: int = 64, lr: float = 8e-3) -> None:
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
+        self.size, self.lr = size, lr
         self.net = AttributeNetwork(size, width, embedding)
 
     def check_batch(self, images: int) -> None:
         if images < 2:
-            raise UserError(
-                "--data.batch_size leaves 1 image per process: the scorer normalises over them, choose at least 2 for each"
-            )
+            few = "--data.batch_size leaves 1 image per process"
+            raise UserError(f"{few}: the scorer normalises over them, choose at least 2 for each")
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> embedding (B, D)."""
         return self.net.embed(images)
 
     def predict(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> attributes (B, A) in natural units, columns as in ATTRIBUTES; binary ones as probabilities."""
+        """(B, 3, H, W) in [-1, 1] -> attributes (B, A), as in ATTRIBUTES; binary ones as probabilities."""
         return self.net.natural(self.net(images))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -91,14 +97,15 @@ class Scorer(Method):
             "mse": torch.where(self.net.binary, 0, squares).mean(),
             "bce": torch.where(self.net.binary, cross_entropy, 0).mean(),
         }
-        self.descend(self.optimizers(), terms["mse"] + terms["bce"])  # type: ignore[arg-type]
+        (optimizer,) = self.players
+        self.descend(optimizer, terms["mse"] + terms["bce"])
         for name, statistic in self.net.named_buffers():  # each process has seen images of its own
             if "running" in name:
                 statistic.copy_(mean_over_processes(statistic))
         self.log_terms(terms)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        return {"scores": errors(self.predict(batch["target"]), attributes_of(batch))}
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Outcome:
+        return Outcome(scores=errors(self.predict(batch["target"]), attributes_of(batch)))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The attributes (B, A), as `predict`."""
@@ -108,7 +115,7 @@ class Scorer(Method):
         return min(1.0, self.iteration / WARM_UP) * cosine_decay(self.progress)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [adam(self.net.parameters(), torch.optim.AdamW, lr=self.hparams["lr"], weight_decay=0.05)]
+        return [adam(self.net.parameters(), torch.optim.AdamW, lr=self.lr, weight_decay=0.05)]
 
     def pictures(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The images, and below each the one of the others whose embedding is nearest."""
@@ -118,9 +125,10 @@ class Scorer(Method):
 
 
 class AttributeNetwork(nn.Module):
-    """images (B, 3, H, W) in [-1, 1] -> attributes (B, A), standardised to [-1, 1] or, where binary, as logits.
+    """images (B, 3, H, W) in [-1, 1] -> attributes (B, A), standardised, or where binary as logits.
 
-    The embedding is linear in the last features; a nonlinearity between it and the attributes leaves no direction of it without a use.
+    The embedding is linear in the last features; a nonlinearity between it and the attributes leaves no
+    direction of it without a use.
     """
 
     low: Tensor
@@ -136,9 +144,8 @@ class AttributeNetwork(nn.Module):
         import timm  # takes a second or two, for which the other methods' commands need not wait
 
         self.size = size
-        self.cells = min(
-            2, size // 16
-        )  # the features are averaged in a grid of 2 x 2 cells: where something is, is half of a pose
+        # the features are averaged in a grid of 2 x 2 cells: where something is, is half of a pose
+        self.cells = min(2, size // 16)
         channels = tuple(width * 2**i for i in range(4))
         self.backbone = timm.create_model(
             "resnet10t",
@@ -176,25 +183,26 @@ class AttributeNetwork(nn.Module):
 
     def natural(self, predicted: Tensor) -> Tensor:
         """What `forward` gives -> (B, A) in natural units, binary ones as probabilities."""
-        return torch.where(
-            self.binary, predicted.sigmoid(), self.low + (predicted + 1) / 2 * (self.high - self.low)
-        )
+        linear = self.low + (predicted + 1) / 2 * (self.high - self.low)
+        return torch.where(self.binary, predicted.sigmoid(), linear)
 
 
 def attributes_of(batch: dict[str, Any]) -> Tensor:
     """The batch's attributes (B, A); `UserError` where the data have none."""
     if "attributes" not in batch:
-        raise UserError(
-            "scorer learns the attributes of rendered portraits, photographs have none: leave out --data.root and --data.val_root"
-        )
+        what = "scorer learns the attributes of rendered portraits, photographs have none"
+        raise UserError(f"{what}: leave out --data.root and --data.val_root")
     return batch["attributes"]
 
 
 def errors(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
-    """Two (B, A) in natural units -> per image (B,): `mae_<attribute>`, and `attribute_error`, their mean in shares of their ranges."""
+    """Two (B, A) in natural units -> per image (B,) `mae_<attribute>` and `attribute_error`.
+
+    The latter is their mean in shares of their ranges.
+    """
     apart = (predicted - true).abs()
     ranges = apart.new_tensor([high - low for low, high in ATTRIBUTES.values()])
-    return {
-        "attribute_error": (apart / ranges).mean(1),
-        **{f"mae_{name}": column for name, column in zip(ATTRIBUTES, apart.T, strict=True)},
-    }
+    scores = {"attribute_error": (apart / ranges).mean(1)}
+    for name, column in zip(ATTRIBUTES, apart.T, strict=True):
+        scores[f"mae_{name}"] = column
+    return scores

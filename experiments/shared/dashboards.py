@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers.logger import Logger
 
     from callbacks.dashboard import WandbLog
-    from experiments.evaluate import Evaluation
+    from experiments.shared.evaluation import Evaluation
 
 # Where a run is logged, which does not change what it ends with
 OPTIONS = (

@@ -1,4 +1,7 @@
-"""Which checkpoints `evaluate` can put into one table: those of one kind whose runs held out the same images."""
+"""Which checkpoints `evaluate` can put into one table.
+
+Those of one kind whose runs held out the same images.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ class Facts:
         kind: what is measured of it.
         shape: size and height of its images.
         any_size: whether it takes others too.
-        data: the options of the images it was trained beside that decide what is held out; None for an imported one.
+        data: the options of the images it was trained beside that decide what is held out; None for an
+            imported one.
         tlc: whether it has test-time local conversion.
     """
 
@@ -64,8 +68,8 @@ def grouped(
 ) -> list[Group]:
     """The checkpoints in groups; why one is in none goes to `left_out`.
 
-    Options in `argv` hold for all checkpoints, so they part none. An imported checkpoint saw no images of ours: it
-    joins the first group that it fits.
+    Options in `argv` hold for all checkpoints, so they part none. An imported checkpoint saw no images of
+    ours: it joins the first group that it fits.
 
     Raises:
         UserError: a checkpoint is not there.
@@ -94,9 +98,8 @@ def facts_of(path: str, argv: Sequence[str]) -> Facts:
     checkpoint = read_checkpoint(path)
     method = find_method(checkpoint["suite"]["method"])
     if not method.scored:
-        raise UserError(
-            f"{path}: the images of {method.__name__} cannot be scored; evaluate restorers, inverters or priors"
-        )
+        what = f"the images of {method.__name__} cannot be scored"
+        raise UserError(f"{path}: {what}; evaluate restorers, inverters or priors")
     own = checkpoint["hyper_parameters"]
     data = checkpoint.get("datamodule_hyper_parameters")
     return Facts(
@@ -140,7 +143,10 @@ def fits(facts: Facts, first: Facts) -> bool:
 
 
 def name_groups(groups: Sequence[Group]) -> None:
-    """Titles that tell the groups apart: the data, and where that is not enough the options in which they differ."""
+    """Titles that tell the groups apart.
+
+    The data, and where that is not enough the options in which they differ.
+    """
     for group in groups:
         data = group.facts.data or {}
         words = [group.facts.kind]

@@ -151,7 +151,7 @@ def validate(twin: Method, judge: Judge | None, images: int) -> list[Tally]:
     if judge is None:
         return []
     batch = example(twin, images)
-    outputs = twin.eval().validation_step(batch, 0)
+    outcome = twin.eval().validation_step(batch, 0)
     twin.train()
-    sets = (outputs.keys() | batch.keys() & {"input"}) - {"scores"}
-    return [judge.tally() for _ in sets]
+    sets = len(outcome.parts) + (outcome.result is not None) + ("input" in batch)
+    return [judge.tally() for _ in range(sets)]

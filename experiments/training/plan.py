@@ -14,7 +14,7 @@ from datamodules.faces import FaceData
 from experiments.training.memory import training_bytes
 from lightning_modules.base import Method
 from lightning_modules.losses.frozen import Frozen
-from lightning_modules.methods import find_method
+from lightning_modules.methods import build, find_method
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.networks.ops import count_parameters
 
@@ -52,7 +52,7 @@ def build_method(config: Namespace, missing: Missing) -> Method:
     """The method that the options describe; where what is missing has its shape, with a stand-in for that. Raises `UserError`."""
     cls, options = find_method(config.method), config.model.as_dict()
     try:
-        return cls(**options)
+        return build(config.method, **options)
     except UserError as error:  # a ValueError too, which names the option itself
         if not missing.listing or not cls.shaped_by_start:
             raise

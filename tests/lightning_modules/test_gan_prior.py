@@ -135,11 +135,11 @@ def test_samples_of_a_validation_are_drawn_on_the_host(monkeypatch) -> None:
             return super().__new__(cls, *where)
 
     batch = {"index": torch.tensor([3, 5])}
-    first = prior.validation_step(batch, 0)["samples"]
+    first = prior.validation_step(batch, 0).result
     monkeypatch.setattr(torch, "Generator", Spy)
-    assert torch.equal(prior.validation_step(batch, 0)["samples"], first)
+    assert torch.equal(prior.validation_step(batch, 0).result, first)
     assert drawn == [(), ()]
-    alone = prior.validation_step({"index": torch.tensor([5])}, 0)["samples"]
+    alone = prior.validation_step({"index": torch.tensor([5])}, 0).result
     torch.testing.assert_close(alone, first[1:])
 
 

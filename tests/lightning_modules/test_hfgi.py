@@ -7,7 +7,7 @@ import torch
 
 from _runtime import UserError
 from lightning_modules.hfgi import HFGI
-from lightning_modules.methods import load_method
+from lightning_modules.methods import build, load_method
 from lightning_modules.networks.hfgi import as_seen
 from tests.lightning_modules.steps import SIZE, TINY, batch_of, loop, tiny
 
@@ -121,7 +121,7 @@ def test_base_comes_from_its_checkpoint_and_goes_into_ours(tmp_path) -> None:
     torch.save(
         {"suite": suite, "state_dict": base.state_dict(), "hyper_parameters": dict(base.hparams)}, path
     )
-    method = HFGI(**{**TINY["hfgi"], "base": str(path)})
+    method = build("hfgi", **{**TINY["hfgi"], "base": str(path)})
     method.initialise()
     image = batch_of(2, SIZE)["target"]
     with torch.no_grad():

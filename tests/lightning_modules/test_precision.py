@@ -112,7 +112,7 @@ def test_what_a_regulariser_does_not_reach_moves_on_with_a_gradient_of_zero(name
 
 def test_a_parameter_that_was_never_reached_stays_out(monkeypatch) -> None:
     method = tiny("e4e")
-    method.hparams["delta_from"] = 1.0  # no offset joins
+    method.delta_from = 1.0  # no offset joins
     loop(method, batch_of(4, SIZE), 2)
     late = dict(method.E.styles[-1].named_parameters())
     assert all(p.grad is None and p not in method.trainer.optimizers[0].state for p in late.values())

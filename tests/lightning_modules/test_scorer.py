@@ -124,7 +124,7 @@ def test_it_learns_what_can_be_seen(trained: Scorer) -> None:
     """On portraits it has not seen, after seconds: colours well, light and pose somewhat, compared to one answer for all."""
     held_out = rendered(range(1000, 1096))
     true = attributes_of(held_out)
-    found = trained.validation_step(held_out, 0)["scores"]
+    found = trained.validation_step(held_out, 0).scores
     guess = errors(true.mean(0).expand_as(true), true)
     for name, share in (("skin_tone", 0.7), ("hair_tone", 0.85), ("light_azimuth", 0.95), ("yaw", 0.95)):
         assert found[f"mae_{name}"].mean() < share * guess[f"mae_{name}"].mean(), name

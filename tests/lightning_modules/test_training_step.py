@@ -161,7 +161,7 @@ class PSPRun(Run):
         inverters.load(method, state)
         for module in method.modules():
             if isinstance(module, PSP | HFGI):
-                module.hparams["size"] = self.args["size"]  # heads take smaller images than they are made for
+                module.size = self.args["size"]  # heads take smaller images than they are made for
             if isinstance(module, LPIPS):
                 self.load_criterion(module.distance.network)
         return method
