@@ -161,11 +161,11 @@ class Method(L.LightningModule):
     # --- training -----------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """The method's own optimizers, with this run's options.
+        """The method's own optimizers, with this run's options; none where there is nothing to train.
 
         Called more than once, so it keeps no state.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no optimizers")
+        return []
 
     @property
     def progress(self) -> float:

@@ -59,7 +59,7 @@ def check_entries(entries: Mapping[str, Any], kinds: Mapping[str, type], what: s
         if not isinstance(value, kind):
             found = type(value).__name__
             raise UserError(f"{what} is damaged: its {name} is of type {found}, expected {kind.__name__}")
-        if kind is int and value < 0:
+        if kind is int and entries[name] < 0:
             raise UserError(f"{what} is damaged: its {name} is {value}")
 
 

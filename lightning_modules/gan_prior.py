@@ -123,7 +123,7 @@ class GANPrior(Method):
             )
         if channels < 3:
             few = f"{channels} channels at {self.size} px are too few to grow; at least 3"
-            raise UserError(f"--model.channel_base {self.hparams.channel_base}: {few}")
+            raise UserError(f"--model.channel_base {self._widths['channel_base']}: {few}")
         return smaller
 
     def initialise(self) -> None:

@@ -23,6 +23,7 @@ from _runtime import UserError
 from experiments import fit
 from experiments.shared.dashboards import OPTIONS as DASHBOARDS
 from experiments.shared.tables import Table
+from experiments.training.command_line import resolve
 from lightning_modules.checkpoints import read_checkpoint
 
 # How a run is watched, placed and sped up, which does not change what it ends with
@@ -61,7 +62,7 @@ class Stage:
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """All options, with paths of checkpoints from the root of the stages."""
-        return fit.resolve(self.argv(Path()))[1]
+        return resolve(self.argv(Path()))[1]
 
     @property
     def iterations(self) -> int:

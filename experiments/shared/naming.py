@@ -35,7 +35,7 @@ def describe_overrides(config: Mapping[str, Any], defaults: Mapping[str, Any]) -
     separated by commas. What does not change what is trained is left out (`UNNAMED`, and all of `wandb*`): a run
     that is longer, elsewhere or watched otherwise is called the same.
 
-    A parsed call has them as `config.overrides`, see `experiments.fit.resolve`.
+    A parsed call has them as `config.overrides`, see `experiments.training.command_line`.
 
     Args:
         config: all options as plain values.

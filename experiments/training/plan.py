@@ -82,7 +82,8 @@ def print_plan(
     notes = [f"without {', '.join(['workspace', *left_out])}"]
     if missing.parts:
         notes.append(f"with a stand-in for {', '.join(missing.parts)}")
-    print_memory(method, judge, images, config, notes)
+    if config.iterations > 0:
+        print_memory(method, judge, images, config, notes)
     for words in missing.words:
         print(f"  missing                 {words}")
     return 2 if missing.words else 0

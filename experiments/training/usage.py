@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from _runtime import UserError, nearest
 from experiments.shared.recipes import METHODS, PRESETS, peek
 
+ABOUT = (
+    "Train a method: python -m experiments.fit --method gpen [--preset demo|small|paper|smoke] "
+    "[--data.root DIR_OR_ZIP]."
+)
 
-def explain(argv: Sequence[str], about: str | None) -> int | None:
-    """Print `about` and what there is to choose from where help is asked for; returns the exit status, None where a method is named.
+
+def explain(argv: Sequence[str]) -> int | None:
+    """Print what there is to choose from where help is asked for; returns the exit status, None where a method is named.
 
     Raises:
         UserError: the method is missing or unknown, and whatever `peek` raises.
@@ -21,7 +26,7 @@ def explain(argv: Sequence[str], about: str | None) -> int | None:
         raise UserError(f"unknown method {method!r}: {nearest(method, METHODS)}")
     if not {"--help", "-h"} & set(argv):
         raise UserError(f"--method is missing: choose one of {', '.join(METHODS)}")
-    print(about)
+    print(ABOUT)
     print(f"methods: {', '.join(METHODS)}")
     print(f"presets: {', '.join(PRESETS)}")
     print("--method M --help lists all options.")

@@ -339,7 +339,7 @@ def test_default_preset_follows_the_data_root(tmp_path, draw_faces, capsys) -> N
         ),
         (["--method", "gpen", "--model.size", "x"], "model.size"),
         (["--method", "gpen", "--model.size", "128"], "--data.size 64 and --model.size 128 differ"),
-        (["--method", "gpen", "--iterations", "0"], "--iterations must be at least 1"),
+        (["--method", "gpen", "--iterations", "-1"], "--iterations must be at least 0"),
         (["--method", "gpen", "--preset", "paper"], "--data.root DIR_OR_ZIP"),
         (["--method", "gpen", "--data.root", "no/such/folder"], "no/such/folder: no such folder"),
         (["--method", "gpen", "--data.degradation", "gpen-papr"], "did you mean '?gpen-paper"),

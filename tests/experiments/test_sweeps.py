@@ -13,7 +13,8 @@ import yaml
 from wandb.sdk.launch.sweeps import utils
 
 from experiments import fit
-from experiments.fit import resolve
+from experiments.shared.naming import default_run
+from experiments.training.command_line import resolve
 
 FILES = sorted((Path(fit.__file__).parent / "sweeps").glob("*.yaml"))
 
@@ -57,7 +58,7 @@ def test_every_trial_of_a_sweep_parses_to_what_the_agent_chose(file: Path, monke
         config, _ = resolve(arguments(sweep, setting))
         assert all(config[name] == value for name, value in setting.items())
         assert config.wandb == "online"
-        names.add(str(fit.default_run(config)))
+        names.add(str(default_run(config)))
     assert len(names) == 3
 
 

@@ -30,7 +30,7 @@ def run(world: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     An exception in one of them ends all and is raised here with its traceback. The processes are forked from a server that has the
     imports done, which the first call starts.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.fit"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.training.run"])
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.start_processes(
             _start, (world, folder, work, arguments), nprocs=world, start_method="forkserver"

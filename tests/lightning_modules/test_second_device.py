@@ -18,7 +18,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from datamodules.degradations import DEGRADATIONS
 from datamodules.faces import FaceData
-from experiments import fit
+from experiments.training.command_line import resolve
+from experiments.training.run import build_trainer
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import METHODS, load_method
@@ -76,7 +77,7 @@ class Witness(L.Callback):
 def options(iterations: int) -> Any:
     intervals = [f"--{name}_every=100" for name in ("validate", "save", "log")]
     argv = ["--method", "nafnet", "--preset", "smoke", f"--iterations={iterations}", *intervals]
-    return fit.resolve(argv)[0]
+    return resolve(argv)[0]
 
 
 def train(
@@ -93,7 +94,7 @@ def train(
     data = FaceData(size=SIZE, degradation=degradation, **counts)
     judge = Judge(lpips="random", fid="random", identity="random", scored=method.scored)
     method.choose_monitor(judge.names)
-    trainer = fit.build_trainer(config, {}, folder, method, judge)[0]
+    trainer = build_trainer(config, {}, folder, method, judge)[0]
     witness = Witness(device)
     trainer.callbacks.append(witness)
     trainer.fit(method, data, ckpt_path=resume, weights_only=True)

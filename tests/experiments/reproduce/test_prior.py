@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import lightning as L
 import pytest
 from jsonargparse import Namespace
 
 from _runtime import UserError
-from experiments import fit
 from experiments.reproduce import prior
 from experiments.reproduce.__main__ import main
 
@@ -27,7 +27,7 @@ def test_priors_are_trained_once_and_compared(tmp_path: Path, capsys, monkeypatc
         ).exists()  # by the portraits' distance: the stand-in is no criterion
 
     capsys.readouterr()
-    monkeypatch.setattr(fit.L.Trainer, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(L.Trainer, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
     assert main(["prior", "--preset", "smoke"]) == 0
     assert capsys.readouterr().out.count("nothing left to train") == 3
     assert json.loads((tmp_path / "runs/prior-smoke/results.json").read_text())["rows"] == rows

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.fit import resolve
 from experiments.shared.naming import LIMIT, default_folder, default_run, describe_overrides
+from experiments.training.command_line import resolve
 
 
 def folder(*options: str) -> str:

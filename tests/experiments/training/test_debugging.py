@@ -13,6 +13,7 @@ from _runtime import UserError
 from datamodules.faces import FaceData
 from experiments import fit
 from experiments.shared.options import REFUSED
+from experiments.training.command_line import TRAINER_OPTIONS
 from lightning_modules.methods import find_method
 
 SMOKE = ["--method", "nafnet", "--preset", "smoke"]
@@ -20,8 +21,8 @@ SMOKE = ["--method", "nafnet", "--preset", "smoke"]
 
 def test_every_option_of_lightnings_trainer_is_offered_or_has_a_way_out() -> None:
     options = set(inspect.signature(L.Trainer).parameters)
-    assert options == fit.TRAINER_OPTIONS | REFUSED.keys()
-    assert not fit.TRAINER_OPTIONS & REFUSED.keys()
+    assert options == TRAINER_OPTIONS | REFUSED.keys()
+    assert not TRAINER_OPTIONS & REFUSED.keys()
 
 
 @pytest.mark.parametrize("method", ["nafnet", "gan_prior"])

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from _runtime import UserError
-from experiments.fit import main, resolve
+from experiments.fit import main
 from experiments.shared.naming import default_run
+from experiments.training.command_line import resolve
 from experiments.training.launchers import Launch, ask_for_requeue, check_launch, find_launch
 from experiments.training.ranks import FIRST
 from lightning_modules.checkpoints import read_checkpoint

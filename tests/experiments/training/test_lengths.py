@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from _runtime import UserError
-from experiments.fit import main, resolve
+from experiments.fit import main
+from experiments.training.command_line import resolve
 from lightning_modules.checkpoints import read_checkpoint
 
 SMOKE = ["--method", "nafnet", "--preset", "smoke"]  # 4 iterations of 4 images, validated and saved every 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiments.fit import main, resolve
+from experiments.fit import main
+from experiments.training.command_line import resolve
 from experiments.training.memory import connect, count_bytes, take_step, training_bytes
 from lightning_modules.base import Method
 from lightning_modules.methods import METHODS, find_method
