@@ -17,7 +17,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def draw_faces():
-    """-> function(folder, count, size): a folder of smooth random pictures, enough to train on for a few steps."""
+    """-> function(folder, count, size): a folder of smooth random pictures, enough for a few steps."""
 
     def draw(folder, count: int = 12, size: int = 48, suffix: str = ".png"):
         folder.mkdir(parents=True, exist_ok=True)

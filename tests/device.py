@@ -108,7 +108,7 @@ class OnDevice(Tensor):
 
 
 class SecondDevice(TorchDispatchMode):
-    """A context in which the device exists. `waits` lists what the host has waited for since it was cleared."""
+    """A context in which the device exists; `waits` lists what the host has waited for."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The second device refuses what CUDA refuses, notes what it waits for, and computes what the host computes."""
+"""The second device refuses what CUDA refuses, notes waits, and computes what the host computes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Runs a method as a fixture of `tests/golden/train_step_*` says, in float64, and names what it gives as the fixture does.
+"""Runs a method as a fixture of `tests/golden/train_step_*` says, in float64, under the fixture's names.
 
-A fixture is some iterations of a paper's own trainer, told in words under `call` in its manifest. The method is made from the filled
-weights, gets the same images and random numbers, and trains under Lightning in double precision. Its tensors go by the released names,
-through the conversions that released files take.
+A fixture is some iterations of a paper's own trainer, told in words under `call` in its manifest. The method
+is made from the filled weights, gets the same images and random numbers, and trains under Lightning in double
+precision. Its tensors go by the released names, through the conversions that released files take.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def head(tensor: Tensor) -> Tensor:
 
 
 class Draws(TorchFunctionMode):
-    """Gives numbers that are set beforehand where a training step draws random ones, by kind and in their order."""
+    """Gives numbers that are set beforehand where a step draws random ones, by kind and in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,11 +112,10 @@ def shape_of(args: tuple[Any, ...]) -> Sequence[int]:
 
 
 class Run(L.Callback):
-    """A method that trains as its fixture says, and all that it gives, by the names of the fixture's outputs."""
+    """A method that trains as its fixture says, and all that it gives, by the names of its outputs."""
 
-    players: ClassVar[
-        dict[str, str]
-    ]  # what the fixture calls the optimizers, in our order, and the common prefix of their weights
+    # what the fixture calls the optimizers, in our order, and the common prefix of their weights
+    players: ClassVar[dict[str, str]]
     clean: ClassVar[str] = "target"  # what the fixture calls the images that are learned from
     empty_groups: ClassVar[bool] = (
         False  # whether the release's optimizer has groups without parameters after those of ours
@@ -134,14 +133,16 @@ class Run(L.Callback):
         self.unclipped: list[Tensor] = []  # norms of the gradient
         self.step: dict[str, Any] = self.steps[0]  # the present one
         self.method = self.make()
-        # the official counters may begin with 0, ours must not: it is ahead by a multiple of the lazy terms' intervals
+        # the official counters may begin with 0, ours must not: it is ahead by a multiple of the lazy terms'
+        # intervals
         ahead = self.args.get("d_reg_every", 0) * self.args.get("g_reg_every", 1)
         self.method.iteration = self.steps[0]["step"] + ahead - 1
         self.method.images_seen = self.method.iteration * self.args["batch"]
         self.parts = self.networks()
         self.filled = {player: weights_of(parts) for player, parts in self.parts.items()}
 
-    # --- what a method adds -------------------------------------------------------------------------------------
+    # --- what a method adds
+    # -------------------------------------------------------------------------------------
 
     def make(self) -> Any:
         """The method with the filled weights and the fixture's options."""
@@ -166,13 +167,14 @@ class Run(L.Callback):
         """Give a step what it draws beside arrays of normal numbers."""
 
     def named(self, new: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The fixture's terms of an iteration, of the method's own that are `new`, `self.kept` and `self.losses`."""
+        """The fixture's terms of an iteration, of `new`, `self.kept` and `self.losses`."""
         raise NotImplementedError
 
     def finish(self) -> None:
         """Outputs that are seen after the last step."""
 
-    # --- the run ------------------------------------------------------------------------------------------------
+    # --- the run
+    # ------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
         batches = []

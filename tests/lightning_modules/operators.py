@@ -6,8 +6,9 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# what CUDA adds up in any order and torch.use_deterministic_algorithms(True) therefore refuses, by its documentation;
-# without the gradients of linear interpolation, for which F.interpolate takes another form then
+# what CUDA adds up in any order and torch.use_deterministic_algorithms(True) therefore refuses, by its
+# documentation; without the gradients of linear interpolation, for which F.interpolate takes another form
+# then
 IN_ANY_ORDER = {
     "_adaptive_avg_pool2d_backward",
     "_upsample_bicubic2d_aa_backward",

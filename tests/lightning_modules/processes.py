@@ -20,15 +20,18 @@ from lightning_modules.base import Method
 from lightning_modules.methods import METHODS
 from tests.lightning_modules.steps import SIZE, batch_of, fit, tiny
 
-TOTAL = 24  # images per iteration: half of it, a third, and half of those are not the size of anything else (see OneDraw)
+# images per iteration: half of it, a third, and half of those are not the size of anything else (see OneDraw)
+TOTAL = 24
 STEPS = 5  # up to iteration 16, in which every regulariser is due, some for the second time
 
 
 def run(world: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """work(rank, world, *arguments) in `world` processes of one gloo group -> what each returned: tensors, numbers, lists, dicts.
+    """work(rank, world, *arguments) in `world` processes of one gloo group -> what each returned.
 
-    An exception in one of them ends all and is raised here with its traceback. The processes are forked from a server that has the
-    imports done, which the first call starts.
+    Tensors, numbers, lists, dicts.
+
+    An exception in one of them ends all and is raised here with its traceback. The processes are forked from
+    a server that has the imports done, which the first call starts.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.training.run"])
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +59,10 @@ def every_method(rank: int, world: int) -> dict[str, dict[str, Any]]:
 
 
 def train(name: str, rank: int, world: int) -> dict[str, Any]:
-    """The method as it is, each process with its own images and random numbers: what it is after `STEPS` iterations."""
+    """The method as it is, each process with its own images and random numbers.
+
+    What it is after `STEPS` iterations.
+    """
     method = middle(name)
     trainer = fit(method, parts(rank, world), processes=world)
     optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
@@ -64,10 +70,11 @@ def train(name: str, rank: int, world: int) -> dict[str, Any]:
 
 
 def descend(name: str, rank: int, world: int) -> dict[str, Any]:
-    """The gradients of all optimizer steps, and the state after them, of a method that has nothing but its images in every process.
+    """The gradients of all optimizer steps, and the state after them; processes differ in their images only.
 
-    Statistics over a batch are off (groups of one image, running ones for normalisation), and the processes share their random draws.
-    In float64: in float32 an activation within rounding of its kink takes the other slope now and then, and shifts a gradient by 1e-4.
+    Statistics over a batch are off (groups of one image, running ones for normalisation), and the processes
+    share their random draws. In float64: in float32 an activation within rounding of its kink takes the other
+    slope now and then, and shifts a gradient by 1e-4.
     """
     method, spy = middle(name), Gradients()
     for module in method.modules():
@@ -121,7 +128,9 @@ class Gradients(L.Callback):
 
 
 class OneDraw(TorchFunctionMode):
-    """Random numbers are drawn for the images of all processes; each takes those of its own, or of half of its own (path length).
+    """Random numbers are drawn for the images of all processes.
+
+    Each takes those of its own, or of half of its own (path length).
 
     The first axis as long as that is the images'. What is meant to run in float32 stays in float64.
     """

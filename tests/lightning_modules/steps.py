@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 
 from callbacks.ema import EMA
 from datamodules import portraits
+from experiments.shared.recipes import recipe
 from lightning_modules.base import Method
-from lightning_modules.methods import find_method
+from lightning_modules.methods import METHODS, find_method
 from lightning_modules.networks.augment import AdaptiveAugment
 
 SIZE = 32
@@ -35,9 +36,8 @@ ENCODER = {
     "start": "scratch",
 }
 STANDINS = {"features": "random", "identity": "random"}
-TINY: dict[
-    str, dict[str, Any]
-] = {  # one line per method: constructor options with which a step takes a fraction of a second
+# Constructor options with which a step takes a fraction of a second
+SMALLER: dict[str, dict[str, Any]] = {
     "e4e": {**GENERATOR, **ENCODER, **STANDINS, "pool": 50, "delta_from": 0.0, "delta_every": 0.0},
     "gan_prior": {**STYLEGAN, "augment": "ada"},
     "gan_prior_restoration": {
@@ -62,12 +62,20 @@ TINY: dict[
 }
 
 
+def smoke(name: str) -> dict[str, Any]:
+    """Constructor options of a method's recipe at the smoke preset."""
+    options = recipe(name, "smoke")
+    return {key.removeprefix("model."): value for key, value in options.items() if key.startswith("model.")}
+
+
+TINY = {name: SMALLER[name] if name in SMALLER else smoke(name) for name in METHODS}
+
+
 def tiny(name: str, **options: Any) -> Method:
-    """A small method with seeded weights, with `options` over TINY's; augmentation, which begins with none, is under way."""
-    if name not in TINY:
-        raise LookupError(
-            f"no tiny options for method {name!r}: add a line to TINY in tests/lightning_modules/steps.py"
-        )
+    """A small method with seeded weights, with `options` over TINY's.
+
+    Augmentation, which begins with none, is under way.
+    """
     torch.manual_seed(0)
     method = find_method(name)(**{**TINY[name], **options})
     method.total_iterations = 100
@@ -99,7 +107,10 @@ def loop(
     iterations: int,
     spy: Callable[[torch.optim.Optimizer, Tensor], None] | None = None,
 ) -> None:
-    """`iterations` training steps on one batch; `spy` sees every (optimizer, loss) that is descended along."""
+    """`iterations` training steps on one batch.
+
+    `spy` sees every (optimizer, loss) that is descended along.
+    """
     if not hasattr(method, "_plain_optimizers"):
         method._plain_optimizers = method.configure_optimizers()
     optimizers = method._plain_optimizers
@@ -130,7 +141,10 @@ def fit(
     resume: Path | None = None,
     spies: Sequence[L.Callback] = (),
 ) -> L.Trainer:
-    """One training iteration per batch, as in a run; with several processes in each of them, on its own batches."""
+    """One training iteration per batch, as in a run.
+
+    With several processes in each of them, on its own batches.
+    """
     trainer = L.Trainer(
         accelerator="cpu",
         devices=processes,

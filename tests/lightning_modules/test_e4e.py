@@ -21,7 +21,10 @@ def staged(iterations: int, total: int, **options) -> E4E:
 
 
 def test_published_schedule() -> None:
-    """Steps 20,000 + 2,000 (i - 1), of 300,000 for faces; the counter is that of a step that has begun, from 1."""
+    """Steps 20,000 + 2,000 (i - 1), of 300,000 for faces.
+
+    The counter is that of a step that has begun, from 1.
+    """
     faces = {"delta_from": 20_000 / 300_000, "delta_every": 2_000 / 300_000}
     with torch.device("meta"):
         defaults = E4E().hparams

@@ -1,4 +1,7 @@
-"""The fusion restorer: what it starts from, which codes matter, what trains in which stage, and its losses."""
+"""The fusion restorer.
+
+What it starts from, which codes matter, what trains in which stage, and its losses.
+"""
 
 from __future__ import annotations
 
@@ -63,14 +66,17 @@ def test_paper_defaults() -> None:
     ] * 3 + [256] * 3 + [512] * 8
 
 
-# --- inversion --------------------------------------------------------------------------------------------------------
+# --- inversion ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("codes", "used", "heads"), [("fw", [4, 5, 6, 7], 4), ("f", [4, 5, 6, 7], 0), ("w", list(range(8)), 8)]
 )
 def test_codes_that_matter(codes: str, used: list[int], heads: int) -> None:
-    """The image depends on the codes after f alone, and on f; without f on all; what is predicted is an offset to the mean w."""
+    """The image depends on the codes after f alone, and on f; without f on all.
+
+    What is predicted is an offset to the mean w.
+    """
     method = tiny(codes=codes).eval()
     f, w = (part.detach().requires_grad_() for part in method.invert(batch_of(2, 32)["input"]))
     to_f, to_w = torch.autograd.grad(method.synthesize(f, w).square().sum(), (f, w), materialize_grads=True)
@@ -85,7 +91,10 @@ def test_codes_that_matter(codes: str, used: list[int], heads: int) -> None:
 
 
 def test_x_G_has_no_ghost_of_the_coarse_layers() -> None:
-    """Neither the constant nor what drives layers up to f leaves a trace; the stored noise of later ones does."""
+    """Neither the constant nor what drives layers up to f leaves a trace.
+
+    The stored noise of later ones does.
+    """
     method, x = tiny().eval(), batch_of(1, 32)["input"]
     x_G = method.inversion(x, x)
     synthesis = method.G.synthesis
@@ -127,7 +136,7 @@ def test_the_encoder_sees_256_pixels_antialiased() -> None:
     torch.testing.assert_close(seen[0][0], torch.from_numpy(np.stack(by_pillow)), rtol=0, atol=1e-5)
 
 
-# --- stages -----------------------------------------------------------------------------------------------------------
+# --- stages ---------------------------------------------------------------------------------------
 
 
 def parts_that_train(method: GANPriorRestoration) -> set[str]:
@@ -171,12 +180,15 @@ def test_running_statistics_move_in_stage_1_only(stage: int) -> None:
     assert not any(name.startswith(("R.", "G.mapping", "G.w_avg", "G.synthesis.constant")) for name in moved)
 
 
-# --- losses -----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("iteration", "penalty"), [(1, False), (16, True)])
 def test_stage_1_is_the_papers_objective(iteration: int, penalty: bool) -> None:
-    """Equation 2 and the logistic loss, with R1 in every 16th; E and G are at the weights before the step, D has moved already."""
+    """Equation 2 and the logistic loss, with R1 in every 16th.
+
+    E and G are at the weights before the step, D has moved already.
+    """
     method, batch = tiny(lambda_per=5.0, lambda_adv=0.7, r1=3.0), batch_of(4, 32)
     target = batch["target"]
     x_G = method.inversion(batch["input"], batch["input"]).detach()
@@ -279,7 +291,7 @@ def test_learning_rates() -> None:
         assert seen == pytest.approx(factors, abs=1e-4)
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------------
+# --- checkpoints ----------------------------------------------------------------------------------
 
 
 def test_from_regressor_and_prior_to_a_file_of_its_own(tmp_path) -> None:
@@ -335,11 +347,11 @@ def test_without_a_regressor_too_the_file_is_enough(tmp_path) -> None:
     [
         (
             {"regressor": None},
-            "starts from a trained regression network: give --model.regressor PATH .*--model.regressor identity",
+            "from a trained regression network: give --model.regressor PATH .*--model.regressor identity",
         ),
         (
             {"prior": None},
-            "starts from a trained GAN prior: give --model.prior PATH .*--model.noise add .*--model.prior scratch",
+            "from a trained GAN prior: give --model.prior PATH .*--model.noise add .*--model.prior scratch",
         ),
         ({"stage": 2}, "starts from stage 1: give --model.stage1 PATH .*--model.stage1 scratch"),
         ({"stage": 2, "regressor": None}, "starts from stage 1: give --model.stage1 PATH"),

@@ -54,13 +54,17 @@ def test_a_prior_has_one_width_for_both(option: str, tmp_path) -> None:
     same.check_start()
     same.initialise()
     other = GPEN(**{**SMALL, "prior": prior, option: 2 * own})
-    line = f"--model.{option} {2 * own}: D starts from that of --model.prior, whose {option.removeprefix('d_')} is {own}; leave it out"
+    why = f"D starts from that of --model.prior, whose {option.removeprefix('d_')} is {own}; leave it out"
+    line = f"--model.{option} {2 * own}: {why}"
     with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
         other.check_start()
 
 
 def test_one_step_is_the_papers_objective() -> None:
-    """L_A + alpha L_C + beta L_F written out once more, at the weights before the step; the discriminator has moved already."""
+    """L_A + alpha L_C + beta L_F written out once more, at the weights before the step.
+
+    The discriminator has moved already.
+    """
     torch.manual_seed(0)
     gpen = GPEN(**SMALL, alpha=3.0, beta=0.5)
     batch = batch_of(4, 32)

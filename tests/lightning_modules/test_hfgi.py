@@ -79,7 +79,10 @@ def test_edited_code_consults_the_map_for_its_own_image() -> None:
 
 
 def test_lower_images_are_the_middle_rows_of_the_generators() -> None:
-    """Of 16 rows of 32 (cars: 192 of 256): A sees these, C the whole square, whose other rows lack nothing."""
+    """Of 16 rows of 32 (cars: 192 of 256).
+
+    A sees these, C the whole square, whose other rows lack nothing.
+    """
     tiny_base = TINY["hfgi"]["base"]
     options = {
         **TINY["hfgi"],

@@ -1,6 +1,6 @@
-"""The five tests of every method: shapes, a step lowers its loss, frozen parts stay frozen, resume, several processes.
+"""The five tests of every method: shapes, a step lowers its loss, frozen parts, resume, several processes.
 
-A method takes part by its line in METHODS, and one in TINY (steps.py) that makes it small.
+A method takes part by its line in METHODS, as small as its recipe's smoke preset or TINY (steps.py) makes it.
 """
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ def question(method: Method, count: int) -> tuple[Tensor, Callable[[Tensor], Ten
         return torch.randn(count, method.hparams["style_dim"]), method.sample, (3, SIZE, SIZE)
     if hasattr(method, "embed"):
         return image, method.embed, tuple(method.embed(image).shape[1:])
-    raise LookupError(
-        f"{type(method).__name__} neither restores nor samples nor embeds: say here what it is asked, and what it answers"
-    )
+    what = f"{type(method).__name__} neither restores nor inverts nor samples nor embeds"
+    raise LookupError(f"{what}: say here what it is asked, and what it answers")
 
 
-# --- shapes ---------------------------------------------------------------------------------------------------------
+# --- shapes ---------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -74,7 +73,10 @@ def test_answers_are_repeatable_and_do_not_look_at_other_rows(name: str) -> None
 
 @torch.no_grad()
 def test_a_call_answers_as_the_method_does(name: str) -> None:
-    """`method(images)`: restored or inverted images, attributes of a scorer; `method(z)`: images of a prior."""
+    """`method(images)`: restored or inverted images, attributes of a scorer.
+
+    `method(z)`: images of a prior.
+    """
     method = tiny(name).eval()
     asked, answer, _ = question(method, 2)
     expected = method.predict if hasattr(method, "embed") else answer
@@ -103,11 +105,14 @@ def test_wrong_shapes_are_refused_in_words(name: str) -> None:
                 method.sample(wrong)
 
 
-# --- one step lowers its loss ---------------------------------------------------------------------------------------
+# --- one step lowers its loss ---------------------------------------------------------------------
 
 
 def test_every_descent_lowers_its_own_loss(name: str) -> None:
-    """In iteration 16 all regularisers are due: each loss that is descended along, by itself, on one batch and the same random numbers."""
+    """In iteration 16 all regularisers are due.
+
+    Each loss that is descended along, by itself, on one batch and the same random numbers.
+    """
     batch = batch_of(4, SIZE)
 
     def losses(method: Method, moving: int | None) -> list[float]:
@@ -136,7 +141,7 @@ def test_every_descent_lowers_its_own_loss(name: str) -> None:
         assert losses(method, None)[moving] < before[moving], f"descent {moving} of {count}"
 
 
-# --- frozen parts stay frozen ---------------------------------------------------------------------------------------
+# --- frozen parts stay frozen ---------------------------------------------------------------------
 
 
 def parameters_of(optimizers: list[torch.optim.Optimizer]) -> list[torch.nn.Parameter]:
@@ -156,7 +161,10 @@ def test_every_trainable_parameter_is_in_one_group_of_one_optimizer(name: str) -
 
 
 def test_steps_move_what_trains_and_nothing_else(name: str) -> None:
-    """Over two iterations, of which the second has all regularisers; averages and other frozen parts stay as they are."""
+    """Over two iterations, of which the second has all regularisers.
+
+    Averages and other frozen parts stay as they are.
+    """
     method, batch = tiny(name), batch_of(4, SIZE)
     method.iteration = 14
     start = {key: (value.requires_grad, value.detach().clone()) for key, value in method.named_parameters()}
@@ -199,7 +207,10 @@ def test_averages_follow_their_rule(name: str) -> None:
 
 
 def test_what_only_measures_is_not_part_of_it(name: str) -> None:
-    """Losses and metrics bring no weights: neither a checkpoint nor an optimizer nor an average holds them."""
+    """Losses and metrics bring no weights.
+
+    Neither a checkpoint nor an optimizer nor an average holds them.
+    """
     for key, module in tiny(name).named_modules():
         assert not type(module).__module__.startswith(
             ("lpips", "torchmetrics", "lightning_modules.metrics")
@@ -208,7 +219,7 @@ def test_what_only_measures_is_not_part_of_it(name: str) -> None:
             assert not list(module.parameters()), key
 
 
-# --- resume ---------------------------------------------------------------------------------------------------------
+# --- resume ---------------------------------------------------------------------------------------
 
 
 def test_resumed_from_its_file_it_goes_on_to_the_same_bits(name: str, tmp_path) -> None:
@@ -256,7 +267,7 @@ def assert_same_bits(a: Any, b: Any, where: str = "") -> None:
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, where
 
 
-# --- several processes ----------------------------------------------------------------------------------------------
+# --- several processes ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -267,7 +278,7 @@ def ranks(request: pytest.FixtureRequest) -> list[dict[str, dict[str, Any]]]:
 
 @pytest.mark.processes
 def test_processes_stay_the_same(name: str, ranks: list[dict[str, dict[str, Any]]]) -> None:
-    """Weights, buffers and optimizers to the bit, though each process sees images and random numbers of its own."""
+    """Weights, buffers and optimizers to the bit, though each process sees images of its own."""
     first = ranks[0][name]["trained"]
     for other in (rank[name]["trained"] for rank in ranks[1:]):
         assert_same_bits(other["state"], first["state"])
@@ -280,7 +291,10 @@ alone = functools.cache(processes.descend)
 
 @pytest.mark.processes
 def test_processes_descend_as_one(name: str, ranks: list[dict[str, dict[str, Any]]]) -> None:
-    """The gradient of every optimizer step is that of one process with all images, to 1e-10 of its norm (float64); so is the outcome."""
+    """Every step's gradient is that of one process with all images, to 1e-10 of its norm (float64).
+
+    So is the outcome.
+    """
     one, several = alone(name, 0, 1), ranks[0][name]["descent"]
     assert len(several["gradients"]) == len(one["gradients"]) >= processes.STEPS
     for step, (a, b) in enumerate(zip(several["gradients"], one["gradients"], strict=True)):

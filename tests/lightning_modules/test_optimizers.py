@@ -1,4 +1,4 @@
-"""Ranger against the released one and against its parts, fused Adam, clipping, and that a resumed one goes on as if never stopped."""
+"""Ranger against the released one and against its parts, fused Adam, clipping, resuming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def test_defaults_are_e4es() -> None:
 
 
 def test_between_lookaheads_a_bias_follows_torchs_radam() -> None:
-    """No centring of vectors. In the steps that are not rectified both are momentum alone; later only the place of eps differs."""
+    """No centring of vectors.
+
+    In the steps that are not rectified both are momentum alone; later only the place of eps differs.
+    """
     ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 5, dtype=torch.float64)) for _ in range(2))
     options = {"lr": 1e-2, "betas": (0.95, 0.999)}
     optimizers = (
@@ -89,7 +92,7 @@ def train(model: nn.Module, optimizer: Ranger, steps: range, late: Tensor) -> No
 
 @pytest.mark.parametrize("stop", [3, 9])
 def test_resumed_equals_uninterrupted(tmp_path, stop: int) -> None:
-    """Stopped between two lookaheads, once before one of the parameters had its first gradient, and through a file."""
+    """Stopped between two lookaheads, once before a parameter had its first gradient, and through a file."""
 
     def start() -> tuple[nn.Module, Tensor, Ranger]:
         model, late = network(), nn.Parameter(torch.ones(3))
@@ -164,7 +167,10 @@ def test_a_fused_optimizer_has_the_options_of_each_group(monkeypatch: pytest.Mon
 def test_adam_resumes_where_the_other_kind_has_stopped(
     monkeypatch: pytest.MonkeyPatch, first: bool, then: bool
 ) -> None:
-    """As a run that goes on on another device: the counters of steps lie where the kernel of the new one wants them."""
+    """As a run that goes on on another device.
+
+    The counters of steps lie where the kernel of the new one wants them.
+    """
 
     def run(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
         for step in steps:

@@ -1,4 +1,7 @@
-"""Mixed precision: what has to stay in float32, and that a parameter without a path moves on with a gradient of zero."""
+"""Mixed precision.
+
+What has to stay in float32, and that a parameter without a path moves on with a gradient of zero.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ def gradients_of_iteration_16(name: str, precision: Any) -> list[dict[str, Tenso
 
 @pytest.mark.parametrize(("name", "step"), [("gan_prior", 1), ("gan_prior", 3), ("gpen", 1), ("e4e", 1)])
 def test_regularisers_have_the_gradients_of_float32(name: str, step: int) -> None:
-    """R1 is the second step of each, path length the fourth of the prior. Both differentiate a gradient, outside autocast."""
+    """R1 is the second step of each, path length the fourth of the prior.
+
+    Both differentiate a gradient, outside autocast.
+    """
     mixed = gradients_of_iteration_16(name, "bf16-mixed")[step]
     full = gradients_of_iteration_16(name, "32-true")[step]
     assert mixed.keys() == full.keys()

@@ -41,7 +41,7 @@ def trained() -> Scorer:
     return scorer.eval()
 
 
-# --- units ----------------------------------------------------------------------------------------------------------
+# --- units ----------------------------------------------------------------------------------------
 
 
 def test_attributes_are_those_of_the_portraits() -> None:
@@ -85,7 +85,7 @@ def test_errors_are_means_over_attributes_of_shares_of_their_ranges() -> None:
     torch.testing.assert_close(found["attribute_error"], expected)
 
 
-# --- the loss -------------------------------------------------------------------------------------------------------
+# --- the loss -------------------------------------------------------------------------------------
 
 
 def test_one_step_is_the_mean_over_images_and_attributes() -> None:
@@ -116,12 +116,15 @@ def test_rate_warms_up_and_falls_along_a_cosine() -> None:
     assert factors == pytest.approx({1: 0.01, 50: 0.5, 501: 0.5, 1000: 0}, abs=0.01)
 
 
-# --- what it learns -------------------------------------------------------------------------------------------------
+# --- what it learns -------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def test_it_learns_what_can_be_seen(trained: Scorer) -> None:
-    """On portraits it has not seen, after seconds: colours well, light and pose somewhat, compared to one answer for all."""
+    """On portraits it has not seen, after seconds.
+
+    Colours well, light and pose somewhat, compared to one answer for all.
+    """
     held_out = rendered(range(1000, 1096))
     true = attributes_of(held_out)
     found = trained.validation_step(held_out, 0).scores
@@ -169,7 +172,7 @@ def test_pictures_show_the_nearest_other_one(trained: Scorer) -> None:
     assert torch.equal(trained.pictures({"target": target[:1]})["nearest"], target[:1])  # there is no other
 
 
-# --- what it refuses ------------------------------------------------------------------------------------------------
+# --- what it refuses ------------------------------------------------------------------------------
 
 
 def test_photographs_have_no_attributes() -> None:

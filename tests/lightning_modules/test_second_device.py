@@ -51,7 +51,9 @@ class Accelerator(CPUAccelerator):
 
 
 class Witness(L.Callback):
-    """Keeps what the host waited for in each iteration, from the end of the one before; a run's last callback.
+    """Keeps what the host waited for in each iteration, from the end of the one before.
+
+    A run's last callback.
 
     It also sees to it that all of the method is on the device.
     """

@@ -1,4 +1,7 @@
-"""Training steps against those of the papers' own trainers: losses, gradients, weights, rates, averages and statistics, in float64."""
+"""Training steps against those of the papers' own trainers.
+
+Losses, gradients, weights, rates, averages and statistics, in float64.
+"""
 
 from __future__ import annotations
 
@@ -167,7 +170,7 @@ class PSPRun(Run):
         return method
 
     def load_criterion(self, network: Any) -> None:
-        """The heads of LPIPS, whose trunk comes from the table of weights, and its constants, which float32 would round."""
+        """The heads of LPIPS, and its constants, which float32 would round; its trunk has a name."""
         for i, head in enumerate(network.lins):
             load_weights(
                 head, {"model.1.weight": self.fixture.state(f"lpips.lin.{i}.1.")["weight"]}, "lpips.lin"
@@ -217,7 +220,10 @@ class E4ERun(PSPRun):
         return {**super().networks(), "D": [Part(self.method.D, "discriminator.")]}
 
     def feed(self, step: dict[str, Any]) -> None:
-        """The fixture draws code by code; we draw the layers of all codes at once, before the pools are asked."""
+        """The fixture draws code by code.
+
+        We draw the layers of all codes at once, before the pools are asked.
+        """
         if not self.pool_size:
             return
         layers, exchanges = [], []

@@ -1,4 +1,7 @@
-"""Lightning's own verbs outside of a run: `trainer.validate`, `test` and `predict` with FaceData, and batches without a trainer."""
+"""Lightning's own verbs outside of a run.
+
+`trainer.validate`, `test` and `predict` with FaceData, and batches without a trainer.
+"""
 
 from __future__ import annotations
 
