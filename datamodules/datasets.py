@@ -1,4 +1,4 @@
-"""The batches behind the loaders: where pixels come from, and what is done to them before they leave the worker."""
+"""The batches behind the loaders: where pixels come from, and what the workers do to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from _runtime import UserError
@@ -27,6 +27,8 @@ Batch = dict[str, Any]
 
 class Photographs:
     """The images of a folder or zip as uint8 arrays of one shape (height, width), reduced by ``filter``."""
+
+    block = 1  # consecutive images that stay together in the stream
 
     def __init__(self, files: ImageFiles, shape: tuple[int, int], filter: Filter = "area") -> None:
         self.files, self.shape, self.filter = files, shape, filter
@@ -50,8 +52,9 @@ class Photographs:
 class Portraits:
     """Rendered portraits with their mask, landmarks and attributes; ``stream`` seeds the renderer.
 
-    The renderer is made for many faces at once, a training batch is often small: with ``ahead`` whole blocks of ``block`` consecutive
-    portraits are rendered and the last one is kept, which pays where one process loads all batches.
+    The renderer is made for many faces at once, a training batch is often small: with ``ahead`` whole
+    blocks of ``block`` consecutive portraits are rendered and the last one is kept, which pays where one
+    process loads all batches.
     """
 
     block = 32
@@ -66,8 +69,7 @@ class Portraits:
     def fetch(self, indices: Sequence[int]) -> Batch:
         if not self.ahead:
             return self._render(indices)
-        rows = [self._one(index) for index in indices]
-        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+        return default_collate([self._one(index) for index in indices])
 
     def _one(self, index: int) -> Batch:
         block, row = divmod(index, self.block)
@@ -76,13 +78,15 @@ class Portraits:
         return {key: value[row] for key, value in self._kept[1].items()}
 
     def _render(self, indices: Sequence[int]) -> Batch:
-        drawn = portraits.render(portraits.sample_parameters(self.stream, indices), self.size)
-        return {"target": drawn["image"], **{key: drawn[key] for key in ("mask", "landmarks", "attributes")}}
+        batch: Batch = dict(portraits.render(portraits.sample_parameters(self.stream, indices), self.size))
+        batch["target"] = batch.pop("image")
+        return batch
 
 
 class FrozenSet:
-    """A degraded test set that `experiments.degrade` wrote: pairs of files in input/ and target/, made as protocol.json says.
+    """A degraded test set that `experiments.degrade` wrote.
 
+    Pairs of files in input/ and target/, made as protocol.json says.
     Indices count the pairs in the order of protocol.json, names are those of the original images.
 
     Attributes:
@@ -102,11 +106,9 @@ class FrozenSet:
         try:
             self.protocol: dict[str, Any] = json.loads((root / self.note).read_text())
             self.images: list[str] = self.protocol.pop("images")
-            self.source, self.pixels, made_at = (
-                Path(self.protocol["val_source"]),
-                self.protocol["pixels"],
-                self.protocol["size"],
-            )
+            self.source = Path(self.protocol["val_source"])
+            self.pixels: str = self.protocol["pixels"]
+            made_at = self.protocol["size"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{root / self.note} is damaged: have experiments.degrade write the test set again"
@@ -118,23 +120,22 @@ class FrozenSet:
     def at(cls, root: str) -> bool:
         """Whether a place is such a set, and no folder of images."""
         folder = Path(root).expanduser()
-        return (folder / cls.note).is_file() and all((folder / side).is_dir() for side in cls.sides)
+        noted = (folder / cls.note).is_file()
+        return noted and all((folder / side).is_dir() for side in cls.sides)
 
     def name(self, index: int) -> str:
         return self.images[index]
 
     def load(self, index: int) -> dict[str, np.ndarray]:
         """Input and target, uint8 (size, size, 3). Raises UserError."""
-        pair = {
-            side: decode(self.root / side / PurePosixPath(self.images[index]).with_suffix(".png"))
-            for side in self.sides
-        }
-        for side, image in pair.items():
+        name = self.images[index]
+        pair = {}
+        for side in self.sides:
+            image = decode(self.root / side / PurePosixPath(name).with_suffix(".png"))
             if image.shape != (self.size, self.size, 3):
-                height, width = image.shape[:2]
-                raise UserError(
-                    f"{self.root}/{side}: {self.images[index]} has {width}x{height} pixels, {self.note} says {self.size}"
-                )
+                pixels = f"{image.shape[1]}x{image.shape[0]} pixels"
+                raise UserError(f"{self.root}/{side}: {name} has {pixels}, {self.note} says {self.size}")
+            pair[side] = image
         return pair
 
     def fetch(self, indices: Sequence[int]) -> Batch:
@@ -143,30 +144,28 @@ class FrozenSet:
 
     def check(self, hidden: bool) -> None:
         """Compare all pixels with the hash in protocol.json; `hidden` shows no progress. Raises UserError."""
-        digest, block = hashlib.sha256(), 64  # pairs in memory
-        with (
-            ThreadPoolExecutor(8) as pool,
-            tqdm(
-                total=len(self.images), desc="checking the test set", leave=False, delay=2, disable=hidden
-            ) as bar,
-        ):
-            for start in range(0, len(self.images), block):
-                for pair in pool.map(self.load, range(start, min(start + block, len(self.images)))):
+        count, block = len(self.images), 64  # pairs in memory
+        digest = hashlib.sha256()
+        bar = tqdm(total=count, desc="checking the test set", leave=False, delay=2, disable=hidden)
+        with bar, ThreadPoolExecutor(8) as pool:
+            for start in range(0, count, block):
+                for pair in pool.map(self.load, range(start, min(start + block, count))):
                     for side in self.sides:
                         digest.update(pair[side].tobytes())
                     bar.update()
         if digest.hexdigest()[:12] != self.pixels:
             raise UserError(
-                f"{self.root}: its images are not those that {self.note} describes (hash of the pixels); write the set again"
+                f"{self.root}: its images are not those that {self.note} describes (hash of the pixels);"
+                " write the set again"
             )
 
 
 class Training(Dataset):
     """Batches for (epoch, position) pairs, positions counting through ``indices``.
 
-    A photograph that cannot be used gives its place to the next usable one in the epoch's order; the line that says why travels with
-    the batch under ``skipped``. An error the user has to act on is returned in place of the batch, since a DataLoader would wrap it in
-    a traceback; the data module raises it.
+    A photograph that cannot be used gives its place to the next usable one in the epoch's order; the line
+    that says why travels with the batch under ``skipped``. An error the user has to act on is returned in
+    place of the batch, since a DataLoader would wrap it in a traceback; the data module raises it.
     """
 
     def __init__(
@@ -181,8 +180,10 @@ class Training(Dataset):
     ) -> None:
         self.source, self.indices, self.degradation, self.seed = source, indices, degradation, seed
         self.limit = allowed(unreadable, len(indices))
-        # portraits look to either side equally often, and their attributes would have to change sign with them
-        self.flip = Flip() if flip and isinstance(source, Photographs) else None
+        # portraits look to either side equally often, and their attributes would have to change sign
+        self.flip = None
+        if flip and isinstance(source, Photographs):
+            self.flip = Flip()
 
     def __getitems__(self, items: list[Item]) -> Batch | UserError:
         skipped: list[str] = []
@@ -190,9 +191,9 @@ class Training(Dataset):
             if isinstance(self.source, Portraits):
                 batch = self.source.fetch([self.indices[position] for _, position in items])
             else:
-                found = [self._usable(self.source, item, skipped) for item in items]
-                items = [item for item, _ in found]
-                batch = {"target": to_batch([self._flipped(item, image) for item, image in found])}
+                loaded = [self._usable(self.source, item, skipped) for item in items]
+                items = [item for item, _ in loaded]
+                batch = {"target": to_batch([self._flipped(item, image) for item, image in loaded])}
         except UserError as error:
             return error
         keys = [(self.seed, epoch, self.indices[position]) for epoch, position in items]
@@ -212,16 +213,22 @@ class Training(Dataset):
                 skipped.append(str(error))
             if len(skipped) - before > self.limit:
                 raise too_many(skipped[before:], len(self.indices))
-            around = order(len(self.indices), self.seed, epoch)
-            position = int(around[(int(np.flatnonzero(around == position)[0]) + 1) % len(around)])
+            stream = order(len(self.indices), self.seed, epoch)
+            place = int(np.flatnonzero(stream == position)[0])
+            position = int(stream[(place + 1) % len(stream)])
 
     def _flipped(self, item: Item, image: np.ndarray) -> np.ndarray:
+        if self.flip is None:
+            return image
         epoch, position = item
-        return self.flip((self.seed, epoch, self.indices[position]), image)["image"] if self.flip else image
+        return self.flip((self.seed, epoch, self.indices[position]), image)["image"]
 
 
 class HeldOut(Dataset):
-    """Batches for lists of indices, degraded to 8 bits as a function of (seed, index) alone; a frozen set's are as its files."""
+    """Batches for lists of indices, degraded to 8 bits as a function of (seed, index) alone.
+
+    A frozen set's are as its files.
+    """
 
     def __init__(
         self, source: Photographs | Portraits | FrozenSet, degradation: Degradation, seed: int
@@ -234,29 +241,32 @@ class HeldOut(Dataset):
         except UserError as error:
             return error
         if self.degradation.steps and not isinstance(self.source, FrozenSet):
-            images = batch["target"].permute(0, 2, 3, 1).numpy()
-            pairs = [
-                self.degradation.degrade(np.ascontiguousarray(image), self.seed, i)
-                for image, i in zip(images, indices, strict=True)
-            ]
-            batch["input"], batch["target"] = (to_batch(side) for side in zip(*pairs, strict=True))
+            inputs, targets = [], []
+            for image, i in zip(batch["target"].permute(0, 2, 3, 1).numpy(), indices, strict=True):
+                degraded, target = self.degradation.degrade(np.ascontiguousarray(image), self.seed, i)
+                inputs.append(degraded)
+                targets.append(target)
+            batch["input"], batch["target"] = to_batch(inputs), to_batch(targets)
         return {**batch, **labels(self.source, indices)}
 
 
 def allowed(unreadable: float, n: int) -> int:
-    """How many of n images may be unusable: the given share, but a single one always, unless the share is 0."""
-    return max(1, int(unreadable * n)) if unreadable else 0
+    """How many of n images may be unusable: the given share, or a single one unless the share is 0."""
+    if not unreadable:
+        return 0
+    return max(1, int(unreadable * n))
 
 
 def too_many(lines: Sequence[str], n: int) -> UserError:
     """The error that names the first few of them."""
-    more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
-    return UserError(
-        f"{len(lines)} of {n} images are unusable, more than --data.unreadable allows: {'; '.join(lines[:3])}{more}"
-    )
+    named = "; ".join(lines[:3])
+    if len(lines) > 3:
+        named += f" and {len(lines) - 3} more"
+    return UserError(f"{len(lines)} of {n} images are unusable, more than --data.unreadable allows: {named}")
 
 
 def labels(source: Photographs | Portraits | FrozenSet, indices: Sequence[int]) -> Batch:
+    """What tells the images apart."""
     return {"index": torch.tensor(indices), "name": [source.name(index) for index in indices]}
 
 

@@ -1,8 +1,8 @@
 """Image files to pixels: where files are found, how they are decoded and how they are brought to size.
 
-Everything leaves here as uint8 (H, W, 3) sRGB. EXIF orientation is applied, transparent pixels are laid over white, grey and
-palette images become RGB, 16-bit samples are rounded to 8 (v / 257), CMYK is converted as Pillow does; colour profiles are
-ignored and the first frame of several is taken.
+Everything leaves here as uint8 (H, W, 3) sRGB. EXIF orientation is applied, transparent pixels are laid
+over white, grey and palette images become RGB, 16-bit samples are rounded to 8 (v / 257), CMYK is
+converted as Pillow does; colour profiles are ignored and the first frame of several is taken.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -50,40 +50,30 @@ class SmallImage(UserError):
 
 
 class ImageFiles:
-    """The images of a folder (searched recursively) or of one zip, in natural order of their relative posix paths.
+    """The images of a folder (searched recursively) or of one zip, in natural order of their posix paths.
 
-    Natural order compares runs of digits as numbers, so 2.jpg comes before 10.jpg and "the last 3,000" of CelebA-HQ are the same
-    files whether or not its numbers are padded. Hidden files and __MACOSX are left out, links are followed without running in
-    circles. The index is made once; a zip is opened by each process on its first read, so the object may be forked or pickled.
+    Natural order compares runs of digits as numbers, so 2.jpg comes before 10.jpg and "the last 3,000" of
+    CelebA-HQ are the same files whether or not its numbers are padded. Hidden files and __MACOSX are left
+    out, links are followed without running in circles. The index is made once; a zip is opened by each
+    process on its first read, so the object may be forked or pickled.
 
     Raises:
-        UserError: ``root`` does not exist, is neither folder nor zip, or holds no image; ``option`` is named as the cause.
+        UserError: ``root`` does not exist, is neither folder nor zip, or holds no image; ``option`` is
+            named as the cause.
     """
 
     def __init__(self, root: str | os.PathLike[str], option: str = "--data.root") -> None:
         self.root, self.option = Path(root).expanduser(), option
         self._archive: zipfile.ZipFile | None = None
         self._process = -1
-        if self.root.is_dir():
-            self.zipped = False
-            found: Iterator[str] | list[str] = self._walk()
-        elif zipfile.is_zipfile(self.root):
-            self.zipped = True
-            try:
-                found = self._zip().namelist()
-            except (zipfile.BadZipFile, OSError, ValueError) as error:
-                raise UserError(
-                    f"{option} {root}: the zip file cannot be read ({_one_line(error)})"
-                ) from error
-        elif self.root.exists():
-            raise UserError(f"{option} {root}: expected a folder of images or a zip file")
-        else:
+        if not self.root.exists():
             raise UserError(f"{option} {root}: no such folder or zip file")
-        self.names = sorted({name for name in found if _is_image(name)}, key=_natural)
+        self.zipped = not self.root.is_dir()
+        files = self._members() if self.zipped else self._walk()
+        self.names = sorted({name for name in files if _is_image(name)}, key=_natural)
         if not self.names:
-            raise UserError(
-                f"{option} {root}: no image inside (looked recursively for {', '.join(s[1:] for s in SUFFIXES)})"
-            )
+            formats = ", ".join(suffix[1:] for suffix in SUFFIXES)
+            raise UserError(f"{option} {root}: no image inside (looked recursively for {formats})")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,7 +85,9 @@ class ImageFiles:
         """The bytes of file ``i``. Raises UnreadableImage."""
         name = self.names[i]
         try:
-            return self._zip().read(name) if self.zipped else (self.root / name).read_bytes()
+            if self.zipped:
+                return self._zip().read(name)
+            return (self.root / name).read_bytes()
         except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
             raise UnreadableImage(f"{self.path(i)}: cannot be read ({_one_line(error)})") from error
 
@@ -109,17 +101,30 @@ class ImageFiles:
 
     def size(self, i: int) -> tuple[int, int]:
         """Width and height of file ``i`` from its header alone. Raises UnreadableImage."""
-        with _open(self.read(i) if self.zipped else self.root / self.names[i], self.path(i)) as image:
+        source = self.read(i) if self.zipped else self.root / self.names[i]
+        with _open(source, self.path(i)) as image:
             return image.size
 
     def _zip(self) -> zipfile.ZipFile:
-        if (
-            self._archive is None or self._process != os.getpid()
-        ):  # a forked handle shares its file position with its parent
+        # a forked handle shares its file position with its parent
+        if self._archive is None or self._process != os.getpid():
             self._archive, self._process = zipfile.ZipFile(self.root), os.getpid()
         return self._archive
 
-    def _walk(self) -> Iterator[str]:
+    def _members(self) -> Iterable[str]:
+        """The names in the zip. Raises UserError."""
+        if not zipfile.is_zipfile(self.root):
+            raise UserError(f"{self.option} {self.root}: expected a folder of images or a zip file")
+        try:
+            return self._zip().namelist()
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            raise UserError(
+                f"{self.option} {self.root}: the zip file cannot be read ({_one_line(error)})"
+            ) from error
+
+    def _walk(self) -> Iterable[str]:
+        """The files below the folder, in posix form. Raises UserError."""
+
         def refuse(error: OSError) -> None:
             raise UserError(
                 f"{self.option} {self.root}: cannot list {error.filename} ({error.strerror})"
@@ -139,8 +144,9 @@ class ImageFiles:
 def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
     """One image file, or its bytes, as uint8 (H, W, 3) RGB.
 
-    Plain 8-bit RGB PNGs go to kornia-rs (three times faster than OpenCV or Pillow), RGB and grey JPEGs and upright WebPs to OpenCV
-    (up to a third faster than Pillow), the rest to Pillow; where two of them can read a file, they give the same pixels.
+    Plain 8-bit RGB PNGs go to kornia-rs (three times faster than OpenCV or Pillow), RGB and grey JPEGs
+    and upright WebPs to OpenCV (up to a third faster than Pillow), the rest to Pillow; where two of them
+    can read a file, they give the same pixels.
 
     Args:
         source: path of the file, or its content
@@ -157,30 +163,34 @@ def decode(source: str | os.PathLike[str] | bytes, name: str | None = None) -> n
             data = Path(source).read_bytes()
         except OSError as error:
             raise UnreadableImage(f"{name}: cannot be read ({_one_line(error)})") from error
-
-    shape = _plain_png(data)
-    image = _open(data, name) if shape is None else None
     try:
-        if image is None:
-            return kornia_rs.io.decode_image_png_u8(data, shape, "rgb")
-        upright = (
-            image.format == "WEBP" and image.getexif().get(_ORIENTATION, 1) == 1
-        )  # OpenCV turns JPEGs, but WebPs only since 4.13
-        if (image.format == "JPEG" or upright) and image.mode in ("RGB", "L"):
-            return _opencv(data, cv2.IMREAD_COLOR_RGB)
-        if _has_16_bits(image):
-            return _from_16_bits(data, image)
-        return _from_pillow(image)
-    except MemoryError:
+        return _decoded(data, name)
+    except (MemoryError, UnreadableImage):
         raise
     except Exception as error:  # decoders raise anything from SyntaxError to cv2.error over damaged data
         raise UnreadableImage(f"{name}: not a readable image ({_one_line(error)})") from error
 
 
+def _decoded(data: bytes, name: str) -> np.ndarray:
+    """By the fastest library that reads such a file."""
+    shape = _plain_png(data)
+    if shape is not None:
+        return kornia_rs.io.decode_image_png_u8(data, shape, "rgb")
+    image = _open(data, name)
+    # OpenCV turns JPEGs, but WebPs only since 4.13
+    upright = image.format == "WEBP" and image.getexif().get(_ORIENTATION, 1) == 1
+    if (image.format == "JPEG" or upright) and image.mode in ("RGB", "L"):
+        return _opencv(data, cv2.IMREAD_COLOR_RGB)
+    if _has_16_bits(image):
+        return _from_16_bits(data, image)
+    return _from_pillow(image)
+
+
 def central_part(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The largest part in the middle of (H, W, 3) with the proportions of ``shape`` (height, width), as a view."""
+    """The largest middle part of (H, W, 3) with the proportions of ``shape`` (height, width), as a view."""
     height, width = image.shape[:2]
-    rows, columns = min(height, width * shape[0] // shape[1]), min(width, height * shape[1] // shape[0])
+    rows = min(height, width * shape[0] // shape[1])
+    columns = min(width, height * shape[1] // shape[0])
     top, left = (height - rows) // 2, (width - columns) // 2
     return image[top : top + rows, left : left + columns]
 
@@ -189,8 +199,9 @@ def resize(image: np.ndarray, shape: tuple[int, int], filter: Filter) -> np.ndar
     """Bring uint8 (H, W, 3) to ``shape`` (height, width).
 
     Args:
-        filter: how images are reduced: ``area`` makes each pixel the exact average of what it covers, ``bilinear`` is Pillow's, weighted
-            means over twice that, which the releases of pSp, e4e and HFGI trained with. Either enlarges bilinearly.
+        filter: how images are reduced: ``area`` makes each pixel the exact average of what it covers,
+            ``bilinear`` is Pillow's, weighted means over twice that, which the releases of pSp, e4e and
+            HFGI trained with. Either enlarges bilinearly.
     """
     if filter == "bilinear":
         return np.array(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR))
@@ -201,10 +212,13 @@ def resize(image: np.ndarray, shape: tuple[int, int], filter: Filter) -> np.ndar
 def fit(
     image: np.ndarray, shape: tuple[int, int], name: str = "image", filter: Filter = "area"
 ) -> np.ndarray:
-    """Centre-crop uint8 (H, W, 3) to the proportions of ``shape`` (height, width) and reduce it to that by ``filter``, see `resize`.
+    """Centre-crop uint8 (H, W, 3) to the proportions of ``shape`` (height, width) and reduce it to that.
+
+    By ``filter``, see `resize`.
 
     Raises:
-        SmallImage: the image is smaller than ``shape``; nothing is ever enlarged. The message starts with ``name``.
+        SmallImage: the image is smaller than ``shape``; nothing is ever enlarged. The message starts with
+            ``name``.
     """
     height, width = image.shape[:2]
     if height < shape[0] or width < shape[1]:
@@ -216,9 +230,13 @@ def fit(
 
 
 def too_small(name: str, width: int, height: int, shape: tuple[int, int]) -> SmallImage:
-    options = f"--data.size {shape[1]}" + ("" if shape[0] == shape[1] else f" --data.height {shape[0]}")
+    """The error that names the options."""
+    options = f"--data.size {shape[1]}"
+    if shape[0] != shape[1]:
+        options += f" --data.height {shape[0]}"
     return SmallImage(
-        f"{name}: {width}x{height} pixels are too few for {options}, images are never enlarged; choose a smaller size"
+        f"{name}: {width}x{height} pixels are too few for {options}, images are never enlarged;"
+        " choose a smaller size"
     )
 
 
@@ -228,17 +246,14 @@ def _open(source: bytes | Path, name: str) -> ImageFile.ImageFile:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except MemoryError:
         raise
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableImage(f"{name}: not a readable image (unknown or damaged format)") from error
     except Exception as error:
-        reason = (
-            "unknown or damaged format"
-            if isinstance(error, Image.UnidentifiedImageError)
-            else _one_line(error)
-        )
-        raise UnreadableImage(f"{name}: not a readable image ({reason})") from error
+        raise UnreadableImage(f"{name}: not a readable image ({_one_line(error)})") from error
 
 
 def _plain_png(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of a PNG that is 8-bit RGB without transparent colour, orientation or excessive size; None for any other file."""
+    """(height, width) of a PNG in 8-bit RGB without transparent colour or orientation; None for others."""
     if data[:8] != _PNG or len(data) < 33:
         return None
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
@@ -262,25 +277,30 @@ def _opencv(data: bytes, flags: int) -> np.ndarray:
 
 def _has_16_bits(image: ImageFile.ImageFile) -> bool:
     """Whether the file stores 16 bits a sample, which Pillow would cut to 8 for colour images."""
-    args = image.tile[0].args if image.tile and image.format in ("PNG", "TIFF") else ""
-    return ";16" in str(
-        args[0] if isinstance(args, tuple) else args
-    )  # Pillow's name of the stored layout, e.g. RGB;16B
+    if not image.tile or image.format not in ("PNG", "TIFF"):
+        return False
+    layout = image.tile[0].args
+    if isinstance(layout, tuple):
+        layout = layout[0]
+    return ";16" in str(layout)  # Pillow's name of the stored layout, e.g. RGB;16B
 
 
 def _from_16_bits(data: bytes, image: Image.Image) -> np.ndarray:
+    """Rounded to 8 bits after the alpha is applied."""
     pixels = _opencv(data, cv2.IMREAD_UNCHANGED)
     if pixels.dtype != np.uint16:
         raise ValueError(f"unexpected {pixels.dtype} samples")
     if pixels.ndim == 2:
         pixels = pixels[..., None].repeat(3, axis=2)
-    rgb, alpha = pixels[..., 2::-1].astype(np.float64) / 65535, pixels[..., 3:].astype(np.float64) / 65535
+    rgb = pixels[..., 2::-1].astype(np.float64) / 65535
+    alpha = pixels[..., 3:].astype(np.float64) / 65535
     if image.format == "PNG":  # OpenCV turns TIFF itself
         rgb, alpha = _upright(rgb, image), _upright(alpha, image)
     return _over_white(rgb, alpha)
 
 
 def _from_pillow(image: Image.Image) -> np.ndarray:
+    """Upright, transparent pixels over white."""
     if image.mode in ("I", "F"):
         raise ValueError("32-bit samples have no defined range")
     upright = ImageOps.exif_transpose(image)
@@ -314,4 +334,6 @@ def _natural(name: str) -> tuple:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
+    if len(text) > 160:
+        text = text[:157] + "..."
+    return text

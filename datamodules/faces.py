@@ -1,8 +1,9 @@
-"""The face data module: photographs from a folder or zip, or rendered portraits, with their degraded versions.
+"""The face data module: photographs from a folder or zip, or rendered portraits, with degraded versions.
 
-Training follows one endless stream (sampler.py); its images are degraded in batch on the device, from (train seed, epoch, index).
-Held-out images are degraded in the data set to 8 bits, from (seed, index), so that every method, run, world size and device sees
-the same ones. Pixels are uint8 until ``on_after_batch_transfer`` turns them into float32 in [-1, 1].
+Training follows one endless stream (sampler.py); its images are degraded in batch on the device, from
+(train seed, epoch, index). Held-out images are degraded in the data set to 8 bits, from (seed, index), so
+that every method, run, world size and device sees the same ones. Pixels are uint8 until
+``on_after_batch_transfer`` turns them into float32 in [-1, 1].
 """
 
 from __future__ import annotations
@@ -45,34 +46,45 @@ log = logging.getLogger(__name__)
 class FaceData(LightningDataModule):
     """Faces to train and validate on: photographs, or portraits rendered on the fly where no root is given.
 
-    Batches are dicts, as methods and callbacks get them from a trainer, and a notebook from ``batches``. They hold
-    ``target`` and, unless the degradation is "none", ``input`` as float32 (B, 3, height, size) in [-1, 1]; ``index`` (B,)
-    long; ``name`` list of B file names; for portraits also ``mask`` (B, size, size), ``landmarks`` (B, 5, 2) and
-    ``attributes`` (B, A). Under 64-true all that is float32 comes as float64. What a data loader itself yields is on its
-    way there: bytes, and in training the numbers that the degradation has drawn.
+    Batches are dicts, as methods and callbacks get them from a trainer, and a notebook from ``batches``.
+    They hold ``target`` and, unless the degradation is "none", ``input`` as float32 (B, 3, height, size)
+    in [-1, 1]; ``index`` (B,) long; ``name`` list of B file names; for portraits also ``mask`` (B, size,
+    size), ``landmarks`` (B, 5, 2) and ``attributes`` (B, A). Under 64-true all that is float32 comes as
+    float64. What a data loader itself yields is on its way there: bytes, and in training the numbers that
+    the degradation has drawn.
 
-    The fit command sets ``train_seed`` (order, flips and degradations of training), ``start_iteration`` (batches already
-    trained on) and ``repeat`` (the first so many batches, again and again) before training starts.
+    The fit command sets ``train_seed`` (order, flips and degradations of training), ``start_iteration``
+    (batches already trained on) and ``repeat`` (the first so many batches, again and again) before
+    training starts.
 
     Args:
         root: folder (searched recursively) or zip of aligned faces; none renders portraits
-        size: side of the square images in pixels, a power of two from 16; larger images are cropped and reduced, smaller ones refused
-        height: of the images where they are lower than `size` is wide, a multiple of 8: 192 for cars of 256; clean photographs only
-        filter: how larger photographs are reduced: area, by means over areas, or bilinear, as Pillow does (releases of pSp, e4e and HFGI)
+        size: side of the square images in pixels, a power of two from 16; larger images are cropped and
+            reduced, smaller ones refused
+        height: of the images where they are lower than `size` is wide, a multiple of 8: 192 for cars of
+            256; clean photographs only
+        filter: how larger photographs are reduced: area, by means over areas, or bilinear, as Pillow does
+            (releases of pSp, e4e and HFGI)
         batch_size: training images per iteration, total over all processes
-        accumulate: parts in which each process takes its images of an iteration one after the other, for less memory
-        degradation: how inputs are made from targets: gpen-paper (GPEN's, heavy), gpen-simple (its training script's), gfpgan (GFP-GAN's),
-            motion71 (motion blur), x4 (the demo's, light), or none (clean images, for priors and inverters)
+        accumulate: parts in which each process takes its images of an iteration one after the other, for
+            less memory
+        degradation: how inputs are made from targets: gpen-paper (GPEN's, heavy), gpen-simple (its
+            training script's), gfpgan (GFP-GAN's), motion71 (motion blur), x4 (the demo's, light), or
+            none (clean images, for priors and inverters)
         kernels: .npz file of motion kernels that take the place of the degradation's own
-        val_root: folder or zip to validate on instead of a part of root; a test set written by `degrade` is used whole, as it is
-        val_split: which images are held out: random (fixed by seed), last (in natural order), or a text file with one name per line
+        val_root: folder or zip to validate on instead of a part of root; a test set written by `degrade`
+            is used whole, as it is
+        val_split: which images are held out: random (fixed by seed), last (in natural order), or a text
+            file with one name per line
         val_images: number of held-out images; a text file's own number counts instead
         val_batch_size: validation images per step and process
         flip: mirror one training photograph in two
         workers: processes that load data, per training process; 0 loads in the training process itself
-        seed: fixes the held-out images, their degradations and the portraits; independent of the training seed
+        seed: fixes the held-out images, their degradations and the portraits; independent of the training
+            seed
         portraits: number of training portraits in an epoch
-        unreadable: share of the files, 0 to 1, that may be unusable (damaged or too small); above it the run ends
+        unreadable: share of the files, 0 to 1, that may be unusable (damaged or too small); above it the
+            run ends
 
     Raises:
         UserError: an option cannot work; what depends on files is found out in ``setup``.
@@ -102,52 +114,11 @@ class FaceData(LightningDataModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.options: Any = self.hparams
-        if size < 16 or size & (size - 1):
-            raise UserError(f"--data.size {size}: expected a power of two from 16 on, e.g. 64, 256 or 512")
-        if height is not None:
-            if height % 8 or not 8 <= height < size:
-                raise UserError(
-                    f"--data.height {height}: expected a multiple of 8 below --data.size {size}; leave it out for squares"
-                )
-            if degradation != "none":
-                raise UserError(
-                    f"--data.height {height}: degradations are of squares; give --data.degradation none"
-                )
-            if root is None and (val_root is None or FrozenSet.at(val_root)):
-                raise UserError(
-                    f"--data.height {height}: portraits and test sets are square; give --data.root with photographs"
-                )
-        for option, value, least in (
-            ("batch_size", batch_size, 1),
-            ("accumulate", accumulate, 1),
-            ("val_batch_size", val_batch_size, 1),
-            ("val_images", val_images, 1),
-            ("portraits", portraits, 1),
-            ("workers", workers, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"--data.{option} {value}: expected at least {least}")
-        if not 0 <= unreadable <= 1:
-            raise UserError(f"--data.unreadable {unreadable}: expected a share of the files, 0 to 1")
-        if degradation not in DEGRADATIONS:
-            raise UserError(
-                f"unknown --data.degradation {degradation!r}: {nearest(degradation, DEGRADATIONS)}"
-            )
-        if val_split not in ("random", "last") and not Path(val_split).is_file():
-            raise UserError(
-                f"--data.val_split {val_split}: expected random, last or a text file with one image name per line"
-            )
-
-        if root is not None and FrozenSet.at(root):
-            raise UserError(
-                f"--data.root {root} is a test set of degraded and clean images: name it as --data.val_root"
-            )
-
+        self._check()
         self.shape = height or size, size
-        self.degradation = (
-            DEGRADATIONS[degradation] if kernels is None else DEGRADATIONS[degradation].with_kernels(kernels)
-        )
+        self.degradation = DEGRADATIONS[degradation]
+        if kernels is not None:
+            self.degradation = self.degradation.with_kernels(kernels)
         self.train_seed = 0
         self.start_iteration = 0
         self.repeat: int | None = None
@@ -157,36 +128,86 @@ class FaceData(LightningDataModule):
         self.val_indices: Sequence[int] = ()
         self.skipped: dict[str, None] = {}  # ordered set of the lines about unusable training images
 
-    # -- what there is ---------------------------------------------------------------------------------------------------------
-
-    def setup(self, stage: str | None = None) -> None:
-        """Index the files, choose and check the held-out images, look at the sizes of some training images; once."""
-        if not self.val_indices:
-            files = None if self.options.root is None else ImageFiles(self.options.root)
-            if (
-                files is None
-            ):  # even streams train, odd ones validate: no seed's held-out portraits are another's training portraits
-                self.train_source = Portraits(
-                    2 * self.options.seed, self.options.size, ahead=self.options.workers < 2
-                )
-                self.train_indices = range(self.options.portraits)
-            val_root = self.options.val_root
-            if val_root is not None and FrozenSet.at(val_root):
-                self._setup_frozen(files, FrozenSet(Path(val_root).expanduser(), self.options.size))
-            elif val_root is not None:
-                self._setup_photographs(files, ImageFiles(val_root, "--data.val_root"))
-            elif files is not None:
-                self._setup_photographs(files, files)
-            else:
-                self.val_source = Portraits(2 * self.options.seed + 1, self.options.size)
-                self.val_indices = range(self.options.val_images)
-        _, world = self._processes()
-        if len(self.val_indices) < world:
+    def _check(self) -> None:
+        """Raise UserError for an option that cannot work."""
+        options = self.options
+        size, degradation, split = options.size, options.degradation, options.val_split
+        if size < 16 or size & (size - 1):
+            raise UserError(f"--data.size {size}: expected a power of two from 16 on, e.g. 64, 256 or 512")
+        if options.height is not None:
+            self._check_height()
+        _at_least(1, batch_size=options.batch_size, accumulate=options.accumulate)
+        _at_least(1, val_batch_size=options.val_batch_size, val_images=options.val_images)
+        _at_least(1, portraits=options.portraits)
+        _at_least(0, workers=options.workers, seed=options.seed)
+        if not 0 <= options.unreadable <= 1:
+            raise UserError(f"--data.unreadable {options.unreadable}: expected a share of the files, 0 to 1")
+        if degradation not in DEGRADATIONS:
             raise UserError(
-                f"--data.val_images: {len(self.val_indices)} held-out images are too few for {world} processes"
+                f"unknown --data.degradation {degradation!r}: {nearest(degradation, DEGRADATIONS)}"
+            )
+        if split not in ("random", "last") and not Path(split).is_file():
+            raise UserError(
+                f"--data.val_split {split}: expected random, last or a text file with one image name per line"
+            )
+        if options.root is not None and FrozenSet.at(options.root):
+            raise UserError(
+                f"--data.root {options.root} is a test set of degraded and clean images:"
+                " name it as --data.val_root"
             )
 
+    def _check_height(self) -> None:
+        """Raise UserError where images that are no squares cannot be had."""
+        options, height = self.options, self.options.height
+        if height % 8 or not 8 <= height < options.size:
+            raise UserError(
+                f"--data.height {height}: expected a multiple of 8 below --data.size {options.size};"
+                " leave it out for squares"
+            )
+        if options.degradation != "none":
+            raise UserError(
+                f"--data.height {height}: degradations are of squares; give --data.degradation none"
+            )
+        if options.root is None and (options.val_root is None or FrozenSet.at(options.val_root)):
+            raise UserError(
+                f"--data.height {height}: portraits and test sets are square;"
+                " give --data.root with photographs"
+            )
+
+    # -- what there is -----------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        """Index the files, choose and check the held-out images, look at some sizes; once."""
+        if not self.val_indices:
+            self._setup()
+        _, world = self._processes()
+        count = len(self.val_indices)
+        if count < world:
+            raise UserError(f"--data.val_images: {count} held-out images are too few for {world} processes")
+
+    def _setup(self) -> None:
+        """Set both sources and their indices."""
+        options = self.options
+        files = None
+        if options.root is not None:
+            files = ImageFiles(options.root)
+        else:
+            # even streams train, odd ones validate:
+            # no seed's held-out portraits are another's training portraits
+            self.train_source = Portraits(2 * options.seed, options.size, ahead=options.workers < 2)
+            self.train_indices = range(options.portraits)
+        if options.val_root is not None and FrozenSet.at(options.val_root):
+            self._setup_frozen(files, FrozenSet(Path(options.val_root).expanduser(), options.size))
+        elif options.val_root is not None:
+            self._setup_photographs(files, ImageFiles(options.val_root, "--data.val_root"))
+        elif files is not None:
+            self._setup_photographs(files, files)
+        else:
+            self.val_source = Portraits(2 * options.seed + 1, options.size)
+            self.val_indices = range(options.val_images)
+
     def _setup_photographs(self, files: ImageFiles | None, val_files: ImageFiles) -> None:
+        """Hold out some of `val_files`, or all; train on the rest of `files`, or on portraits."""
         held_out = self._choose(val_files, everything=val_files is not files)
         if files is not None:
             self._train_without(files, val_files.root, [val_files.names[i] for i in held_out])
@@ -201,16 +222,18 @@ class FaceData(LightningDataModule):
         self.val_source, self.val_indices = test_set, range(len(test_set.images))
 
     def _train_without(self, files: ImageFiles, held_out_root: Path, held_out: Sequence[str]) -> None:
-        paths = {f"{os.path.realpath(held_out_root)}/{name}" for name in held_out}
+        """Train on all files but those held out, also where one root is inside the other."""
+        held_out_root = Path(os.path.realpath(held_out_root))
+        paths = {f"{held_out_root}/{name}" for name in held_out}
         root = os.path.realpath(files.root)
-        train = [
-            i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths
-        ]  # also where one root is inside the other
+        train = [i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths]
         if not train:
             raise UserError(
-                f"--data.root {self.options.root}: all {len(files)} images are held out, none is left to train on"
+                f"--data.root {self.options.root}: all {len(files)} images are held out,"
+                " none is left to train on"
             )
-        self.train_source, self.train_indices = Photographs(files, self.shape, self.options.filter), train
+        self.train_source = Photographs(files, self.shape, self.options.filter)
+        self.train_indices = train
         self._glance(files, train)
 
     def _choose(self, files: ImageFiles, everything: bool) -> list[int]:
@@ -219,24 +242,25 @@ class FaceData(LightningDataModule):
         if split not in ("random", "last"):
             return listed(Path(split), files)
         if wanted >= n and not everything:
+            images = "image" if n == 1 else "images"
             raise UserError(
-                f"--data.val_images {wanted}: {files.root} has only {n} image{'s' * (n > 1)}; hold out fewer, or name a --data.val_root"
+                f"--data.val_images {wanted}: {files.root} has only {n} {images};"
+                " hold out fewer, or name a --data.val_root"
             )
         if split == "last":
             return list(range(max(0, n - wanted), n))
 
-        def drawn(
-            i: int,
-        ) -> bytes:  # without the suffix, so that a data set prepared in another format has the same split
-            return hashlib.sha256(
-                f"{self.options.seed}:{os.path.splitext(files.names[i])[0]}".encode()
-            ).digest()
+        def drawn(i: int) -> bytes:
+            # without the suffix, so that a data set prepared in another format has the same split
+            stem = os.path.splitext(files.names[i])[0]
+            return hashlib.sha256(f"{self.options.seed}:{stem}".encode()).digest()
 
         return sorted(sorted(range(n), key=drawn)[:wanted])
 
     def _glance(self, files: ImageFiles, indices: Sequence[int]) -> None:
         """Refuse a set of too small images before long work starts, from the headers of up to 64 of them."""
-        for i in indices[:: -(-len(indices) // 64)]:
+        stride = -(-len(indices) // 64)
+        for i in indices[::stride]:
             try:
                 width, height = files.size(i)
             except UnreadableImage:
@@ -254,24 +278,18 @@ class FaceData(LightningDataModule):
                 return str(error)
             return None
 
+        n = len(indices)
+        # the rank from the environment: the trainer is not there yet when this runs first
+        hidden = bool(_get_rank())
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            hidden = bool(
-                _get_rank()
-            )  # from the environment: the trainer is not there yet when this runs first
-            checks = tqdm(
-                pool.map(problem, indices),
-                "checking held-out images",
-                len(indices),
-                leave=False,
-                delay=2,
-                disable=hidden,
-            )
+            results = pool.map(problem, indices)
+            checks = tqdm(results, "checking held-out images", n, leave=False, delay=2, disable=hidden)
             problems = dict(zip(indices, checks, strict=True))
         bad = [line for line in problems.values() if line]
-        if len(bad) > allowed(self.options.unreadable, len(indices)) or len(bad) == len(indices):
-            raise too_many(bad, len(indices))
+        if len(bad) > allowed(self.options.unreadable, n) or len(bad) == n:
+            raise too_many(bad, n)
         if bad and not hidden:
-            log.warning("%d of %d held-out images skipped: %s", len(bad), len(indices), "; ".join(bad[:3]))
+            log.warning("%d of %d held-out images skipped: %s", len(bad), n, "; ".join(bad[:3]))
         return [i for i in indices if not problems[i]]
 
     @property
@@ -280,36 +298,44 @@ class FaceData(LightningDataModule):
         return [self.val_source.name(index) for index in self.val_indices]
 
     def describe(self) -> dict[str, Any]:
-        """What is trained and validated on: sources, counts, degradation and the held-out list's hash; plain values. Calls ``setup``.
+        """What is trained and validated on, in plain values. Calls ``setup``.
 
-        A frozen test set is described by what its protocol.json says, with the hash of its ``pixels``.
+        Sources, counts, degradation and the held-out list's hash. A frozen test set is described by what its
+        protocol.json says, with the hash of its ``pixels``.
         """
         self.setup()
-        frozen = self.val_source.protocol if isinstance(self.val_source, FrozenSet) else {}
-        return {
-            "source": self.options.root or "portraits",
-            "val_source": self.options.val_root or self.options.root or "portraits",
-            "size": self.options.size,
-            **({} if self.options.height is None else {"height": self.options.height}),
+        options = self.options
+        names = "\n".join(self.val_names)
+        facts = {
+            "source": options.root or "portraits",
+            "val_source": options.val_root or options.root or "portraits",
+            "size": options.size,
+            "height": options.height,
             "train": len(self.train_indices),
             "val": len(self.val_indices),
-            "val_list": hashlib.sha256("\n".join(self.val_names).encode()).hexdigest()[:12],
-            "seed": self.options.seed,
-            "degradation": self.options.degradation,
+            "val_list": hashlib.sha256(names.encode()).hexdigest()[:12],
+            "seed": options.seed,
+            "degradation": options.degradation,
             "protocol": self.degradation.protocol,
-            **({"filter": self.options.filter} if isinstance(self.val_source, Photographs) else {}),
-            **frozen,
         }
+        if options.height is None:
+            del facts["height"]
+        if isinstance(self.val_source, Photographs):
+            facts["filter"] = options.filter
+        if isinstance(self.val_source, FrozenSet):
+            facts |= self.val_source.protocol
+        return facts
 
-    # -- loading ---------------------------------------------------------------------------------------------------------------
+    # -- loading -----------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader:
+        """The endless stream of this process, from ``start_iteration`` on."""
         rank, world = self._processes()
         stream = Stream(
             len(self.train_indices),
             self.options.batch_size,
             seed=self.train_seed,
-            block=Portraits.block if isinstance(self.train_source, Portraits) else 1,
+            block=self.train_source.block,
             start=self.start_iteration,
             rank=rank,
             world=world,
@@ -326,10 +352,9 @@ class FaceData(LightningDataModule):
         return self._loader(dataset, batch_sampler=stream)
 
     def val_dataloader(self) -> DataLoader:
+        """This process's share of the held-out images; unpadded, so each counts once."""
         rank, world = self._processes()
-        share = [
-            self.val_indices[k] for k in range(rank, len(self.val_indices), world)
-        ]  # unpadded: each image counts once
+        share = self.val_indices[rank::world]
         dataset = HeldOut(self.val_source, self.degradation, self.options.seed)
         return self._loader(dataset, sampler=share, batch_size=self.options.val_batch_size)
 
@@ -350,6 +375,7 @@ class FaceData(LightningDataModule):
             yield self.on_after_batch_transfer(batch, 0)
 
     def _loader(self, dataset: Dataset, **how: Any) -> DataLoader:
+        """A loader of ready batches; `how` says which items make one."""
         workers = self.options.workers
         return _Loader(
             dataset,
@@ -363,32 +389,32 @@ class FaceData(LightningDataModule):
 
     def _processes(self) -> tuple[int, int]:
         """This process's rank and the number of processes."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
 
     def _on_cuda(self) -> bool:
-        """Whether batches go to a CUDA device; one that is not trained on (--trainer.accelerator cpu) does not count."""
+        """Whether batches go to a CUDA device; one that is not trained on does not count."""
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
-    # -- batches ---------------------------------------------------------------------------------------------------------------
+    # -- batches -----------------------------------------------------------------------------------
 
     def on_before_batch_transfer(self, batch: Batch | UserError, dataloader_idx: int) -> Batch:
         """Raise what a worker found the user has to act on; count and name unusable training images."""
         if isinstance(batch, UserError):
-            raise UserError(
-                str(batch)
-            )  # a new one: raising the batch itself ties it and the loader's workers into a reference cycle
+            # a new one: raising the batch itself ties it and the loader's workers into a reference cycle
+            raise UserError(str(batch))
+        n = len(self.train_indices)
         for line in batch.pop("skipped", ()):
             if line not in self.skipped:
                 self.skipped[line] = None
-                log.warning(
-                    "skipped %s (%d unusable of %d so far)", line, len(self.skipped), len(self.train_indices)
-                )
-        if len(self.skipped) > allowed(self.options.unreadable, len(self.train_indices)):
-            raise too_many(list(self.skipped), len(self.train_indices))
+                log.warning("skipped %s (%d unusable of %d so far)", line, len(self.skipped), n)
+        if len(self.skipped) > allowed(self.options.unreadable, n):
+            raise too_many(list(self.skipped), n)
         return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """To float32 in [-1, 1] on the device; degrade the training images there. Then to the trainer's precision."""
+        """To float32 in [-1, 1] on the device, where training images are degraded."""
         for key in batch.keys() & {"target", "input"}:
             batch[key] = batch[key].float().div_(127.5).sub_(1)
         draws = batch.pop("draws", None)
@@ -396,25 +422,31 @@ class FaceData(LightningDataModule):
             batch["input"], batch["target"] = self.degradation.degrade_batch(batch["target"], draws)
         if self.trainer is None:
             return batch
-        # Lightning did so before this hook already, when the images still were bytes
+        # to the trainer's precision: Lightning did so before this hook, when the images still were bytes
         return self.trainer.precision_plugin.convert_input(batch)
 
 
 def listed(path: Path, files: ImageFiles) -> list[int]:
-    """Indices of the images a text file names, one per line, by path below the root or by a unique file name; suffixes may be left out."""
-    found: dict[str, list[int]] = {}
+    """Indices of the images that a text file names, one per line.
+
+    By path below the root, or by a unique file name; suffixes may be left out.
+    """
+    known: dict[str, list[int]] = {}
     for i, name in enumerate(files.names):
-        for key in {name, os.path.splitext(name)[0], PurePosixPath(name).name, PurePosixPath(name).stem}:
-            found.setdefault(key, []).append(i)
+        file = PurePosixPath(name)
+        for key in {name, os.path.splitext(name)[0], file.name, file.stem}:
+            known.setdefault(key, []).append(i)
     chosen = set()
     for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
-        name = line.strip()
-        if name and not name.startswith("#"):
-            matches = [i for i in found.get(name, ()) if files.names[i] == name] or found.get(name, [])
-            if len(matches) != 1:
-                what = "no such image" if not matches else f"{len(matches)} images of that name"
-                raise UserError(f"--data.val_split {path}, line {number}: {what} in {files.root}: {name}")
-            chosen.add(matches[0])
+        wanted = line.strip()
+        if not wanted or wanted.startswith("#"):
+            continue
+        matches = known.get(wanted, [])
+        exact = [i for i in matches if files.names[i] == wanted]
+        if len(exact or matches) != 1:
+            what = f"{len(matches)} images of that name" if matches else "no such image"
+            raise UserError(f"--data.val_split {path}, line {number}: {what} in {files.root}: {wanted}")
+        chosen.update(exact or matches)
     if not chosen:
         raise UserError(f"--data.val_split {path}: names no image")
     return sorted(chosen)
@@ -424,16 +456,25 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+def _at_least(least: int, **options: int) -> None:
+    for option, value in options.items():
+        if value < least:
+            raise UserError(f"--data.{option} {value}: expected at least {least}")
+
+
 class _Loader(DataLoader):
-    """Its processes hear no Ctrl-C, SIGTERM or SIGUSR1, which terminals and clusters send to all; the training ends them in time."""
+    """Its processes hear no Ctrl-C, SIGTERM or SIGUSR1.
+
+    Terminals and clusters send these to all; the training ends the processes in time.
+    """
 
     def __iter__(self) -> Any:
         if not self.num_workers:
             return super().__iter__()
-        resource_tracker.ensure_running()  # its start, which creates what the processes share, would lift the block
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-        )  # they inherit it
+        # its start, which creates what the processes share, would lift the block
+        resource_tracker.ensure_running()
+        # the processes inherit it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
         try:
             return super().__iter__()
         finally:

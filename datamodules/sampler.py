@@ -1,8 +1,8 @@
 """Which item is trained on when: one infinite stream that depends on the seed alone.
 
-Position p of the stream is item ``order(n, seed, p // n)[p % n]``; batch b is positions b * B to (b + 1) * B - 1, cut into equal
-consecutive shares for the processes. So the batches do not depend on the number of processes, an epoch's rest is not dropped but
-joins the next one, and resuming is starting at a later b.
+Position p of the stream is item ``order(n, seed, p // n)[p % n]``. Batch b is the B positions from b * B on,
+cut into equal consecutive shares for the processes. So the batches do not depend on the number of processes,
+an epoch's rest is not dropped but joins the next one, and resuming is starting at a later b.
 """
 
 from __future__ import annotations
@@ -19,18 +19,24 @@ Item = tuple[int, int]  # (epoch, index)
 
 
 def order(n: int, seed: int, epoch: int, block: int = 1) -> np.ndarray:
-    """The permutation of range(n) that an epoch goes through: runs of ``block`` consecutive indices in random order."""
-    starts = np.random.default_rng([seed, epoch]).permutation(-(-n // block)) * block
+    """The permutation of range(n) of an epoch: runs of ``block`` consecutive indices in random order."""
+    runs = -(-n // block)
+    starts = np.random.default_rng([seed, epoch]).permutation(runs) * block
     indices = (starts[:, None] + np.arange(block)).ravel()
     return indices[indices < n]
 
 
 def share(batch_size: int, world: int) -> int:
-    """Images per process of a batch of ``batch_size`` in all; UserError where they do not divide."""
+    """Images per process of a batch of ``batch_size`` in all.
+
+    Raises:
+        UserError: they do not divide.
+    """
     if batch_size % world:
+        near = max(1, round(batch_size / world)) * world
         raise UserError(
             f"--data.batch_size {batch_size} is the total over all processes and does not divide by {world};"
-            f" choose e.g. {max(1, round(batch_size / world)) * world}"
+            f" choose e.g. {near}"
         )
     return batch_size // world
 
@@ -70,14 +76,14 @@ class Stream(Sampler[list[Item]]):
         self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[Item]]:
-        own = share(self.batch_size, self.world)
+        size = share(self.batch_size, self.world)
         epoch, indices = -1, np.empty(0)
         for number in count(self.start):
             if self.repeat is not None:
                 number %= self.repeat
-            position = number * self.batch_size + self.rank * own
+            first = number * self.batch_size + self.rank * size
             batch = []
-            for p in range(position, position + own):
+            for p in range(first, first + size):
                 if p // self.n != epoch:
                     epoch = p // self.n
                     indices = order(self.n, self.seed, epoch, self.block)

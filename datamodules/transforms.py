@@ -1,4 +1,4 @@
-"""Augmentation of an image together with its mask and landmarks; the only module that knows albumentations."""
+"""Augmentation of an image with its mask and landmarks; the only module that knows albumentations."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ LANDMARK_SWAP = [1, 0, 2, 4, 3]  # left eye, right eye, nose, left and right cor
 
 def _swapped(labels: Sequence[str]) -> np.ndarray:
     """Label value -> label value with l_x and r_x exchanged where both exist (l_lip is the lower lip)."""
-    other = {"l": "r", "r": "l"}
-    mirrored = [other.get(name[0], "") + name[1:] if name[1:2] == "_" else name for name in labels]
-    return np.array(
-        [labels.index(name) if name in labels else i for i, name in enumerate(mirrored)], np.uint8
-    )
+    table = np.arange(len(labels), dtype=np.uint8)
+    for value, name in enumerate(labels):
+        other = "r_" + name.removeprefix("l_")
+        if name.startswith("l_") and other in labels:
+            table[value] = labels.index(other)
+            table[labels.index(other)] = value
+    return table
 
 
 LABEL_SWAP = _swapped(LABELS)
@@ -60,9 +62,14 @@ class Flip:
         Returns:
             ``image`` and, if given, ``mask`` and ``landmarks``
         """
-        self.compose.set_random_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))
-        given = {"mask": mask, "keypoints": landmarks}
-        done = self.compose(image=image, **{key: value for key, value in given.items() if value is not None})
+        state = np.random.SeedSequence(list(seed)).generate_state(1)
+        self.compose.set_random_seed(int(state[0]))
+        given = {"image": image}
+        if mask is not None:
+            given["mask"] = mask
+        if landmarks is not None:
+            given["keypoints"] = landmarks
+        done = self.compose(**given)
         if landmarks is not None:
             done["landmarks"] = done.pop("keypoints").astype(np.float32)
         return done

@@ -1,10 +1,12 @@
 """Motion blur: the projected random walk of a shaking camera, rendered as a centred kernel.
 
-Source  The trajectory family of Schmidt et al., "Cascades of Regression Tree Fields for Image Restoration", as used around Rim et al.,
-        "Real-World Blur Dataset for Learning and Benchmarking Deblurring Algorithms" (ECCV 2020): a bank of trajectories, each rendered at
-        a random odd extent, centred by mass. No generator was published with it; steps and draw order here are this project's.
-Shapes  a kernel is (n, n) float32 of sum 1, n odd; its centre of mass is the centre pixel, so blurring moves nothing.
-        A file of kernels is an .npz with the arrays `train` and `held_out`, (N, n, n) each, made for images of 512 pixels.
+Source  The trajectory family of Schmidt et al., "Cascades of Regression Tree Fields for Image
+        Restoration", as used around Rim et al., "Real-World Blur Dataset for Learning and Benchmarking
+        Deblurring Algorithms" (ECCV 2020): a bank of trajectories, each rendered at a random odd extent,
+        centred by mass. No generator was published with it; steps and draw order here are this project's.
+Shapes  A kernel is (n, n) float32 of sum 1, n odd; its centre of mass is the centre pixel, so blurring
+        moves nothing. A file of kernels is an .npz with the arrays `train` and `held_out`, (N, n, n)
+        each, made for images of 512 pixels.
 """
 
 from __future__ import annotations
@@ -39,27 +41,38 @@ def motion_kernel(
     """One random kernel; draws the walk, then the extent, from `rng`.
 
     Args:
-        extent: smallest and largest side of the trajectory's bounding box in pixels, both odd; drawn uniformly over the odd numbers.
-            The largest is also the canvas.
+        rng: where the numbers are drawn from.
+        extent: smallest and largest side of the trajectory's bounding box in pixels, both odd; drawn
+            uniformly over the odd numbers. The largest is also the canvas.
         scale: shrinks extent and canvas alike, for images other than 512 pixels.
     """
-    return render(*draw(rng, 1, extent), extent[1], scale)[0]
+    normals, extents = draw(rng, 1, extent)
+    return render(normals, extents, extent[1], scale)[0]
 
 
 @lru_cache(maxsize=8)
 def motion_bank(seed: int, extent: tuple[int, int], scale: float) -> np.ndarray:
-    """The 1,000 kernels that default_rng(seed) gives one after the other, (1000, n, n), read-only; built once per process."""
-    bank = render(*draw(np.random.default_rng(seed), BANK, extent), extent[1], scale)
+    """The 1,000 kernels that default_rng(seed) gives one after the other, (1000, n, n), read-only.
+
+    Built once per process.
+    """
+    normals, extents = draw(np.random.default_rng(seed), BANK, extent)
+    bank = render(normals, extents, extent[1], scale)
     bank.setflags(write=False)
     return bank
 
 
 def draw(rng: np.random.Generator, count: int, extent: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Normals (count, 3 + 6 (T - 1)), in order v_0, then e and e' of each step; and extents (count,). Kernel after kernel."""
+    """What kernels are made of, drawn kernel after kernel.
+
+    Returns:
+        Normals (count, 3 + 6 (T - 1)), in order v_0, then e and e' of each step; and extents (count,).
+    """
     low, high = extent
     if low % 2 == 0 or high % 2 == 0 or not 3 <= low <= high:
         raise ValueError(f"expected two odd extents, 3 <= smallest <= largest, got {extent}")
-    normals, extents = np.empty((count, 3 + 6 * (STEPS - 1))), np.empty(count)
+    normals = np.empty((count, 3 + 6 * (STEPS - 1)))
+    extents = np.empty(count)
     for i in range(count):
         normals[i] = rng.standard_normal(normals.shape[1])
         extents[i] = low + 2 * rng.integers((high - low) // 2 + 1)
@@ -68,9 +81,8 @@ def draw(rng: np.random.Generator, count: int, extent: tuple[int, int]) -> tuple
 
 def trajectories(normals: np.ndarray) -> np.ndarray:
     """Normals (N, 3 + 6 (T - 1)) -> the walk's (x, y), (N, T, 2), in arbitrary units."""
-    shocks = (
-        normals[:, 3:].reshape(len(normals), STEPS - 1, 2, 3) / np.arange(2, STEPS + 1)[:, None, None]
-    )  # e / (t + 1), e' / (t + 1)
+    shocks = normals[:, 3:].reshape(len(normals), STEPS - 1, 2, 3)
+    shocks = shocks / np.arange(2, STEPS + 1)[:, None, None]  # e / (t + 1), e' / (t + 1)
     v = normals[:, None, :3] + np.cumsum(shocks[:, :, 1], axis=1)
     r = np.zeros_like(v)
     angle = np.zeros((len(normals), 3))
@@ -78,7 +90,8 @@ def trajectories(normals: np.ndarray) -> np.ndarray:
         angle = angle + 2 * np.pi / STEPS * (angle + shocks[:, t, 0])
         r[:, t] = angle
 
-    (cx, cy, cz), (sx, sy, sz) = np.moveaxis(np.cos(r), -1, 0), np.moveaxis(np.sin(r), -1, 0)
+    cx, cy, cz = np.moveaxis(np.cos(r), -1, 0)
+    sx, sy, sz = np.moveaxis(np.sin(r), -1, 0)
     x, y, z = np.moveaxis(v, -1, 0)
     y, z = cx * y - sx * z, sx * y + cx * z  # Rx
     x, z = cy * x + sy * z, cy * z - sy * x  # Ry
@@ -93,32 +106,39 @@ def render(normals: np.ndarray, extents: np.ndarray, largest: int, scale: float)
     centre = (size - 1) / 2
     walk = trajectories(normals)
     box = np.ptp(walk, axis=1).max(axis=-1)
-    walk = (
-        walk * ((extents - 1) * scale / box)[:, None, None]
-    )  # one factor for both axes: the walk is not distorted
-
-    # resampled linearly, so that the time spent at a place becomes its weight
-    u = np.arange(POINTS_PER_STEP) / POINTS_PER_STEP
-    between = walk[:, :-1, None] * (1 - u)[:, None] + walk[:, 1:, None] * u[:, None]
-    points = np.concatenate([between.reshape(len(walk), -1, 2), walk[:, -1:]], axis=1)
+    factor = (extents - 1) * scale / box  # one for both axes: the walk is not distorted
+    points = resampled(walk * factor[:, None, None])
     points = points - points.mean(axis=1, keepdims=True)
     reach = np.abs(points).max(axis=(1, 2), keepdims=True)
     points = points * np.minimum(1, centre / reach) + centre  # shrunk where it would leave the canvas
-
-    corner = np.clip(np.floor(points), 0, size - 2).astype(np.int64)
-    fx, fy = np.moveaxis(points - corner, -1, 0)
-    cell = np.arange(len(walk))[:, None] * size**2 + corner[..., 1] * size + corner[..., 0]
-    weights = np.zeros(len(walk) * size**2)
-    for dy, wy in ((0, 1 - fy), (1, fy)):
-        for dx, wx in ((0, 1 - fx), (1, fx)):
-            weights += np.bincount((cell + dy * size + dx).ravel(), (wy * wx).ravel(), minlength=weights.size)
-    kernels = weights.reshape(len(walk), size, size)
+    kernels = splatted(points, size)
     return (kernels / kernels.sum(axis=(1, 2), keepdims=True)).astype(np.float32)
 
 
-# --------------------------------------------------------------------------------------------------------------- files
+def resampled(walk: np.ndarray) -> np.ndarray:
+    """Eight points per step, linearly, so that the time spent at a place becomes its weight."""
+    u = np.arange(POINTS_PER_STEP) / POINTS_PER_STEP
+    between = walk[:, :-1, None] * (1 - u)[:, None] + walk[:, 1:, None] * u[:, None]
+    return np.concatenate([between.reshape(len(walk), -1, 2), walk[:, -1:]], axis=1)
+
+
+def splatted(points: np.ndarray, size: int) -> np.ndarray:
+    """Points (N, P, 2) in pixels -> how many fall on each, shared bilinearly, (N, size, size)."""
+    count = len(points)
+    corner = np.clip(np.floor(points), 0, size - 2).astype(np.int64)
+    fx, fy = np.moveaxis(points - corner, -1, 0)
+    cell = np.arange(count)[:, None] * size**2 + corner[..., 1] * size + corner[..., 0]
+    weights = np.zeros(count * size**2)
+    for dy, wy in ((0, 1 - fy), (1, fy)):
+        for dx, wx in ((0, 1 - fx), (1, fx)):
+            place = cell + dy * size + dx
+            weights += np.bincount(place.ravel(), (wy * wx).ravel(), minlength=weights.size)
+    return weights.reshape(count, size, size)
+
+
+# --------------------------------------------------------------------------------------------------- files
 def save_kernels(path: Path) -> None:
-    """Write both banks of 71x71 kernels as float32, with what they were made by, to an .npz file that `read_kernels` reads."""
+    """Write both banks of 71x71 kernels, with what made them, to an .npz file for `read_kernels`."""
     train, held_out = (motion_bank(seed, EXTENT, 1.0) for seed in SEEDS)
     made_by = {"seeds": SEEDS, "extent": EXTENT, "steps": STEPS, "points_per_step": POINTS_PER_STEP}
     buffer = io.BytesIO()
@@ -128,43 +148,49 @@ def save_kernels(path: Path) -> None:
 
 @lru_cache(maxsize=2)
 def read_kernels(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """The banks for training and for held-out images in a file, (N, n, n) and (M, n, n) float32, read-only; read once per process.
+    """The banks for training and for held-out images in a file, (N, n, n) and (M, n, n) float32, read-only.
+
+    Read once per process.
 
     Raises:
-        UserError: the file is missing or no .npz, or its arrays are not kernels: odd sides of 3 to 511 pixels, the same in both, no
-            negative weight, sum 1 within 1e-4.
+        UserError: the file is missing or no .npz, or its arrays are not kernels: odd sides of 3 to 511
+            pixels, the same in both, no negative weight, sum 1 within 1e-4.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             banks = [file[part] for part in PARTS]
     except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not such a file"
+        reason = "not such a file"
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         raise UserError(
             f"--data.kernels {path}: expected an .npz with the arrays {' and '.join(PARTS)} ({reason})"
         ) from error
     for part, bank in zip(PARTS, banks, strict=True):
-        side = bank.shape[-1] if bank.ndim else 0
-        if (
-            bank.ndim != 3
-            or not len(bank)
-            or bank.shape[1] != side
-            or side % 2 == 0
-            or not 3 <= side <= LARGEST
-        ):
-            raise UserError(
-                f"--data.kernels {path}: {part} is {bank.shape}, expected (N, n, n), n odd and 3 to {LARGEST}, e.g. (1000, 71, 71)"
-            )
-        if bank.dtype.kind != "f" or not (
-            bank.min() >= 0 and np.abs(bank.sum(axis=(1, 2), dtype=np.float64) - 1).max() < 1e-4
-        ):
-            raise UserError(
-                f"--data.kernels {path}: {part} holds what is no blur kernel, expected weights from 0 on as floats, of sum 1 each"
-            )
-    if banks[0].shape[1:] != banks[1].shape[1:]:
+        check_bank(bank, f"--data.kernels {path}: {part}")
+    train, held_out = banks
+    if train.shape[1:] != held_out.shape[1:]:
         raise UserError(
-            f"--data.kernels {path}: train {banks[0].shape} and held_out {banks[1].shape} differ in size, expected one for both"
+            f"--data.kernels {path}: train {train.shape} and held_out {held_out.shape} differ in size,"
+            " expected one for both"
         )
-    return rescaled(banks[0], 1.0), rescaled(banks[1], 1.0)  # at 1 only the type changes
+    return rescaled(train, 1.0), rescaled(held_out, 1.0)  # at 1 only the type changes
+
+
+def check_bank(bank: np.ndarray, name: str) -> None:
+    """Refuse an array that holds no kernels. Raises UserError, which starts with `name`."""
+    cubic = bank.ndim == 3 and len(bank) > 0 and bank.shape[1] == bank.shape[2]
+    if not cubic or bank.shape[2] % 2 == 0 or not 3 <= bank.shape[2] <= LARGEST:
+        raise UserError(
+            f"{name} is {bank.shape}, expected (N, n, n), n odd and 3 to {LARGEST}, e.g. (1000, 71, 71)"
+        )
+    if bank.dtype.kind == "f":
+        sums = bank.sum(axis=(1, 2), dtype=np.float64)
+        if bank.min() >= 0 and np.abs(sums - 1).max() < 1e-4:
+            return
+    raise UserError(
+        f"{name} holds what is no blur kernel, expected weights from 0 on as floats, of sum 1 each"
+    )
 
 
 @lru_cache(maxsize=8)
@@ -174,15 +200,17 @@ def kernels_of(path: str, held_out: bool, scale: float) -> np.ndarray:
 
 
 def rescaled(bank: np.ndarray, scale: float) -> np.ndarray:
-    """Kernels (N, k, k) of any image scale, read-only: each weight moves towards the centre, so the centre of mass stays where it is.
+    """Kernels (N, k, k) for another image scale, (N, n, n) with n = scaled_size(k, scale), read-only.
 
-    A weight is spread linearly over the pixels around its new place, as in `render`; the kernels are (n, n), n = scaled_size(k, scale).
+    Each weight moves towards the centre, so the centre of mass stays where it is. It is spread linearly
+    over the pixels around its new place, as in `render`.
     """
     k = bank.shape[-1]
     n = scaled_size(k, scale)
     factor = min(scale, (n - 1) / (k - 1))  # shrunk where it would leave the canvas
     at = (np.arange(k) - (k - 1) / 2) * factor + (n - 1) / 2
-    spread = np.clip(1 - np.abs(np.arange(n)[:, None] - at) / max(1, factor), 0, None)
+    distance = np.abs(np.arange(n)[:, None] - at)
+    spread = np.clip(1 - distance / max(1, factor), 0, None)
     spread /= spread.sum(axis=0)
     kernels = (spread @ bank.astype(np.float64) @ spread.T).astype(np.float32)
     kernels.setflags(write=False)

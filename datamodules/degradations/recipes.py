@@ -1,15 +1,19 @@
-"""The named degradations: GPEN's, GFP-GAN's, motion blur's and the demonstration's, as lists of steps with their papers' constants.
+"""The named degradations, as lists of steps with their papers' constants.
 
-Source  gpen-paper: Yang et al., "GAN Prior Embedded Network for Blind Face Restoration in the Wild" (CVPR 2021), section 4.1. The paper
-        mixes Gaussian and motion kernels "of varying size" without further numbers: shares, sizes, sigma rule and motion bank are ours.
+Source  gpen-paper: Yang et al., "GAN Prior Embedded Network for Blind Face Restoration in the Wild"
+        (CVPR 2021), section 4.1. The paper mixes Gaussian and motion kernels "of varying size" without
+        further numbers: shares, sizes, sigma rule and motion bank are ours.
         gpen-simple: yangxy/GPEN@2c73670 training/data_loader/dataset_face.py.
-        gfpgan: Wang et al., "Towards Real-World Blind Face Restoration with Generative Facial Prior" (CVPR 2021), with the numbers of
-        TencentARC/GFPGAN@7552a77 options/train_gfpgan_v1.yml (the paper's ranges are slightly narrower).
-        motion71: Lee et al., "Image Restoration Using a Regression Network Together with a GAN" (Korean conference paper, 2022), section
-        3.1: 1,000 motion kernels of 71x71, a random one per image, no noise. The paper neither publishes its kernels nor says whether
-        the test images share them; the walk (motion.py) and another 1,000 for held-out images are ours.
+        gfpgan: Wang et al., "Towards Real-World Blind Face Restoration with Generative Facial Prior"
+        (CVPR 2021), with the numbers of TencentARC/GFPGAN@7552a77 options/train_gfpgan_v1.yml (the
+        paper's ranges are slightly narrower).
+        motion71: Lee et al., "Image Restoration Using a Regression Network Together with a GAN" (Korean
+        conference paper, 2022), section 3.1: 1,000 motion kernels of 71x71, a random one per image, no
+        noise. The paper neither publishes its kernels nor says whether the test images share them; the
+        walk (motion.py) and another 1,000 for held-out images are ours.
         x4: ours, a degradation that a small network learns to undo in minutes.
-Differs Flipping is augmentation, not degradation, and stands with the data. Quality "U(60, 100) as int" is written as {60..99}.
+Differs Flipping is augmentation, not degradation, and stands with the data. Quality "U(60, 100) as int"
+        is written as {60..99}.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ Parameters = dict[str, Draw]  # step name -> its draw, for one image
 
 
 class Packed(NamedTuple):
-    """The parameters of a batch: in one block what the device needs of all steps, beside it what the host needs."""
+    """The parameters of a batch: one block of what the device needs of all steps, and what the host needs."""
 
     draws: list[Parameters]  # without their arrays
     numbers: Tensor  # float32 (B, K), step after step
@@ -59,14 +63,16 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True)
 class Degradation:
-    """An ordered list of steps, applied exactly to one image (validation, test) or to a batch on the device (training).
+    """An ordered list of steps, applied exactly to one image, or to a batch on the device.
 
-    Both ways return the input and the target, because a recipe may change the target too (gpen-simple makes some grey).
+    Validation and test images are made the first way, training images the second.
+    Both ways return the input and the target, because a recipe may change the target too (gpen-simple
+    makes some grey).
 
     Example:
         >>> d = DEGRADATIONS["gfpgan"]
         >>> degraded, target = d.degrade(image, seed=0, index=7)  # uint8 (H, H, 3), always the same
-        >>> parameters = [d.sample((seed, epoch, i), size=64) for i in indices]  # in a worker or in the main process
+        >>> parameters = [d.sample((seed, epoch, i), size=64) for i in indices]  # in a worker, or not
         >>> degraded, target = d.degrade_batch(images, parameters)  # float (B, 3, 64, 64) in [-1, 1]
         >>> degraded, target = d.degrade_batch(images, d.pack(parameters))  # the same
     """
@@ -88,22 +94,12 @@ class Degradation:
             UserError: the recipe has no motion blur, or the file cannot be used.
         """
         file = KernelFile(path)
-
-        def exchanged(step: Step) -> Step:
-            if not isinstance(step, Blur):
-                return step
-            return replace(
-                step,
-                kernels={
-                    file if isinstance(kernel, Motion) else kernel: share
-                    for kernel, share in step.kernels.items()
-                },
-            )
-
-        changed = replace(self, steps=tuple(map(exchanged, self.steps)))
+        steps = [step.with_motion(file) if isinstance(step, Blur) else step for step in self.steps]
+        changed = replace(self, steps=tuple(steps))
         if changed == self:
             raise UserError(
-                f"--data.kernels {path}: {self.name} has no motion blur to take them; set --data.degradation motion71"
+                f"--data.kernels {path}: {self.name} has no motion blur to take them;"
+                " set --data.degradation motion71"
             )
         return changed
 
@@ -111,16 +107,16 @@ class Degradation:
         """All random choices of one image: a pure function of the arguments.
 
         Args:
-            key: non-negative integers that name the image: (seed, epoch, index) in training, (seed, index) for held-out images.
+            key: non-negative integers that name the image: (seed, epoch, index) in training, (seed,
+                index) for held-out images.
             size: of the image, in pixels; constants in pixels scale with size / 512.
             held_out: draw motion kernels from the bank that training never sees.
         """
-        return {
-            step.name: step.draw(
-                np.random.default_rng([*key, zlib.crc32(step.name.encode())]), size, held_out
-            )
-            for step in self.steps
-        }
+        parameters = {}
+        for step in self.steps:
+            stream = zlib.crc32(step.name.encode())
+            parameters[step.name] = step.draw(np.random.default_rng([*key, stream]), size, held_out)
+        return parameters
 
     def degrade(self, image: np.ndarray, seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The held-out image `index`, degraded: the same for every run, process, batch size and worker.
@@ -146,10 +142,12 @@ class Degradation:
 
     def pack(self, parameters: Sequence[Parameters]) -> Packed:
         """One `sample` per image, as a loader pins it and moves it to the images' device."""
-        parts = [np.stack([step.numbers(p[step.name]) for p in parameters]) for step in self.steps]
-        numbers = np.concatenate([np.empty((len(parameters), 0), np.float32), *parts], axis=1)
-        draws = [{name: plain(draw) for name, draw in p.items()} for p in parameters]
-        return Packed(draws, torch.from_numpy(numbers), [part.shape[1] for part in parts])
+        parts = [np.empty((len(parameters), 0), np.float32)]
+        for step in self.steps:
+            parts.append(np.stack([step.numbers(p[step.name]) for p in parameters]))
+        numbers = torch.from_numpy(np.concatenate(parts, axis=1))
+        widths = [part.shape[1] for part in parts[1:]]
+        return Packed([plain(p) for p in parameters], numbers, widths)
 
     @torch.no_grad()
     def degrade_batch(
@@ -157,14 +155,15 @@ class Degradation:
     ) -> tuple[Tensor, Tensor]:
         """A training batch, degraded on its device in float32.
 
-        The parameters alone decide an image's result, whatever the batch, up to float32 rounding (which JPEG can turn into a grey level
-        here and there). Noise comes from the device's own generator, seeded per image, so a CPU and a GPU draw different noise. The
-        result is on the 8-bit grid only where the recipe ends on it.
+        The parameters alone decide an image's result, whatever the batch, up to float32 rounding (which
+        JPEG can turn into a grey level here and there). Noise comes from the device's own generator,
+        seeded per image, so a CPU and a GPU draw different noise. The result is on the 8-bit grid only
+        where the recipe ends on it.
 
         Args:
             images: (B, 3, H, H) in [-1, 1].
-            parameters: one `sample` per image, at this size. If they come packed, with the block on the images' device,
-                nothing is copied there and nothing waits.
+            parameters: one `sample` per image, at this size. If they come packed, with the block on the
+                images' device, nothing is copied there and nothing waits.
 
         Returns:
             Input and target, float32 (B, 3, H, H) in [-1, 1].
@@ -174,13 +173,16 @@ class Degradation:
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(f"expected images in [-1, 1] as (B, 3, H, H), got {tuple(images.shape)}")
-        packed = parameters if isinstance(parameters, Packed) else self.pack(parameters)
-        if len(packed.draws) != len(images):
-            raise ValueError(f"expected parameters for each of {len(images)} images, got {len(packed.draws)}")
-        shares = packed.numbers.to(images.device, torch.float32).split(packed.widths, dim=1)
+        if not isinstance(parameters, Packed):
+            parameters = self.pack(parameters)
+        if len(parameters.draws) != len(images):
+            raise ValueError(
+                f"expected parameters for each of {len(images)} images, got {len(parameters.draws)}"
+            )
+        shares = parameters.numbers.to(images.device, torch.float32).split(parameters.widths, dim=1)
         x = target = Canvas.full((images.float() + 1) / 2)
         for step, numbers in zip(self.steps, shares, strict=True):
-            draws = [p[step.name] for p in packed.draws]
+            draws = [p[step.name] for p in parameters.draws]
             x = step.many(x, draws, numbers)
             if step.both:
                 target = step.many(target, draws, numbers)
@@ -191,20 +193,27 @@ class Degradation:
         """One line that says what is done, for the footnote of a table."""
         if not self.steps:
             return f"{self.name}: the input is the target"
+        steps = ", ".join(map(str, self.steps))
         return (
-            f"{self.name}: {', '.join(map(str, self.steps))}; kernel sizes, extents and blur sigmas in pixels of a {REFERENCE} image, "
-            f"scaled with size/{REFERENCE} (kernels odd, at least 3); down leaves at least {SMALLEST} pixels; noise and quality unscaled; "
-            "bilinear resizes without antialias, mirrored border, libjpeg 4:2:0, result on 8 bits"
+            f"{self.name}: {steps}; kernel sizes, extents and blur sigmas in pixels of a {REFERENCE} image,"
+            f" scaled with size/{REFERENCE} (kernels odd, at least 3);"
+            f" down leaves at least {SMALLEST} pixels; noise and quality unscaled; bilinear resizes without"
+            " antialias, mirrored border, libjpeg 4:2:0, result on 8 bits"
         )
 
 
-def plain(draw: Draw) -> Draw:
-    """A draw without its arrays."""
-    return {key: value for key, value in draw.items() if not isinstance(value, np.ndarray)}
+def plain(parameters: Parameters) -> Parameters:
+    """The draws of one image without their arrays."""
+    result: Parameters = {}
+    for name, draw in parameters.items():
+        result[name] = {key: value for key, value in draw.items() if not isinstance(value, np.ndarray)}
+    return result
 
 
 def check_image(image: np.ndarray) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1]:
+    """Raise ValueError unless the image is a square RGB one of 8 bits."""
+    square = image.ndim == 3 and image.shape == (len(image), len(image), 3)
+    if image.dtype != np.uint8 or not square:
         raise ValueError(f"expected a square RGB image as uint8 (H, H, 3), got {image.dtype} {image.shape}")
 
 

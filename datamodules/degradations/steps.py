@@ -1,7 +1,10 @@
-"""The steps of a degradation. Each draws its parameters once and applies them in two ways: to one image exactly, to a batch on the device.
+"""The steps of a degradation.
 
-A step's numbers are the paper's, at 512 pixels. What is measured in pixels (kernel sizes, sigmas of blur) scales with size / 512; ratios,
-noise and quality do not. `draw` sees a generator that belongs to this step alone, so a new step or option shifts no other step's stream.
+Each draws its parameters once and applies them in two ways: to one image exactly, to a batch on the device.
+
+A step's numbers are the paper's, at 512 pixels. What is measured in pixels (kernel sizes, sigmas of blur)
+scales with size / 512; ratios, noise and quality do not. `draw` sees a generator that belongs to this
+step alone, so a new step or option shifts no other step's stream.
 """
 
 from __future__ import annotations
@@ -29,20 +32,23 @@ SMALLEST = 4  # pixels that down-sampling leaves at least
 
 
 class Canvas(NamedTuple):
-    """Square images of different sizes in one tensor: image i fills the top left `sizes[i]` pixels of `images` (B, 3, N, N) in [0, 1]."""
+    """Square images of different sizes in one tensor."""
 
-    images: Tensor
-    sizes: list[int]
+    images: Tensor  # (B, 3, N, N) in [0, 1]
+    sizes: list[int]  # image i fills the top left sizes[i] pixels
     on_device: Tensor  # the sizes again, float32 (B,) where the images are
 
     @classmethod
     def full(cls, images: Tensor) -> Canvas:
+        """Images that fill their canvas."""
         count, side = len(images), images.shape[-1]
         on_device = torch.full((count,), side, dtype=torch.float32, device=images.device)
         return cls(images, [side] * count, on_device)
 
 
 class Step:
+    """One operation: draws what is random about it, then applies it."""
+
     name: ClassVar[str]  # of its random stream
     both = False  # applied to the target too
 
@@ -55,7 +61,7 @@ class Step:
         raise NotImplementedError
 
     def numbers(self, draw: Draw) -> np.ndarray:
-        """What `many` needs of a draw on the device, float32 (k,); k belongs to the step and the image size."""
+        """What `many` needs of a draw on the device, float32 (k,); k depends on step and image size alone."""
         return np.empty(0, np.float32)
 
     def many(self, canvas: Canvas, draws: Sequence[Draw], numbers: Tensor) -> Canvas:
@@ -66,10 +72,13 @@ class Step:
         raise NotImplementedError
 
 
-# ---------------------------------------------------------------------------------------------------------------- blur
+# ---------------------------------------------------------------------------------------------------- blur
 @dataclass(frozen=True)
 class Gaussian:
-    """Gaussian kernels: odd size drawn uniformly, sigma uniform, per axis and turned by U(-pi, pi) with probability `anisotropic`."""
+    """Gaussian kernels: odd size and sigma drawn uniformly.
+
+    With probability `anisotropic`, a sigma per axis, turned by U(-pi, pi).
+    """
 
     size: tuple[int, int]
     sigma: Range | None = None  # None: follows from the drawn size by OpenCV's rule
@@ -80,25 +89,27 @@ class Gaussian:
         return self.size[1]
 
     def draw(self, rng: np.random.Generator, scale: float, held_out: bool) -> np.ndarray:
+        """A kernel for images of `scale` times 512 pixels."""
         low, high = self.size
         size = low + 2 * int(rng.integers((high - low) // 2 + 1))
         default = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
         sigma_x, sigma_y = scale * rng.uniform(*(self.sigma or (default, default)), size=2)
         theta = rng.uniform(-math.pi, math.pi)
-        turned = rng.random() < self.anisotropic
-        return primitives.gaussian_kernel(
-            scaled_size(size, scale), sigma_x, *((sigma_y, theta) if turned else ())
-        )
+        side = scaled_size(size, scale)
+        if rng.random() < self.anisotropic:
+            return primitives.gaussian_kernel(side, sigma_x, sigma_y, theta)
+        return primitives.gaussian_kernel(side, sigma_x)
 
     def __str__(self) -> str:
         low, high = self.size
-        size = f"size {high}" if low == high else f"odd size U[{low}, {high}]"
-        sigma = (
-            "sigma 0.3 ((size - 1) / 2 - 1) + 0.8" if self.sigma is None else f"sigma {uniform(self.sigma)}"
-        )
-        return f"Gaussian ({size}, {sigma}" + (
-            f", anisotropic {self.anisotropic:g})" if self.anisotropic else ")"
-        )
+        size = f"odd size U[{low}, {high}]"
+        if low == high:
+            size = f"size {high}"
+        sigma = "0.3 ((size - 1) / 2 - 1) + 0.8"
+        if self.sigma is not None:
+            sigma = uniform(self.sigma)
+        turned = f", anisotropic {self.anisotropic:g}" if self.anisotropic else ""
+        return f"Gaussian ({size}, sigma {sigma}{turned})"
 
 
 @dataclass(frozen=True)
@@ -116,12 +127,17 @@ class Motion:
         return bank[rng.integers(len(bank))]
 
     def __str__(self) -> str:
-        return f"motion (odd extent U[{self.extent[0]}, {self.extent[1]}], banks {SEEDS[0]} and {SEEDS[1]} of {BANK})"
+        low, high = self.extent
+        return f"motion (odd extent U[{low}, {high}], banks {SEEDS[0]} and {SEEDS[1]} of {BANK})"
 
 
 @dataclass(frozen=True)
 class KernelFile:
-    """The two banks of kernels in a file (`motion.read_kernels`), drawn from uniformly. Raises UserError where it cannot be used."""
+    """The two banks of kernels in a file, drawn from uniformly.
+
+    Raises:
+        UserError: `motion.read_kernels` refuses the file.
+    """
 
     path: str
 
@@ -137,29 +153,39 @@ class KernelFile:
         return bank[rng.integers(len(bank))]
 
     def __str__(self) -> str:
-        n, m = (len(bank) for bank in read_kernels(self.path))
-        pixels = hashlib.sha256(b"".join(bank.tobytes() for bank in read_kernels(self.path))).hexdigest()[:12]
-        return (
-            f"motion ({Path(self.path).name} {pixels}: {n} and {m} kernels of {self.largest}x{self.largest})"
-        )
+        train, held_out = read_kernels(self.path)
+        pixels = hashlib.sha256(train.tobytes() + held_out.tobytes()).hexdigest()[:12]
+        size = f"{self.largest}x{self.largest}"
+        return f"motion ({Path(self.path).name} {pixels}: {len(train)} and {len(held_out)} kernels of {size})"
+
+
+Family = Gaussian | Motion | KernelFile
 
 
 @dataclass(frozen=True)
 class Blur(Step):
-    """Correlation with a kernel drawn from one of several families, of given probabilities; mirrored border."""
+    """Correlation with a kernel of one of several families, of given probabilities; mirrored border."""
 
     name = "blur"
-    kernels: dict[Gaussian | Motion | KernelFile, float]
+    kernels: dict[Family, float]
+
+    def with_motion(self, file: KernelFile) -> Blur:
+        """The same with a file in place of motion kernels."""
+        kernels: dict[Family, float] = {}
+        for family, share in self.kernels.items():
+            kernels[file if isinstance(family, Motion) else family] = share
+        return Blur(kernels)
 
     def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        """A kernel, padded to the largest that the recipe draws for this size."""
         scale = size / REFERENCE
-        family = list(self.kernels)[rng.choice(len(self.kernels), p=list(self.kernels.values()))]
-        largest = max(scaled_size(kernel.largest, scale) for kernel in self.kernels)
+        families, shares = list(self.kernels), list(self.kernels.values())
+        family = families[rng.choice(len(families), p=shares)]
+        largest = max(scaled_size(family.largest, scale) for family in families)
         if size < largest:
             raise ValueError(f"an image of {size} pixels is smaller than its blur kernels of {largest}")
-        return {
-            "kernel": primitives.padded(family.draw(rng, scale, held_out), largest)
-        }  # one size, so that a batch stacks
+        kernel = family.draw(rng, scale, held_out)
+        return {"kernel": primitives.padded(kernel, largest)}  # one size, so that a batch stacks
 
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return primitives.blur(image, draw["kernel"])
@@ -173,14 +199,15 @@ class Blur(Step):
         return canvas._replace(images=primitives.blur_batch(canvas.images, kernels))
 
     def __str__(self) -> str:
-        parts = [
-            str(kernel) if share == 1 else f"{share:g} {kernel}" for kernel, share in self.kernels.items()
-        ]
-        return "blur " + " + ".join(parts)
+        if len(self.kernels) == 1:
+            return f"blur {next(iter(self.kernels))}"
+        return "blur " + " + ".join(f"{share:g} {family}" for family, share in self.kernels.items())
 
 
-# -------------------------------------------------------------------------------------------------------------- resize
+# -------------------------------------------------------------------------------------------------- resize
 class Resize(Step):
+    """Bilinear, without antialias, to the drawn size."""
+
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return primitives.resize(image, draw["size"], draw["size"])
 
@@ -201,12 +228,10 @@ class Down(Resize):
     ratio: Range
 
     def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
+        # the canvas holds the recipe's largest size in whole JPEG blocks, so no image depends on its batch
         largest = max(SMALLEST, int(size // self.ratio[0]))
-        # the canvas holds the largest size of the recipe in whole JPEG blocks, so no image depends on its batch
-        return {
-            "size": max(SMALLEST, int(size // rng.uniform(*self.ratio))),
-            "canvas": 16 * math.ceil(largest / 16),
-        }
+        canvas = 16 * math.ceil(largest / 16)
+        return {"size": max(SMALLEST, int(size // rng.uniform(*self.ratio))), "canvas": canvas}
 
     def __str__(self) -> str:
         return f"down {uniform(self.ratio)}"
@@ -225,10 +250,10 @@ class Up(Resize):
         return "up"
 
 
-# ---------------------------------------------------------------------------------------------------------- noise, JPEG
+# --------------------------------------------------------------------------------------------- noise, JPEG
 @dataclass(frozen=True)
 class Noise(Step):
-    """Gaussian noise on 0..255, independent in each channel, sigma ~ U(sigma) per image, or per channel; clipped."""
+    """Gaussian noise on 0..255, independent in each channel; sigma per image or per channel; clipped."""
 
     name = "noise"
     sigma: Range
@@ -236,8 +261,8 @@ class Noise(Step):
 
     def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
         seed = int(rng.integers(2**63))
-        sigma = rng.uniform(*self.sigma, size=3) if self.per_channel else np.full(3, rng.uniform(*self.sigma))
-        return {"sigma": sigma.astype(np.float32), "seed": seed}
+        sigma = rng.uniform(*self.sigma, size=3 if self.per_channel else 1)
+        return {"sigma": np.broadcast_to(sigma, 3).astype(np.float32), "seed": seed}
 
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         noise = np.random.default_rng(draw["seed"]).standard_normal(image.shape, dtype=np.float32)
@@ -259,13 +284,17 @@ class Noise(Step):
 
 @dataclass(frozen=True)
 class JPEG(Step):
-    """4:2:0, integer quality drawn uniformly from both ends inclusive; leaves 8 bits. libjpeg exactly, kornia's codec in batches."""
+    """4:2:0, integer quality drawn uniformly from both ends inclusive; leaves 8 bits.
+
+    libjpeg exactly, kornia's codec in batches.
+    """
 
     name = "jpeg"
     quality: tuple[int, int]
 
     def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
-        return {"quality": int(rng.integers(self.quality[0], self.quality[1], endpoint=True))}
+        low, high = self.quality
+        return {"quality": int(rng.integers(low, high, endpoint=True))}
 
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         return primitives.jpeg(image, draw["quality"])
@@ -279,7 +308,8 @@ class JPEG(Step):
         return canvas._replace(images=primitives.jpeg_batch(whole, qualities, numbers[:, 0]))
 
     def __str__(self) -> str:
-        return f"JPEG quality U{{{self.quality[0]}..{self.quality[1]}}}"
+        low, high = self.quality
+        return f"JPEG quality U{{{low}..{high}}}"
 
 
 @dataclass(frozen=True)
@@ -298,7 +328,7 @@ class Round(Step):
         return "8 bits"
 
 
-# -------------------------------------------------------------------------------------------------------------- colour
+# -------------------------------------------------------------------------------------------------- colour
 @dataclass(frozen=True)
 class Gray(Step):
     """With a probability, 0.299 R + 0.587 G + 0.114 B on all channels; of the target too if `both`."""
@@ -351,9 +381,13 @@ class ColorShift(Step):
 
 @dataclass(frozen=True)
 class ColorJitter(Step):
-    """With a probability, brightness, contrast, saturation and hue changed in random order, each by a uniform factor (torchvision)."""
+    """With a probability, brightness, contrast, saturation and hue changed in random order (torchvision).
+
+    Each by a uniform factor.
+    """
 
     name = "color_jitter"
+    changed: ClassVar[tuple[str, ...]] = ("brightness", "contrast", "saturation", "hue")
     probability: float
     brightness: Range
     contrast: Range
@@ -361,12 +395,11 @@ class ColorJitter(Step):
     hue: Range
 
     def draw(self, rng: np.random.Generator, size: int, held_out: bool) -> Draw:
-        changes = [
-            (name, rng.uniform(*getattr(self, name)))
-            for name in ("brightness", "contrast", "saturation", "hue")
-        ]
+        changes = [(name, rng.uniform(*getattr(self, name))) for name in self.changed]
         order = rng.permutation(len(changes))
-        return {"changes": [changes[i] for i in order] if rng.random() < self.probability else []}
+        if rng.random() < self.probability:
+            return {"changes": [changes[i] for i in order]}
+        return {"changes": []}
 
     def one(self, image: np.ndarray, draw: Draw) -> np.ndarray:
         # float64: the sum behind the contrast's mean must not depend on the number of threads
@@ -379,15 +412,13 @@ class ColorJitter(Step):
         return canvas._replace(images=torch.stack(jittered))
 
     def jitter(self, image: Tensor, draw: Draw) -> Tensor:
+        """image (3, H, W) in [0, 1] with the drawn changes, one after the other."""
         for name, factor in draw["changes"]:
             image = getattr(TF, f"adjust_{name}")(image, factor)
         return image
 
     def __str__(self) -> str:
-        ranges = ", ".join(
-            f"{name} {uniform(getattr(self, name))}"
-            for name in ("brightness", "contrast", "saturation", "hue")
-        )
+        ranges = ", ".join(f"{name} {uniform(getattr(self, name))}" for name in self.changed)
         return f"colour jitter {self.probability:g} ({ranges})"
 
 

@@ -1,14 +1,16 @@
-"""The arithmetic of the renderer: exactly rounded functions, coverage from signed distances, pose, ellipsoids, windows of the picture.
+"""The arithmetic of the renderer: exact functions, coverage from signed distances, pose, ellipsoids, windows.
 
-Frames  picture: x, y in [-1, 1], right and up. Head: x right, y up, z towards the viewer when frontal, in half-heights of the head,
-        origin in its middle. View: the head frame turned by yaw and pitch (not roll), orthographic along t, towards the viewer.
-Scalars of an image are (B, 1, 1), so that they meet planes (B, h, w); colours are (B, 3, 1, 1), linear light, gamma 2.
+Frames  Picture: x, y in [-1, 1], right and up.
+        Head: x right, y up, z towards the viewer when frontal; in half-heights of the head, from its middle.
+        View: the head frame turned by yaw and pitch (not roll), orthographic along t, towards the viewer.
+Shapes  Scalars of an image are (B, 1, 1), so that they meet planes (B, h, w).
+        Colours are (B, 3, 1, 1), linear light, gamma 2.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -20,7 +22,10 @@ T = TypeVar("T")
 
 
 def sine(x: Tensor) -> Tensor:
-    """sin x for |x| <= pi / 2 by its series: libm's and the vector library's sines differ in the last bit, this one cannot."""
+    """sin x for |x| <= pi / 2, by its series.
+
+    Sines of libm and of the vector library differ in the last bit, this one cannot.
+    """
     x2 = x * x
     y = x2 * (-1 / 39916800) + (1 / 362880)
     for coefficient in (-1 / 5040, 1 / 120, -1 / 6, 1.0):
@@ -42,7 +47,10 @@ def degrees(x: Tensor) -> Tensor:
 
 
 def coverage(inside: Tensor, scale: Tensor | float) -> Tensor:
-    """Share of a pixel within an edge `inside` units away, positive within, at `scale` pixels per unit. Takes `inside` over."""
+    """Share of a pixel within an edge, `inside` units away and positive within, at `scale` pixels per unit.
+
+    Takes `inside` over.
+    """
     return inside.mul_(scale).add_(0.5).clamp_(0.0, 1.0)
 
 
@@ -52,14 +60,21 @@ def band(offset: Tensor, half: Tensor | float, scale: Tensor | float) -> Tensor:
 
 
 def between(x: Tensor, low: Tensor, high: Tensor, scale: Tensor | float) -> Tensor:
-    """Share of the pixel with low < x < high, right for strips thinner than a pixel too, 0 where high < low."""
-    return coverage(high - x, scale).add_(coverage(x - low, scale)).sub_(1.0).clamp_(min=0.0)
+    """Share of the pixel with low < x < high, right for thin strips too, 0 where high < low."""
+    below = coverage(high - x, scale)
+    above = coverage(x - low, scale)
+    return below.add_(above).sub_(1.0).clamp_(min=0.0)
 
 
 def bump(distance2: Tensor) -> Tensor:
     """A soft spot: 1 at squared distance 0, smoothly 0 from 1 on. Takes `distance2` over."""
     b = distance2.neg_().add_(1.0).clamp_(min=0.0)
     return b.mul_(b)
+
+
+def spot(u: Tensor, v: Tensor) -> Tensor:
+    """`bump` of the ellipse u^2 + v^2 = 1, for u and v of one shape; takes both over."""
+    return bump(u.square_().add_(v.square_()))
 
 
 def step(x: Tensor, low: float, high: float) -> Tensor:
@@ -87,18 +102,27 @@ def affine(coefficients: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
 
 
 def over(base: Tensor, colour: Tensor, alpha: Tensor) -> None:
-    """Paint colour (B, 3, ...) with alpha (B, h, w) over base (B, 3, h, w), in place; alpha 0 leaves it bit for bit."""
+    """Paint colour (B, 3, ...) with alpha (B, h, w) over base (B, 3, h, w), in place.
+
+    Where alpha is 0, base stays as it is, bit for bit.
+    """
     base.add_((colour - base).mul_(alpha.unsqueeze(1)))
 
 
 def stamp(label: Tensor, region: Tensor, name: int) -> None:
-    """Write the label `name` over label (uint8) where region (bool), in place: bit by bit, many times faster than masked_fill."""
+    """Write the label `name` over label (uint8) where region (bool), in place.
+
+    By bits, which is many times faster than masked_fill.
+    """
     chosen = region.view(torch.uint8).neg()
     label.bitwise_and_(~chosen).bitwise_or_(chosen.bitwise_and_(name))
 
 
 def visible(size: int, cycles: float) -> float:
-    """What share of its contrast a pattern of `cycles` per head unit keeps at this size: all from 4 pixels a cycle on, none at 2."""
+    """The share of its contrast that a pattern of `cycles` per head unit keeps.
+
+    All from 4 pixels a cycle on, none at 2.
+    """
     return min(max(0.2 * size / cycles - 1.0, 0.0), 1.0)
 
 
@@ -112,9 +136,8 @@ class Window(NamedTuple):
 
     def within(self, other: Window) -> Window:
         top, left = max(self.top, other.top), max(self.left, other.left)
-        return Window(
-            top, max(min(self.bottom, other.bottom), top), left, max(min(self.right, other.right), left)
-        )
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Window(top, max(bottom, top), left, max(right, left))
 
     def grown(self, pixels: int) -> Window:
         return Window(self.top - pixels, self.bottom + pixels, self.left - pixels, self.right + pixels)
@@ -125,19 +148,17 @@ class Window(NamedTuple):
 
     def of(self, plane: Tensor, whole: Window) -> Tensor:
         """This window's part (a view) of a plane (..., h, w) that shows `whole`."""
-        return plane[
-            ...,
-            self.top - whole.top : self.bottom - whole.top,
-            self.left - whole.left : self.right - whole.left,
-        ]
+        rows = slice(self.top - whole.top, self.bottom - whole.top)
+        columns = slice(self.left - whole.left, self.right - whole.left)
+        return plane[..., rows, columns]
 
     def coordinates(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The picture's x (1, 1, w) and y (1, h, 1) at the pixels' centres."""
         columns = torch.arange(self.left, self.right, dtype=torch.float32, device=device)
         rows = torch.arange(self.top, self.bottom, dtype=torch.float32, device=device)
-        return ((columns + 0.5) * (2.0 / size) - 1.0).view(1, 1, -1), (
-            1.0 - (rows + 0.5) * (2.0 / size)
-        ).view(1, -1, 1)
+        x = (columns + 0.5) * (2.0 / size) - 1.0
+        y = 1.0 - (rows + 0.5) * (2.0 / size)
+        return x.view(1, 1, -1), y.view(1, -1, 1)
 
 
 class Pose:
@@ -145,12 +166,15 @@ class Pose:
 
     def __init__(self, p: Scalars) -> None:
         yaw, pitch, roll = degrees(p["yaw"]), degrees(p["pitch"]), degrees(p["roll"])
-        sy, cy, sp, cp, sr, cr = sine(yaw), cosine(yaw), sine(pitch), cosine(pitch), sine(roll), cosine(roll)
+        sy, cy = sine(yaw), cosine(yaw)
+        sp, cp = sine(pitch), cosine(pitch)
+        sr, cr = sine(roll), cosine(roll)
         zero = torch.zeros_like(sy)
         # rows: the head's axes x, y, z in the view's (u, v, t); columns are the view's axes in the head frame
         self.axes = ((cy, -sy * sp, -sy * cp), (zero, cp, -sp), (sy, cy * sp, cy * cp))
         self.zoom = p["zoom"]
-        # FFHQ's alignment keeps the middle between eyes and mouth in place; here nearly, so that pose shows in the place too
+        # FFHQ's alignment keeps the middle between eyes and mouth in place;
+        # here nearly, so that pose shows in the place too
         u0 = 0.74 * sy * 0.86
         v0 = (0.74 * cy * sp) * 0.7 - 0.28 * cp
         x0, y0 = p["shift_x"], p["shift_y"] - 0.165
@@ -159,9 +183,8 @@ class Pose:
         self.v = (sr * k, cr * k, v0 - (sr * x0 + cr * y0) * k)
         self._roll, self._origin = (sr, cr), (u0, v0, x0, y0)
         self.ray = tuple(row[2] for row in self.axes)
-        self.origin = tuple(
-            self._compose(row[0], row[1]) for row in self.axes
-        )  # head x, y, z of a pixel at t = 0, as affine maps
+        # head x, y, z of a pixel at t = 0, as affine maps
+        self.origin = tuple(self._compose(row[0], row[1]) for row in self.axes)
 
     def _compose(self, along_u: Tensor, along_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, b, c = (along_u * u + along_v * v for u, v in zip(self.u, self.v, strict=True))
@@ -170,13 +193,18 @@ class Pose:
     def view(self, x: Tensor | float, y: Tensor | float, z: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         """A point of the head -> (u, v, t)."""
         (xu, xv, xt), (yu, yv, yt), (zu, zv, zt) = self.axes
-        return x * xu + y * yu + z * zu, x * xv + y * yv + z * zv, x * xt + y * yt + z * zt
+        u = x * xu + y * yu + z * zu
+        v = x * xv + y * yv + z * zv
+        t = x * xt + y * yt + z * zt
+        return u, v, t
 
     def picture(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """A point of the view -> the picture's (x, y)."""
         (sr, cr), (u0, v0, x0, y0) = self._roll, self._origin
         du, dv = u - u0, v - v0
-        return x0 + (du * cr + dv * sr) * self.zoom, y0 + (dv * cr - du * sr) * self.zoom
+        x = x0 + (du * cr + dv * sr) * self.zoom
+        y = y0 + (dv * cr - du * sr) * self.zoom
+        return x, y
 
     def at(self, x: Tensor | float, y: Tensor | float, z: Tensor | float) -> tuple[Tensor, Tensor]:
         """A point of the head -> the picture's (x, y)."""
@@ -187,11 +215,11 @@ class Pose:
         """Left, right, bottom, top in the picture of a box given in the head frame."""
         x, y = self.at(*centre)
         sr, cr = self._roll
-        u, v = (
-            sum((self.axes[i][j].abs() * half[i] for i in (1, 2)), self.axes[0][j].abs() * half[0])
-            for j in (0, 1)
-        )
-        dx, dy = (u * cr + v * sr.abs()) * self.zoom, (v * cr + u * sr.abs()) * self.zoom
+        (xu, xv, _), (yu, yv, _), (zu, zv, _) = self.axes
+        u = xu.abs() * half[0] + yu.abs() * half[1] + zu.abs() * half[2]
+        v = xv.abs() * half[0] + yv.abs() * half[1] + zv.abs() * half[2]
+        dx = (u * cr + v * sr.abs()) * self.zoom
+        dy = (v * cr + u * sr.abs()) * self.zoom
         return x - dx, x + dx, y - dy, y + dy
 
 
@@ -203,43 +231,41 @@ def direction(pose: Pose, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tens
     return hx, hy, hz
 
 
+class Ellipsoid(NamedTuple):
+    """An ellipsoid of the head frame; components are numbers or (B, 1, 1)."""
+
+    centre: Triple
+    axes: tuple[Triple, Triple, Triple]  # orthonormal
+    half: Triple  # half-lengths along the axes
+
+
 class Ellipsoids:
-    """K ellipsoids of the head frame as the picture sees them.
+    """K ellipsoids of the head frame as the picture sees them."""
 
-    Each is given as centre (x, y, z), three orthonormal axes, and the half-lengths along them; components are numbers or (B, 1, 1).
-    """
-
-    def __init__(
-        self, pose: Pose, shapes: Sequence[tuple[Triple, tuple[Triple, Triple, Triple], Triple]]
-    ) -> None:
-        like = pose.zoom
-
-        def column(values: Iterable[Tensor | float]) -> Tensor:  # (B, K, 1)
-            return torch.cat(
-                [v if isinstance(v, Tensor) else torch.full_like(like, v) for v in values], dim=1
-            )
-
-        u, v, t = pose.view(*(column(shape[0][i] for shape in shapes) for i in range(3)))
+    def __init__(self, pose: Pose, shapes: Sequence[Ellipsoid]) -> None:
+        u, v, t = pose.view(*_columns([shape.centre for shape in shapes], pose.zoom))
         # the maps to the unit spheres: each axis in the view's (u, v, t), over the radius
+        radii = _columns([shape.half for shape in shapes], pose.zoom)
         rows = []
-        for j in range(3):
-            inverse = 1.0 / column(shape[2][j] for shape in shapes)
-            rows.append(
-                [
-                    c * inverse
-                    for c in pose.view(*(column(shape[1][j][i] for shape in shapes) for i in range(3)))
-                ]
-            )
-        uu, uv, vv, ut, vt, tt = (
-            rows[0][i] * rows[0][j] + rows[1][i] * rows[1][j] + rows[2][i] * rows[2][j]
-            for i, j in ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2))
-        )
-        itt = 1.0 / tt
+        for j, radius in enumerate(radii):
+            axis = _columns([shape.axes[j] for shape in shapes], pose.zoom)
+            inverse = 1.0 / radius
+            rows.append([c * inverse for c in pose.view(*axis)])
+        # their Gram matrix
+        (u1, v1, t1), (u2, v2, t2), (u3, v3, t3) = rows
+        uu = u1 * u1 + u2 * u2 + u3 * u3
+        uv = u1 * v1 + u2 * v2 + u3 * v3
+        vv = v1 * v1 + v2 * v2 + v3 * v3
+        ut = u1 * t1 + u2 * t2 + u3 * t3
+        vt = v1 * t1 + v2 * t2 + v3 * t3
+        itt = 1.0 / (t1 * t1 + t2 * t2 + t3 * t3)
         # the outline's quadratic form in (u, v), as a sum of two squares
         l11 = (uu - ut * ut * itt).sqrt()
         l21 = (uv - ut * vt * itt) / l11
         l22 = (vv - vt * vt * itt - l21 * l21).clamp(min=1e-6).sqrt()
-        du, dv = (*pose.u[:2], pose.u[2] - u), (*pose.v[:2], pose.v[2] - v)
+        # affine maps of the picture's (x, y)
+        du = (*pose.u[:2], pose.u[2] - u)
+        dv = (*pose.v[:2], pose.v[2] - v)
         self._p = [l11 * a + l21 * b for a, b in zip(du, dv, strict=True)]
         self._q = [l22 * b for b in dv]
         self._middle = [(ut * a + vt * b) * -itt for a, b in zip(du, dv, strict=True)]
@@ -248,28 +274,37 @@ class Ellipsoids:
 
     def outline(self, k: int, x: Tensor, y: Tensor) -> Tensor:
         """Squared distance from the middle of ellipsoid k, 1 at its outline."""
-        p, q = (
-            affine([c[:, k : k + 1] for c in self._p], x, y),
-            affine([c[:, k : k + 1] for c in self._q], x, y),
-        )
+        p = affine([c[:, k : k + 1] for c in self._p], x, y)
+        q = affine([c[:, k : k + 1] for c in self._q], x, y)
         return p.mul_(p).add_(q.mul_(q))
 
     def front(self, k: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Depth t of the near side, falling away outside, and `outline`."""
         d2 = self.outline(k, x, y)
         rest = 1.0 - d2
-        half = (
-            rest.clamp(min=0.0)
-            .sqrt_()
-            .add_(rest.clamp_(max=0.0).mul_(3.0))
-            .mul_(self._thickness[:, k : k + 1])
-        )
-        return half.add_(affine([c[:, k : k + 1] for c in self._middle], x, y)), d2
+        half = rest.clamp(min=0.0).sqrt_()
+        half.add_(rest.clamp_(max=0.0).mul_(3.0))  # the fall
+        half.mul_(self._thickness[:, k : k + 1])
+        middle = affine([c[:, k : k + 1] for c in self._middle], x, y)
+        return half.add_(middle), d2
+
+
+def _columns(points: Sequence[Triple], like: Tensor) -> list[Tensor]:
+    """The x, y and z of K points, each (B, K, 1)."""
+    columns = []
+    for values in zip(*points, strict=True):
+        tensors = [v if isinstance(v, Tensor) else torch.full_like(like, v) for v in values]
+        columns.append(torch.cat(tensors, dim=1))
+    return columns
 
 
 def take(value: T, rows: slice | Tensor, taken: dict[int, object] | None = None) -> T:
-    """The images `rows` of anything built from (B, ...) tensors, containers and plain objects; what is shared stays shared."""
-    taken = {} if taken is None else taken
+    """The images `rows` of anything built from (B, ...) tensors, containers and plain objects.
+
+    What is shared stays shared; `taken` holds what was taken so far, by its id.
+    """
+    if taken is None:
+        taken = {}
     if id(value) in taken:
         return taken[id(value)]  # type: ignore[return-value]
     result: object

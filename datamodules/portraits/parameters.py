@@ -18,7 +18,7 @@ Parameters = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Range:
-    """How one parameter is distributed over [low, high]; `counterfactual` admits [low, high] too, or [low, high] of `allowed`."""
+    """How one parameter is distributed over [low, high]; `counterfactual` admits these, or `allowed`."""
 
     low: float
     high: float
@@ -46,13 +46,10 @@ def chance(probability: float) -> Range:
 
 RANGES: dict[str, Range] = {
     # pose (degrees) and place (fractions of half the picture)
-    "yaw": Range(
-        -40, 40, central=True, allowed=(-60, 60)
-    ),  # positive: the face turns to the right of the picture
-    "pitch": Range(-20, 20, central=True, allowed=(-30, 30)),  # positive: the face looks up
-    "roll": Range(
-        -10, 10, central=True, allowed=(-30, 30)
-    ),  # positive: the head tilts to the right of the picture
+    # positive: the face turns to the right of the picture, looks up, tilts to the right of the picture
+    "yaw": Range(-40, 40, central=True, allowed=(-60, 60)),
+    "pitch": Range(-20, 20, central=True, allowed=(-30, 30)),
+    "roll": Range(-10, 10, central=True, allowed=(-30, 30)),
     "shift_x": Range(-0.04, 0.04),
     "shift_y": Range(-0.03, 0.03),
     "zoom": Range(0.75, 0.84),
@@ -87,13 +84,11 @@ RANGES: dict[str, Range] = {
     "eye_open": Range(0.62, 1.12, central=True, allowed=(0.0, 1.3)),
     "brow_raise": Range(-1.0, 1.0, central=True),
     "frown": Range(0.0, 1.0, absent=0.7),
-    "brow_skew": Range(
-        -1.0, 1.0, central=True
-    ),  # positive: the brow at the right of the picture is the higher one
+    # positive: the brow at the right of the picture is the higher one
+    "brow_skew": Range(-1.0, 1.0, central=True),
     "squint": Range(0.0, 1.0, absent=0.6),
-    "smirk": Range(
-        -1.0, 1.0, central=True
-    ),  # positive: the mouth's corner at the right of the picture is the higher one
+    # positive: the mouth's corner at the right of the picture is the higher one
+    "smirk": Range(-1.0, 1.0, central=True),
     "gaze_x": Range(-1.0, 1.0, central=True),
     "gaze_y": Range(-1.0, 1.0, central=True),
     # age in years
@@ -107,9 +102,8 @@ RANGES: dict[str, Range] = {
     "hair_part": Range(-0.45, 0.45),
     "fringe": Range(0.0, 1.0, absent=0.5),
     "hair_strand": Range(0.0, 1.0),
-    "hair_taper": Range(
-        0.0, 1.0
-    ),  # long hair: 0 hangs like a curtain, 1 gathers at the neck; short hair: 0 flat, 1 brushed up
+    # long hair: 0 hangs like a curtain, 1 gathers at the neck; short hair: 0 flat, 1 brushed up
+    "hair_taper": Range(0.0, 1.0),
     "beard": Range(0.0, 1.0),
     "moustache": Range(0.0, 1.0),
     # glasses
@@ -175,15 +169,17 @@ ATTRIBUTES: tuple[str, ...] = (
 def sample_parameters(seed: int, indices: Sequence[int]) -> Parameters:
     """The parameters of the images `indices` of the set `seed`: name -> float32 (B,).
 
-    Every value is a hash of (seed, index, name), so an image does not depend on its batch, and a parameter added later leaves the
-    others as they are.
+    Every value is a hash of (seed, index, name). So an image does not depend on its batch, and a parameter
+    added later leaves the others as they are.
 
-    Raises: UserError for a negative seed or index, or no index at all.
+    Raises:
+        UserError: a negative seed or index, or no index at all.
     """
     rows = np.asarray(indices, dtype=np.int64)
     if seed < 0 or rows.ndim != 1 or rows.size == 0 or rows.min() < 0:
+        first = list(indices)[:4]
         raise UserError(
-            f"portraits need a seed >= 0 and a list of indices >= 0, got seed {seed} and indices {list(indices)[:4]}"
+            f"portraits need a seed >= 0 and a list of indices >= 0, got seed {seed} and indices {first}"
         )
     image = _mix(_mix(np.full(1, seed, np.uint64) + _GOLDEN) ^ rows.astype(np.uint64))
     values = {name: bounds(_uniform(image, name)) for name, bounds in RANGES.items()}
@@ -192,34 +188,37 @@ def sample_parameters(seed: int, indices: Sequence[int]) -> Parameters:
 
 
 def counterfactual(parameters: Parameters, **changes: float | Tensor) -> Parameters:
-    """The same portraits with other values: `counterfactual(p, yaw=-20.0, smile=1.0)`; a number, or one value per image (B,).
+    """The same portraits with other values: `counterfactual(p, yaw=-20.0, smile=1.0)`.
 
-    Raises: UserError for an unknown name, a value outside the parameter's range or a tensor of another length.
+    Args:
+        changes: a number each, or one value per image (B,)
+
+    Raises:
+        UserError: an unknown name, a value outside the parameter's range or a tensor of another length.
     """
+    return parameters | {name: _column(parameters, name, value) for name, value in changes.items()}
+
+
+def _column(parameters: Parameters, name: str, value: float | Tensor) -> Tensor:
+    """The checked values of one parameter (B,)."""
+    if name not in RANGES:
+        near = difflib.get_close_matches(name, RANGES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"portraits have no parameter {name!r}{hint}")
     reference = parameters["yaw"]
-    edited = dict(parameters)
-    for name, value in changes.items():
-        if name not in RANGES:
-            near = difflib.get_close_matches(name, RANGES, n=1)
-            raise UserError(
-                f"portraits have no parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
-        low, high = RANGES[name].allowed or (RANGES[name].low, RANGES[name].high)
-        column = torch.as_tensor(value, dtype=torch.float32, device=reference.device)
-        if column.ndim > 1 or column.numel() not in (1, len(reference)):
-            raise UserError(
-                f"portraits: {name} needs a number or {len(reference)} values, got shape {tuple(column.shape)}"
-            )
-        if not bool(((column >= low) & (column <= high)).all()):
-            raise UserError(
-                f"portraits: {name} must lie in [{low:g}, {high:g}], got {column.flatten()[:4].tolist()}"
-            )
-        edited[name] = column.expand(len(reference)).clone()
-    return edited
+    column = torch.as_tensor(value, dtype=torch.float32, device=reference.device)
+    if column.ndim > 1 or column.numel() not in (1, len(reference)):
+        shape = tuple(column.shape)
+        raise UserError(f"portraits: {name} needs a number or {len(reference)} values, got shape {shape}")
+    low, high = RANGES[name].allowed or (RANGES[name].low, RANGES[name].high)
+    if not bool(((column >= low) & (column <= high)).all()):
+        first = column.flatten()[:4].tolist()
+        raise UserError(f"portraits: {name} must lie in [{low:g}, {high:g}], got {first}")
+    return column.expand(len(reference)).clone()
 
 
 def _make_plausible(values: dict[str, np.ndarray]) -> None:
-    """Tie together, in place, what goes together: hair length, beard and make-up; receding and thinning hair comes with age."""
+    """Tie together, in place, what goes together: hair, beard and make-up; old and sad are rarer."""
     years = (values["age"] - 18.0) / 62.0
     values["age"] = 18.0 + 62.0 * years * (0.45 + 0.55 * years)  # more young people than old
     gloom = 1.0 - values["smile"]
@@ -231,9 +230,8 @@ def _make_plausible(values: dict[str, np.ndarray]) -> None:
     values["makeup"] = np.maximum(style - 0.55, 0.0) / 0.45
     length = values["hair_length"]
     bulk = (values["hair_volume"] - 0.05) / 0.1
-    values["hair_volume"] = (
-        0.05 + 0.1 * bulk + np.where((style < 0.5) & (values["hair_wave"] > 0.6), 0.12 * bulk, 0.0)
-    )  # curls stand off
+    curly = (style < 0.5) & (values["hair_wave"] > 0.6)
+    values["hair_volume"] = 0.05 + 0.1 * bulk + np.where(curly, 0.12 * bulk, 0.0)  # curls stand off
     cropped = np.where(length < 0.14, 0.0, 0.16 + 0.22 * length)
     values["hair_length"] = np.where(style < 0.5, cropped, 0.3 + 0.7 * length)
     bearded = (style < 0.5) & (values["beard"] > 0.5)
@@ -255,5 +253,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 def _uniform(image: np.ndarray, name: str) -> np.ndarray:
     """Uniform in [0, 1), the stream `name` of every image's hash."""
-    key = np.uint64(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
-    return (_mix(_mix(image ^ key) + _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    key = np.uint64(int.from_bytes(digest, "little"))
+    bits = _mix(_mix(image ^ key) + _GOLDEN) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53

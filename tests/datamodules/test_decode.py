@@ -23,15 +23,15 @@ def picture(
 ) -> np.ndarray:
     """Soft random colours, so that lossy formats keep them."""
     coarse = np.random.default_rng(seed).random((4, 5, channels)).astype(np.float32)
-    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(
-        height, width, channels
-    )
-    return (smooth * np.iinfo(dtype).max).astype(dtype)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    return (smooth.reshape(height, width, channels) * np.iinfo(dtype).max).astype(dtype)
 
 
 def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options) -> bytes:
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -47,17 +47,21 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A PNG's."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
     """The PNG with one chunk more behind its header."""
-    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-    return png[:33] + chunk + png[33:]
+    return png[:33] + chunk(kind, content) + png[33:]
 
 
 def pillow(data: bytes) -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
 
 
-# -- decode: the pixels are Pillow's ------------------------------------------------------------------------------------------------
+# -- decode: the pixels are Pillow's -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("height", "width"), [(24, 36), (1, 1), (65, 33)])
@@ -100,26 +104,17 @@ def test_palette_and_bilevel_files(mode: str) -> None:
 
 
 def test_an_interlaced_png() -> None:
-    # Pillow and OpenCV write none: one row, one pass per Adam7 step that has pixels in a 2 x 1 picture (passes 1 and 6)
+    # Pillow and OpenCV write none: one row, one pass per Adam7 step with pixels in a 2 x 1 picture (1 and 6)
     raw = b"\0" + bytes([10, 20, 30]) + b"\0" + bytes([40, 50, 60])
-    header = struct.pack(">IIBBBBB", 2, 1, 8, 2, 0, 0, 1)
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(raw))
-        + chunk(b"IEND", b"")
-    )
+    data = b"\x89PNG\r\n\x1a\n"
+    data += chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 8, 2, 0, 0, 1))
+    data += chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
     assert decode(data).tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
 
 def over_white(rgba: np.ndarray) -> np.ndarray:
-    colour, alpha = rgba[..., :3] / np.iinfo(rgba.dtype).max, rgba[..., 3:] / np.iinfo(rgba.dtype).max
+    most = np.iinfo(rgba.dtype).max
+    colour, alpha = rgba[..., :3] / most, rgba[..., 3:] / most
     return np.rint(255 * (alpha * colour + 1 - alpha)).astype(np.uint8)
 
 
@@ -167,10 +162,8 @@ def test_cmyk_jpeg() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation: int) -> None:
     upright = picture()
-    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
-        data = encoded(
-            upright, kind, exif=turned(orientation), **({"lossless": True} if kind == "WEBP" else {})
-        )
+    for kind, options in (("JPEG", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
+        data = encoded(upright, kind, exif=turned(orientation), **options)
         expected = pillow(data)
         assert expected.shape[:2] == ((24, 36) if orientation < 5 else (36, 24))
         assert np.array_equal(decode(data), expected), kind
@@ -196,7 +189,7 @@ def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
     assert np.array_equal(decode(tmp_path / "a.png"), pillow(encoded(picture(), "JPEG")))
 
 
-# -- decode: what cannot be read is named -------------------------------------------------------------------------------------------
+# -- decode: what cannot be read is named --------------------------------------------------------------
 
 
 def damaged() -> dict[str, bytes]:
@@ -248,7 +241,7 @@ def test_the_error_survives_a_process_border() -> None:
     assert str(error) == "a.png: broken"
 
 
-# -- fit ------------------------------------------------------------------------------------------------------------------------------
+# -- fit -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side", [32, 48, 63])
@@ -256,11 +249,8 @@ def test_reduction_is_the_exact_average(side: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     edges = np.arange(17) * side / 16  # output pixel i covers [edges[i], edges[i + 1])
     cells = np.arange(side)
-    cover = (
-        np.clip(np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells), 0, None)
-        * 16
-        / side
-    )
+    overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    cover = np.clip(overlap, 0, None) * 16 / side
     expected = np.einsum("iy,yxc,jx->ijc", cover, image.astype(float), cover)
     assert np.abs(fit(image, (16, 16)) - expected).max() < 0.51
 
@@ -287,19 +277,18 @@ def test_nothing_is_enlarged() -> None:
     [((40, 100), (slice(0, 40), slice(23, 76))), ((100, 40), (slice(35, 65), slice(0, 40)))],
 )
 def test_lower_shapes_are_cut_out_of_the_middle(given: tuple[int, int], part: tuple[slice, slice]) -> None:
-    """3:4 of a wide picture leaves all rows and 40 * 4 / 3 columns, of a high one all columns and 40 * 3 / 4 rows."""
+    """Of a wide picture all rows and 40 * 4 / 3 columns, of a high one all columns and 40 * 3 / 4 rows."""
     image = picture(*given)
     assert np.array_equal(central_part(image, (24, 32)), image[part])
-    assert np.array_equal(
-        fit(image, (24, 32)), cv2.resize(image[part], (32, 24), interpolation=cv2.INTER_AREA)
-    )
+    reduced = cv2.resize(image[part], (32, 24), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(fit(image, (24, 32)), reduced)
     with pytest.raises(SmallImage, match="are too few for --data.size 128 --data.height 96"):
         fit(image, (96, 128))
 
 
 @pytest.mark.parametrize(("side", "shape"), [(64, (16, 16)), (63, (16, 16)), (40, (24, 32)), (32, (32, 32))])
 def test_the_released_filter_is_pillows(side: int, shape: tuple[int, int]) -> None:
-    """To the last bit what the releases of pSp, e4e and HFGI do, who resize with torchvision's default for Pillow images."""
+    """To the last bit what the releases of pSp, e4e and HFGI do: torchvision's default for Pillow images."""
     image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     part = Image.fromarray(central_part(image, shape))
     fitted = fit(image, shape, filter="bilinear")
@@ -308,7 +297,7 @@ def test_the_released_filter_is_pillows(side: int, shape: tuple[int, int]) -> No
     assert np.array_equal(fitted, fit(image, shape)) is (side == 32)
 
 
-# -- ImageFiles ---------------------------------------------------------------------------------------------------------------------
+# -- ImageFiles ----------------------------------------------------------------------------------------
 
 PATHS = ["10.png", "2.png", "b/1.jpg", "a/c/3.PNG", "01/img0.webp", "b/10.tif", "b/9.bmp"]
 ORDERED = ["01/img0.webp", "2.png", "10.png", "a/c/3.PNG", "b/1.jpg", "b/9.bmp", "b/10.tif"]

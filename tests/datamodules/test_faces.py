@@ -29,6 +29,8 @@ from experiments import fit as command
 from lightning_modules.nafnet import NAFNet
 from tests.lightning_modules import processes
 
+SMALL = {"size": 32, "batch_size": 4, "degradation": "x4", "val_images": 5, "val_batch_size": 2, "workers": 0}
+
 
 def picture(number: int, side: int = 40) -> bytes:
     """A JPEG with no symmetry, another one for each number."""
@@ -60,26 +62,15 @@ def archive(folder: Path, tmp_path: Path) -> Path:
 
 
 def faces(root: Path | None, **options) -> FaceData:
-    options = {
-        "size": 32,
-        "batch_size": 4,
-        "degradation": "x4",
-        "val_images": 5,
-        "val_batch_size": 2,
-        "workers": 0,
-        **options,
-    }
-    data = FaceData(None if root is None else str(root), **options)
+    data = FaceData(None if root is None else str(root), **{**SMALL, **options})
     data.setup()
     return data
 
 
 def received(data: FaceData, loader: torch.utils.data.DataLoader) -> list[Batch]:
     """Up to eight batches, as a method gets them."""
-    return [
-        data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0)
-        for batch in islice(loader, 8)
-    ]
+    checked = (data.on_before_batch_transfer(batch, 0) for batch in islice(loader, 8))
+    return [data.on_after_batch_transfer(batch, 0) for batch in checked]
 
 
 def train(data: FaceData) -> list[Batch]:
@@ -90,6 +81,16 @@ def val(data: FaceData) -> list[Batch]:
     return received(data, data.val_dataloader())
 
 
+def in_bytes(image: torch.Tensor) -> torch.Tensor:
+    """[-1, 1] (3, H, W) -> 0..255 (H, W, 3)."""
+    return ((image + 1) * 127.5).round().byte().permute(1, 2, 0)
+
+
+def from_file(path: Path, shape: tuple[int, int] = (32, 32)) -> torch.Tensor:
+    """A photograph as a method gets it."""
+    return torch.from_numpy(fit(decode(path), shape)).permute(2, 0, 1) / 127.5 - 1
+
+
 def joined(batches: list[Batch], key: str) -> torch.Tensor:
     return torch.cat([batch[key] for batch in batches])
 
@@ -98,7 +99,7 @@ def names(batches: list[Batch]) -> list[str]:
     return [name for batch in batches for name in batch["name"]]
 
 
-# -- batches -----------------------------------------------------------------------------------------------------------------------
+# -- batches -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive", "portraits"])
@@ -129,16 +130,12 @@ def test_without_degradation_there_is_no_input(root: bool, folder: Path) -> None
 
 def test_held_out_photographs_are_what_the_files_hold(folder: Path) -> None:
     for batch in val(faces(folder)):
-        for image, degraded, name, index in zip(
-            batch["target"], batch["input"], batch["name"], batch["index"], strict=True
-        ):
+        for i, (name, index) in enumerate(zip(batch["name"], batch["index"].tolist(), strict=True)):
             expected = fit(decode(folder / name), (32, 32))
-            assert np.array_equal(((image + 1) * 127.5).round().byte().permute(1, 2, 0), expected)
-            assert np.array_equal(
-                ((degraded + 1) * 127.5).round().byte().permute(1, 2, 0),
-                DEGRADATIONS["x4"].degrade(expected, 0, int(index))[0],
-            )
-            assert name == f"{int(index)}.jpg"
+            degraded, _ = DEGRADATIONS["x4"].degrade(expected, 0, index)
+            assert np.array_equal(in_bytes(batch["target"][i]), expected)
+            assert np.array_equal(in_bytes(batch["input"][i]), degraded)
+            assert name == f"{index}.jpg"
 
 
 def test_photographs_are_reduced_by_the_filter_that_is_asked_for(folder: Path) -> None:
@@ -147,7 +144,7 @@ def test_photographs_are_reduced_by_the_filter_that_is_asked_for(folder: Path) -
     for batch in train(data)[:1] + val(data):
         for image, name in zip(batch["target"], batch["name"], strict=True):
             expected = Image.fromarray(decode(folder / name)).resize((32, 32), Image.Resampling.BILINEAR)
-            assert np.array_equal(((image + 1) * 127.5).round().byte().permute(1, 2, 0), expected)
+            assert np.array_equal(in_bytes(image), expected)
     assert data.describe()["filter"] == "bilinear"
     assert faces(folder).describe()["filter"] == "area"
     assert "filter" not in faces(None).describe()
@@ -156,11 +153,11 @@ def test_photographs_are_reduced_by_the_filter_that_is_asked_for(folder: Path) -
 def test_lower_images_are_the_middle_of_the_files(folder: Path) -> None:
     data = faces(folder, degradation="none", height=16)
     assert data.describe()["height"] == 16
-    for batch in train(data)[:1] + val(data):
+    held_out = val(data)
+    for batch in train(data)[:1] + held_out:
         assert batch["target"].shape[1:] == (3, 16, 32)
-    for image, name in zip(batch["target"], batch["name"], strict=True):
-        expected = torch.from_numpy(fit(decode(folder / name), (16, 32))).permute(2, 0, 1) / 127.5 - 1
-        assert torch.allclose(image, expected, atol=1e-6)
+    for image, name in zip(joined(held_out, "target"), names(held_out), strict=True):
+        assert torch.allclose(image, from_file(folder / name, (16, 32)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +179,9 @@ def test_training_photographs_are_what_the_files_hold_or_their_mirror_image(fold
     mirrored = 0
     for batch in train(data):
         for image, name in zip(batch["target"], batch["name"], strict=True):
-            expected = torch.from_numpy(fit(decode(folder / name), (32, 32))).permute(2, 0, 1) / 127.5 - 1
-            as_is, mirror = (
-                torch.allclose(image, expected, atol=1e-6),
-                torch.allclose(image, expected.flip(2), atol=1e-6),
-            )
+            expected = from_file(folder / name)
+            as_is = torch.allclose(image, expected, atol=1e-6)
+            mirror = torch.allclose(image, expected.flip(2), atol=1e-6)
             assert as_is != mirror
             mirrored += mirror
     assert 4 < mirrored < 28  # of 32
@@ -195,11 +190,7 @@ def test_training_photographs_are_what_the_files_hold_or_their_mirror_image(fold
 def test_no_photograph_is_mirrored_if_not_asked_for(folder: Path) -> None:
     for batch in train(faces(folder, degradation="none", flip=False)):
         for image, name in zip(batch["target"], batch["name"], strict=True):
-            assert torch.allclose(
-                image,
-                torch.from_numpy(fit(decode(folder / name), (32, 32))).permute(2, 0, 1) / 127.5 - 1,
-                atol=1e-6,
-            )
+            assert torch.allclose(image, from_file(folder / name), atol=1e-6)
 
 
 def test_portraits_are_the_renderers_and_never_mirrored() -> None:
@@ -212,14 +203,13 @@ def test_portraits_are_the_renderers_and_never_mirrored() -> None:
         assert torch.equal(batch["attributes"], expected["attributes"])
 
 
-# -- what is held out --------------------------------------------------------------------------------------------------------------
+# -- what is held out ----------------------------------------------------------------------------------
 
 
 def split(data: FaceData) -> tuple[set[str], set[str]]:
     """Names to train on and names held out."""
-    return {data.train_source.name(i) for i in data.train_indices}, {
-        data.val_source.name(i) for i in data.val_indices
-    }
+    training = {data.train_source.name(i) for i in data.train_indices}
+    return training, {data.val_source.name(i) for i in data.val_indices}
 
 
 def test_a_random_split_is_complete_and_fixed_by_the_seed(folder: Path) -> None:
@@ -286,27 +276,23 @@ def test_a_validation_folder_inside_the_root_is_not_trained_on(folder: Path) -> 
 
 
 def test_portraits_held_out_are_no_seeds_training_portraits() -> None:
-    streams = [
-        (data.train_source.stream, data.val_source.stream)
-        for data in (faces(None, seed=seed) for seed in range(4))
-    ]
-    assert not {a for a, _ in streams} & {b for _, b in streams}
-    assert len({a for a, _ in streams}) == 4
+    sets = [faces(None, seed=seed) for seed in range(4)]
+    trained = {data.train_source.stream for data in sets}
+    assert len(trained) == 4
+    assert not trained & {data.val_source.stream for data in sets}
 
 
 def test_portraits_in_an_epoch() -> None:
-    assert sorted(i for batch in train(faces(None, portraits=32)) for i in batch["index"].tolist()) == list(
-        range(32)
-    )
+    batches = train(faces(None, portraits=32))
+    assert sorted(joined(batches, "index").tolist()) == list(range(32))
 
 
-# -- the same for everyone ---------------------------------------------------------------------------------------------------------
+# -- the same for everyone -----------------------------------------------------------------------------
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
-    return names(a) == names(b) and all(
-        torch.equal(joined(a, key), joined(b, key)) for key in ("target", "input", "index")
-    )
+    equal = [torch.equal(joined(a, key), joined(b, key)) for key in ("target", "input", "index")]
+    return names(a) == names(b) and all(equal)
 
 
 class Ranked:
@@ -398,7 +384,7 @@ def test_the_description(folder: Path) -> None:
     assert faces(None).describe()["source"] == "portraits"
 
 
-# -- damaged and unsuitable files --------------------------------------------------------------------------------------------------
+# -- damaged and unsuitable files ----------------------------------------------------------------------
 
 
 def test_a_damaged_training_image_is_replaced_and_counted(
@@ -422,19 +408,16 @@ def test_a_damaged_training_image_is_replaced_and_counted(
 
 def test_too_many_damaged_training_images_end_the_run(tmp_path: Path) -> None:
     root = fill(tmp_path / "faces", 20, broken=(1, 4, 7))
-    with pytest.raises(
-        UserError,
-        match=rf"^2 of 15 images are unusable, more than --data\.unreadable allows: {root}/\d\.jpg: not a readable",
-    ) as e:
+    line = r"^2 of 15 images are unusable, more than --data\.unreadable allows: "
+    with pytest.raises(UserError, match=rf"{line}{root}/\d\.jpg: not a readable") as caught:
         train(faces(root, val_split="last"))
-    assert "\n" not in str(e.value)
+    assert "\n" not in str(caught.value)
     assert len(train(faces(root, val_split="last", unreadable=0.2))) == 8
 
 
 def test_no_usable_training_image_at_all_reaches_the_main_process(tmp_path: Path) -> None:
-    data = faces(
-        fill(tmp_path / "faces", 20, broken=tuple(range(15))), val_split="last", workers=2, unreadable=1.0
-    )
+    root = fill(tmp_path / "faces", 20, broken=tuple(range(15)))
+    data = faces(root, val_split="last", workers=2, unreadable=1.0)
     with pytest.raises(UserError, match="images are unusable"):
         train(data)
 
@@ -459,9 +442,8 @@ def test_unreadable_0_tolerates_none(tmp_path: Path) -> None:
 
 
 def test_too_small_images_are_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"\d+\.jpg: 40x40 pixels are too few for --data\.size 64, images are never enlarged"
-    ):
+    line = r"\d+\.jpg: 40x40 pixels are too few for --data\.size 64, images are never enlarged"
+    with pytest.raises(UserError, match=line):
         faces(fill(tmp_path / "faces"), size=64)
     root = fill(tmp_path / "mixed")
     (root / "7.jpg").write_bytes(picture(7, 20))
@@ -513,24 +495,20 @@ def test_roots_that_cannot_work(tmp_path: Path) -> None:
 
 
 def test_process_counts_that_cannot_work(folder: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"--data\.batch_size 4 is the total over all processes and does not divide by 3"
-    ):
+    line = r"--data\.batch_size 4 is the total over all processes and does not divide by 3"
+    with pytest.raises(UserError, match=line):
         ranked(faces(folder), 0, 3).train_dataloader()
     with pytest.raises(UserError, match=r"--data\.val_images: 5 held-out images are too few for 6 processes"):
         ranked(faces(folder), 0, 6).setup()
 
 
-# -- flips -------------------------------------------------------------------------------------------------------------------------
+# -- flips ---------------------------------------------------------------------------------------------
 
 
 def test_a_flip_takes_mask_and_landmarks_along() -> None:
     portrait = render(sample_parameters(0, range(3)), 64)
-    image, mask, landmarks = (
-        portrait["image"][2].permute(1, 2, 0).numpy(),
-        portrait["mask"][2].numpy(),
-        portrait["landmarks"][2].numpy(),
-    )
+    image = portrait["image"][2].permute(1, 2, 0).numpy()
+    mask, landmarks = portrait["mask"][2].numpy(), portrait["landmarks"][2].numpy()
     flip, seen = Flip(), set()
     for seed in range(12):
         done = flip((0, seed), image, mask, landmarks)
@@ -541,16 +519,10 @@ def test_a_flip_takes_mask_and_landmarks_along() -> None:
             assert np.array_equal(done["landmarks"], landmarks)
             continue
         assert np.array_equal(done["image"], image[:, ::-1])
-        for side, other in (
-            ("l_eye", "r_eye"),
-            ("l_brow", "r_brow"),
-            ("l_ear", "r_ear"),
-            ("skin", "skin"),
-            ("l_lip", "l_lip"),
-        ):
-            assert np.array_equal(
-                done["mask"] == LABELS.index(side), (mask == LABELS.index(other))[:, ::-1]
-            ), side
+        exchanged = {"l_eye": "r_eye", "l_brow": "r_brow", "l_ear": "r_ear"}
+        for side, other in {**exchanged, "skin": "skin", "l_lip": "l_lip"}.items():
+            before = mask == LABELS.index(other)
+            assert np.array_equal(done["mask"] == LABELS.index(side), before[:, ::-1]), side
         left, right, nose, mouth_left, mouth_right = landmarks * [-1, 1] + [63, 0]
         assert np.allclose(done["landmarks"], [right, left, nose, mouth_right, mouth_left])
         assert done["landmarks"][0, 0] < done["landmarks"][1, 0]  # the left eye still is the left one
@@ -559,9 +531,8 @@ def test_a_flip_takes_mask_and_landmarks_along() -> None:
 
 def test_labels_swap_sides_and_nothing_else() -> None:
     swapped = {LABELS[i]: LABELS[other] for i, other in enumerate(LABEL_SWAP) if i != other}
-    assert swapped == {
-        f"{a}_{part}": f"{b}_{part}" for part in ("brow", "eye", "ear") for a, b in ("lr", "rl")
-    }
+    right = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
+    assert swapped == right | {b: a for a, b in right.items()}
 
 
 def test_a_flip_depends_on_its_seed_alone() -> None:
@@ -571,7 +542,7 @@ def test_a_flip_depends_on_its_seed_alone() -> None:
     assert all(np.array_equal(one((1, i), image)["image"], other((1, i), image)["image"]) for i in range(20))
 
 
-# -- Lightning and the command line ------------------------------------------------------------------------------------------------
+# -- Lightning and the command line --------------------------------------------------------------------
 
 
 class Recorder(pl.LightningModule):
@@ -620,9 +591,7 @@ def noted(path: Path) -> list[list[str]]:
 
 
 def test_a_trainer_trains_and_validates_on_it(folder: Path, tmp_path: Path) -> None:
-    data = FaceData(
-        str(folder), size=32, batch_size=4, degradation="x4", val_images=5, val_batch_size=2, workers=2
-    )
+    data = FaceData(str(folder), **SMALL | {"workers": 2})
     run(data, tmp_path, devices=1)
     assert noted(tmp_path / "train-0") == [batch["name"] for batch in train(faces(folder))[:4]]
     assert noted(tmp_path / "val-0") == [batch["name"] for batch in val(faces(folder))] * 2
@@ -630,9 +599,7 @@ def test_a_trainer_trains_and_validates_on_it(folder: Path, tmp_path: Path) -> N
 
 def test_a_trainer_stops_with_the_one_line(tmp_path: Path) -> None:
     root = fill(tmp_path / "faces", 20, broken=(1, 4, 7))
-    data = FaceData(
-        str(root), size=32, batch_size=4, degradation="x4", val_images=5, val_split="last", workers=2
-    )
+    data = FaceData(str(root), **SMALL | {"workers": 2}, val_split="last")
     with pytest.raises(UserError, match=r"^2 of 15 images are unusable") as caught:
         run(data, tmp_path, devices=1)
     assert "\n" not in str(caught.value)
@@ -706,7 +673,7 @@ def test_batches_have_the_trainers_precision(
 
 
 def fit_share(rank: int, world: int, root: str, folder: str) -> None:
-    data = FaceData(root, size=32, batch_size=4, degradation="x4", val_images=5, val_batch_size=2, workers=0)
+    data = FaceData(root, **SMALL)
     run(data, Path(folder), devices=world, strategy="ddp")
 
 
@@ -714,9 +681,8 @@ def fit_share(rank: int, world: int, root: str, folder: str) -> None:
 def test_two_processes_share_the_work_of_one(folder: Path, tmp_path: Path) -> None:
     processes.run(2, fit_share, str(folder), str(tmp_path))
     first, second = noted(tmp_path / "train-0"), noted(tmp_path / "train-1")
-    assert [a + b for a, b in zip(first, second, strict=True)] == [
-        batch["name"] for batch in train(faces(folder))[:4]
-    ]
+    together = [a + b for a, b in zip(first, second, strict=True)]
+    assert together == [batch["name"] for batch in train(faces(folder))[:4]]
     validated = chain(*noted(tmp_path / "val-0"), *noted(tmp_path / "val-1"))
     assert sorted(validated) == sorted(names(val(faces(folder))) * 2)
 
@@ -742,9 +708,9 @@ def test_options_are_plain_values_in_a_checkpoint(folder: Path) -> None:
 def test_rendering_ahead_gives_the_same_portraits() -> None:
     one, ahead = Portraits(0, 16), Portraits(0, 16, ahead=True)
     for indices in ([5, 3], [31, 32, 33], [70]):
-        expected, found = one.fetch(indices), ahead.fetch(indices)
-        assert expected.keys() == found.keys()
-        assert all(torch.equal(expected[key], found[key]) for key in expected)
+        expected, batch = one.fetch(indices), ahead.fetch(indices)
+        assert expected.keys() == batch.keys()
+        assert all(torch.equal(expected[key], batch[key]) for key in expected)
 
 
 def test_help_names_every_degradation() -> None:

@@ -1,4 +1,4 @@
-"""A test set written by experiments.degrade, read back: the same images, the same scores, and nothing changed unnoticed."""
+"""A test set written by experiments.degrade, read back: same images, same scores, no change unnoticed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,7 @@ def flags(options: dict) -> list[str]:
 
 def batches(data: FaceData) -> list[dict]:
     """The held-out ones, as a method gets them."""
-    data.setup("test")
-    return [
-        data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0)
-        for batch in data.val_dataloader()
-    ]
+    return list(data.batches("val"))
 
 
 @pytest.fixture
@@ -59,9 +55,8 @@ def refused(match: str, frozen: Path, **options) -> None:
 def test_images_are_those_of_the_source(source: dict, frozen: Path, workers: int) -> None:
     original = batches(FaceData(**source))
     # whatever the options say about degradation, seed and number
-    read = batches(
-        FaceData(val_root=str(frozen), **SMALL | {"workers": workers}, degradation="x4", val_images=1, seed=5)
-    )
+    others = {"degradation": "x4", "val_images": 1, "seed": 5}
+    read = batches(FaceData(val_root=str(frozen), **SMALL | {"workers": workers}, **others))
     assert [batch["name"] for batch in read] == [batch["name"] for batch in original]
     assert torch.cat([batch["index"] for batch in read]).tolist() == list(range(7))
     for ours, theirs in zip(read, original, strict=True):
@@ -81,10 +76,8 @@ def test_inputs_are_the_files(frozen: Path) -> None:
 def test_portraits_too(tmp_path: Path) -> None:
     source = {**SMALL, "val_images": 3, "degradation": "gpen-simple"}
     degrade.main(["--output", str(tmp_path / "frozen"), *flags(source)])
-    (original,), (read,) = (
-        batches(FaceData(**source)),
-        batches(FaceData(val_root=str(tmp_path / "frozen"), **SMALL)),
-    )
+    (original,) = batches(FaceData(**source))
+    (read,) = batches(FaceData(val_root=str(tmp_path / "frozen"), **SMALL))
     assert read["name"] == original["name"]
     assert torch.equal(read["input"], original["input"])
     assert torch.equal(read["target"], original["target"])
@@ -115,18 +108,15 @@ def test_its_images_are_not_trained_on(source: dict, frozen: Path, faces: Path) 
     trained = {data.train_source.name(index) for index in data.train_indices}
     assert len(trained) == 5
     assert not trained & set(data.val_names)
-    assert trained == {path.relative_to(faces).as_posix() for path in faces.rglob("*.*")} - set(
-        data.val_names
-    )
-    (batch,) = [next(iter(data.train_dataloader()))]
+    everything = {path.relative_to(faces).as_posix() for path in faces.rglob("*.*")}
+    assert trained == everything - set(data.val_names)
+    batch = next(iter(data.train_dataloader()))
     assert "draws" in batch  # training images are degraded as the options say
 
 
 def test_it_is_not_trained_on(frozen: Path) -> None:
-    with pytest.raises(
-        UserError,
-        match=r"--data\.root .*frozen is a test set of degraded and clean images: name it as --data\.val_root",
-    ):
+    line = r"--data\.root .*frozen is a test set of degraded and clean images: name it as --data\.val_root"
+    with pytest.raises(UserError, match=line):
         FaceData(str(frozen), **SMALL)
 
 
@@ -172,25 +162,19 @@ def test_changed_images_are_refused(frozen: Path, tmp_path: Path) -> None:
 
         return how
 
+    def third(copy: Path) -> Path:
+        return sorted((copy / "input").rglob("*.png"))[2]
+
     other = r"its images are not those that protocol\.json describes"
+    images = json.loads((frozen / "protocol.json").read_text())["images"]
     for side in ("input", "target"):
         refused(other, change(side, lambda copy, side=side: one_level(copy, side)))
     refused(other, change("exchanged", exchange))
     refused(other, change("hash", protocol(pixels="")))
-    refused(
-        other,
-        change(
-            "reversed", protocol(images=json.loads((frozen / "protocol.json").read_text())["images"][::-1])
-        ),
-    )
+    refused(other, change("reversed", protocol(images=images[::-1])))
     refused(r"shrunk/input: .* has 16x24 pixels, protocol\.json says 32", change("shrunk", shrink))
-    refused(
-        r"cannot be read", change("missing", lambda copy: sorted((copy / "input").rglob("*.png"))[2].unlink())
-    )
-    refused(
-        r"not a readable image",
-        change("damaged", lambda copy: sorted((copy / "input").rglob("*.png"))[2].write_bytes(b"no")),
-    )
+    refused(r"cannot be read", change("missing", lambda copy: third(copy).unlink()))
+    refused(r"not a readable image", change("damaged", lambda copy: third(copy).write_bytes(b"no")))
     for name, text in (("empty", ""), ("list", "[]"), ("bare", "{}")):
         copy = change(name, lambda copy, text=text: (copy / "protocol.json").write_text(text))
         refused(rf"{name}/protocol\.json is damaged", copy)
@@ -198,24 +182,21 @@ def test_changed_images_are_refused(frozen: Path, tmp_path: Path) -> None:
 
 def test_scores_are_those_on_the_source(source: dict, frozen: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    fit.main(
-        ["--method", "gpen", "--preset", "smoke", "--run", str(run), "--iterations", "1", *flags(source)]
-    )
+    small = ["--method", "gpen", "--preset", "smoke", "--iterations", "1"]
+    fit.main([*small, "--run", str(run), *flags(source)])
     checkpoint = str(run / "checkpoints/last.ckpt")
 
-    def scored(name: str, *more: str) -> tuple[dict, str]:
-        assert evaluate.main(["--checkpoint", checkpoint, "--output", str(tmp_path / name), *more]) == 0
-        return json.loads((tmp_path / name / "results.json").read_text()), (
-            tmp_path / name / "input.csv"
-        ).read_text()
+    def scored(name: str, *more: str) -> tuple[dict, list[list[str]]]:
+        output = tmp_path / name
+        assert evaluate.main(["--checkpoint", checkpoint, "--output", str(output), *more]) == 0
+        rows = [line.split(",") for line in (output / "input.csv").read_text().splitlines()]
+        return json.loads((output / "results.json").read_text()), rows
 
     result, each = scored("source")
+    pixels = json.loads((frozen / "protocol.json").read_text())["pixels"]
     for option in ("--data.val_root", "--data.root"):
         read, read_each = scored(option, option, str(frozen))
         assert read["rows"] == result["rows"]
-        assert read_each.splitlines()[0] == each.splitlines()[0]
-        assert [line.split(",")[1:] for line in read_each.splitlines()] == [
-            line.split(",")[1:] for line in each.splitlines()
-        ]
-        pixels = json.loads((frozen / "protocol.json").read_text())["pixels"]
+        assert read_each[0] == each[0]
+        assert [row[1:] for row in read_each] == [row[1:] for row in each]
         assert read["protocol"] == {**result["protocol"], "pixels": pixels}

@@ -33,11 +33,9 @@ def test_seeds_give_other_orders() -> None:
 
 
 def test_the_stream_does_not_depend_on_the_batch_size() -> None:
-    assert (
-        flat(take(12, n=7, batch_size=2))
-        == flat(take(4, n=7, batch_size=6))
-        == flat(take(1, n=7, batch_size=24))
-    )
+    items = flat(take(12, n=7, batch_size=2))
+    assert items == flat(take(4, n=7, batch_size=6))
+    assert items == flat(take(1, n=7, batch_size=24))
 
 
 @pytest.mark.parametrize("world", [2, 3, 6])
@@ -66,10 +64,8 @@ def test_order_is_a_permutation() -> None:
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(
-        UserError,
-        match=r"--data.batch_size 6 is the total over all processes and does not divide by 4; choose e.g. 8",
-    ):
+    line = r"--data.batch_size 6 is the total over all processes and does not divide by 4; choose e.g. 8"
+    with pytest.raises(UserError, match=line):
         Stream(10, 6, world=4)
 
 

@@ -35,46 +35,32 @@ class TestGolden:
         g = {name: self.fixture[name].numpy() for name in self.fixture.manifest["inputs"]}
         args, image, batch = self.fixture.manifest["args"], g["image"], torch.from_numpy(g["image_batch"])
         h, w = image.shape[:2]
-        symmetric = [
-            (size, sx, sy, theta, beta) for size, sx, sy, theta, beta, _ in args["gen"] + args["plateau"]
-        ]
-        kernels = {
-            **{f"k_iso_{i}": p.gaussian_kernel(*a) for i, a in enumerate(args["iso"])},
-            **{f"k_aniso_{i}": p.gaussian_kernel(*a) for i, a in enumerate(args["aniso"])},
-            **{f"k_generalized_{i}": p.generalized_kernel(*a) for i, a in enumerate(symmetric[:2])},
-            **{f"k_plateau_{i}": p.plateau_kernel(*a) for i, a in enumerate(symmetric[2:])},
-            **{f"k_sinc_{i}": p.sinc_kernel(*a) for i, a in enumerate(args["sinc"])},
-        }
+        outputs = {f"k_iso_{i}": p.gaussian_kernel(*a) for i, a in enumerate(args["iso"])}
+        outputs |= {f"k_aniso_{i}": p.gaussian_kernel(*a) for i, a in enumerate(args["aniso"])}
         asymmetric = torch.from_numpy(g["kernel_asym"]).expand(len(batch), -1, -1)
-        linear = p.resize(image, 17, 14, "linear")
+        linear = p.resize(image, 17, 14)
+        small = np.stack([p.resize(x, 17, 14) for x in hwc(batch)])
         noisy = p.add_noise(image, g["noise"], 12.5)
-        outputs = {
-            **kernels,
-            "blur_aniso": p.blur(image, kernels["k_aniso_0"]),
+        outputs |= {
+            "blur_aniso": p.blur(image, outputs["k_aniso_0"]),
             "blur_asym": p.blur(image, g["kernel_asym"]),
             "blur_pt": p.blur_batch(batch, asymmetric),
             "cv_linear_down": linear,
-            "cv_linear_back": p.resize(linear, h, w, "linear"),
-            "cv_area_half": p.resize(image[: h // 2 * 2, : w // 2 * 2], h // 2, w // 2, "area"),
-            "cv_area_down": p.resize(image, 17, 14, "area"),
-            "cv_cubic_down": p.resize(image, 17, 14, "cubic"),
-            "cv_cubic_up": p.resize(linear, h, w, "cubic"),
-            "pt_bilinear_down": np.stack([p.resize(x, 17, 14, "linear") for x in hwc(batch)]).transpose(
-                0, 3, 1, 2
-            ),
-            "pt_bicubic_down": np.stack([p.resize(x, 17, 14, "cubic") for x in hwc(batch)]).transpose(
-                0, 3, 1, 2
-            ),
-            # no recipe uses these two of torch's own; the stored values pin that this torch still means the same by them
+            "cv_linear_back": p.resize(linear, h, w),
+            "pt_bilinear_down": small.transpose(0, 3, 1, 2),
+            # no recipe uses these two of torch's own; they pin that this torch still means the same by them
             "pt_area_down": F.interpolate(batch, (17, 14), mode="area"),
             "pt_bicubic_antialias_down": F.interpolate(batch, (17, 14), mode="bicubic", antialias=True),
             "noise_clip": noisy,
             "noise_clip_round": p.to_float(p.to_uint8(noisy)),
             "round_clip": p.to_float(p.to_uint8(image)),
-            "poisson_vals": np.float64(p.poisson_levels(image)),
             "gray_bgr": p.gray(image[..., ::-1])[..., 0],
         }
-        self.fixture.check({name: torch.as_tensor(np.asarray(value)) for name, value in outputs.items()})
+        # what no recipe uses and we do not have
+        other = ("k_generalized", "k_plateau", "k_sinc", "cv_area", "cv_cubic", "pt_bicubic_down", "poisson")
+        without = [name for name in self.fixture.manifest["outputs"] if name.startswith(other)]
+        tensors = {name: torch.as_tensor(np.asarray(value)) for name, value in outputs.items()}
+        self.fixture.check(tensors, without=without)
 
     def test_jpeg(self):
         bgr = self.fixture["image"].numpy()
@@ -91,25 +77,13 @@ class TestKernels:
         density = scipy.stats.multivariate_normal(cov=R @ np.diag([sx**2, sy**2]) @ R.T).pdf
         x, y = np.meshgrid(np.arange(size) - size // 2, np.arange(size) - size // 2)
         expected = density(np.stack([x, y], axis=-1))
-        np.testing.assert_allclose(
-            p.gaussian_kernel(size, sx, sy, theta), expected / expected.sum(), atol=1e-7
-        )
+        ours = p.gaussian_kernel(size, sx, sy, theta)
+        np.testing.assert_allclose(ours, expected / expected.sum(), atol=1e-7)
 
     def test_tiny_sigma_is_a_delta(self):
         expected = np.zeros((5, 5))
         expected[2, 2] = 1
         np.testing.assert_array_equal(p.gaussian_kernel(5, 0.01), expected)
-
-    def test_beta_one_is_gaussian(self):
-        np.testing.assert_allclose(
-            p.generalized_kernel(15, 2.0, 1.0, 0.3, 1.0), p.gaussian_kernel(15, 2.0, 1.0, 0.3), atol=1e-7
-        )
-
-    def test_sinc_passes_low_frequencies_only(self):
-        response = np.abs(np.fft.fft2(p.sinc_kernel(1.5, 101)))[0, :51]
-        w = 2 * math.pi * np.arange(51) / 101
-        assert np.abs(response[w < 1.2] - 1).max() < 0.08
-        assert response[w > 1.8].max() < 0.08
 
     def test_even_size_is_refused(self):
         with pytest.raises(ValueError, match="odd kernel size, got 8"):
@@ -122,25 +96,18 @@ class TestBlur:
         rng = np.random.default_rng(size)
         images, kernels = rng.random((3, 48, 48, 3), np.float32), rng.random((3, size, size), np.float32)
         kernels /= kernels.sum(axis=(1, 2), keepdims=True)
-        expected = np.stack(
-            [
-                scipy.ndimage.correlate(x, k[..., None], mode="mirror")
-                for x, k in zip(images, kernels, strict=True)
-            ]
-        )
-        batch = p.blur_batch(chw(list(images)), torch.from_numpy(kernels))
-        np.testing.assert_allclose(hwc(batch), expected, atol=1e-5)
-        np.testing.assert_allclose(
-            np.stack([p.blur(x, k) for x, k in zip(images, kernels, strict=True)]), expected, atol=1e-5
-        )
+        batch = hwc(p.blur_batch(chw(list(images)), torch.from_numpy(kernels)))
+        for image, kernel, blurred in zip(images, kernels, batch, strict=True):
+            expected = scipy.ndimage.correlate(image, kernel[..., None], mode="mirror")
+            np.testing.assert_allclose(blurred, expected, atol=1e-5)
+            np.testing.assert_allclose(p.blur(image, kernel), expected, atol=1e-5)
 
     def test_fft_is_grouped_convolution(self):
         """For the 71x71 kernels, on an image that is no square."""
         images, kernels = torch.rand(2, 3, 83, 120), torch.from_numpy(motion_bank(0, (5, 71), 1.0)[:2].copy())
         folded = F.pad(images, (35,) * 4, mode="reflect").double().reshape(1, 6, 153, 190)
-        expected = F.conv2d(folded, kernels.double().repeat_interleave(3, 0)[:, None], groups=6).reshape(
-            2, 3, 83, 120
-        )
+        each = kernels.double().repeat_interleave(3, 0)[:, None]
+        expected = F.conv2d(folded, each, groups=6).reshape(2, 3, 83, 120)
         assert (p.correlate_fft(images, kernels) - expected).abs().max() < 2e-6
         assert torch.equal(p.blur_batch(images, kernels), p.correlate_fft(images, kernels))
 
@@ -165,27 +132,11 @@ class TestResize:
         image = np.random.default_rng(0).random((old, old, 3), np.float32)
         at = (np.arange(new) + 0.5) * old / new - 0.5
         y, x = np.meshgrid(at, at, indexing="ij")
-        expected = np.stack(
-            [
-                scipy.ndimage.map_coordinates(c, [y, x], order=1, mode="nearest")
-                for c in np.moveaxis(image, -1, 0)
-            ],
-            -1,
-        )
-        np.testing.assert_allclose(p.resize(image, new, new), expected, atol=5e-6)
-        np.testing.assert_allclose(
-            hwc(p.resize_batch(chw([image]), [old], [new], new))[0], expected, atol=5e-6
-        )
-
-    def test_area_at_a_whole_ratio_is_pillows_reduction(self):
-        image = np.random.default_rng(0).random((30, 30, 3), np.float32)
-        expected = np.stack([np.asarray(Image.fromarray(c).reduce(3)) for c in np.moveaxis(image, -1, 0)], -1)
-        np.testing.assert_allclose(p.resize(image, 10, 10, "area"), expected, atol=1e-6)
-
-    def test_cubic_is_torchs(self):
-        image = np.random.default_rng(0).random((30, 30, 3), np.float32)
-        expected = hwc(F.interpolate(chw([image]), (13, 13), mode="bicubic", align_corners=False))[0]
-        np.testing.assert_allclose(p.resize(image, 13, 13, "cubic"), expected, atol=5e-6)
+        batch = hwc(p.resize_batch(chw([image]), [old], [new], new))[0]
+        for c in range(3):
+            expected = scipy.ndimage.map_coordinates(image[..., c], [y, x], order=1, mode="nearest")
+            np.testing.assert_allclose(p.resize(image, new, new)[..., c], expected, atol=5e-6)
+            np.testing.assert_allclose(batch[..., c], expected, atol=5e-6)
 
     def test_images_of_different_sizes_share_a_canvas(self):
         rng = np.random.default_rng(0)
@@ -215,25 +166,11 @@ class TestResize:
 
 class TestNoise:
     def test_sigma_per_channel_and_clip(self):
-        image, noise = (
-            np.full((200, 200, 3), 0.5, np.float32),
-            np.random.default_rng(0).standard_normal((200, 200, 3), np.float32),
-        )
+        image = np.full((200, 200, 3), 0.5, np.float32)
+        noise = np.random.default_rng(0).standard_normal(image.shape, np.float32)
         result = p.add_noise(image, noise, np.array([0.0, 10.0, 1000.0]))
         np.testing.assert_allclose(result.std(axis=(0, 1))[:2] * 255, [0, 10], rtol=0.02)
         assert (result.min(), result.max()) == (0, 1)
-
-    def test_poisson_variance_is_the_mean_over_the_levels(self):
-        image = np.repeat(np.float32([51, 102]) / 255, 20000).reshape(200, 200, 1)
-        noise = p.add_poisson_noise(image, np.random.default_rng(0)) - image
-        assert p.poisson_levels(image) == 2
-        assert p.add_poisson_noise(image, np.random.default_rng(0), scale=0.0) == pytest.approx(image)
-        image = np.tile(np.arange(256, dtype=np.float32) / 255, (400, 1))[..., None]
-        noise = (p.add_poisson_noise(image, np.random.default_rng(0)) - image)[
-            :, 64:192
-        ]  # away from the clipped ends
-        assert noise.mean() == pytest.approx(0, abs=1e-3)
-        np.testing.assert_allclose(noise.var(), image[:, 64:192].mean() / 256, rtol=0.03)
 
     def test_normal_batch_depends_on_its_own_seed_and_size_alone(self):
         device = torch.device("cpu")
@@ -270,9 +207,8 @@ class TestJPEG:
         for quality, ours in zip(qualities, coded, strict=True):
             exact = p.jpeg(image, quality)
             assert psnr(ours, exact) > 31 + quality / 30
-            assert psnr(ours, image) - psnr(exact, image) == pytest.approx(
-                0.4, abs=1.0
-            )  # kornia's soft rounding is milder
+            milder = psnr(ours, image) - psnr(exact, image)  # kornia rounds softly
+            assert milder == pytest.approx(0.4, abs=1.0)
 
     def test_qualities_may_lie_on_the_device(self, photo):
         images = chw([p.to_float(photo(48))] * 3)
