@@ -1,9 +1,11 @@
-"""What must happen before torchvision, albumentations and lightning are imported; every top-level package calls `prepare`.
+"""What must happen before torchvision, albumentations and lightning are imported.
 
-torchvision's Linux wheel is a CUDA build. Beside a CPU-only torch its compiled operators cannot load, its import stops at
-"operator torchvision::nms does not exist", and torchmetrics, lightning, timm and lpips stop with it. Only that one
-registration is skipped here: what needs the compiled operators (nms, roi_align, torchvision.io) still raises
-torchvision's own error, and where torchvision is whole this is a plain import.
+Every top-level package calls `prepare`. What users' errors and whole files are is here too, for all of them.
+
+torchvision's Linux wheel is a CUDA build. Beside a CPU-only torch its compiled operators cannot load, its
+import stops at "operator torchvision::nms does not exist", and torchmetrics, lightning, timm and lpips stop
+with it. Only that one registration is skipped here: what needs the compiled operators (nms, roi_align,
+torchvision.io) still raises torchvision's own error, and where torchvision is whole this is a plain import.
 """
 
 from __future__ import annotations
@@ -21,21 +23,25 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """Something the user gave cannot work. Commands print the one-line message and exit with status 2, without a traceback."""
+    """Something the user gave cannot work.
+
+    Commands print the one-line message and exit with status 2, without a traceback.
+    """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Words for an error about an unknown name: the nearest known one, or all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}"
 
 
 def prepare() -> None:
     """Make later imports of torchvision, albumentations and lightning safe; imports none of them itself."""
-    os.environ.setdefault(
-        "NO_ALBUMENTATIONS_UPDATE", "1"
-    )  # albumentations asks the network for its newest version on import
+    # albumentations asks the network for its newest version on import
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     # lightning calls a renamed pytree helper of torch once per trainer; nothing a user can act on
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     if not any(isinstance(finder, TorchvisionFinder) for finder in sys.meta_path):
@@ -43,7 +49,7 @@ def prepare() -> None:
 
 
 class TorchvisionFinder(MetaPathFinder):
-    """Finds torchvision where it is, and lets it be imported `without_operators` where they do not fit torch."""
+    """Finds torchvision where it is; its import goes `without_operators` where they do not fit torch."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -60,11 +66,13 @@ def without_operators(execute: Callable[[ModuleType], None]) -> Callable[[Module
     """`execute`, which runs torchvision's code, with operators skipped that torch does not know."""
 
     def run(module: ModuleType) -> None:
+        """Execute while unknown operators get no fake implementation."""
         import torch  # not above: what needs no torchvision may need no torch either
 
         register_fake = torch.library.register_fake
 
         def skip_unknown(op: Any, *args: Any, **kwargs: Any) -> Any:
+            """`register_fake`, whose complaint about an operator that torch does not know is passed over."""
             register = register_fake(op, *args, **kwargs)
 
             def register_if_known(function: Any) -> Any:
@@ -87,7 +95,11 @@ def without_operators(execute: Callable[[ModuleType], None]) -> Callable[[Module
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; `UserError` naming it where the disk is full or the folder is not writable."""
+    """Write a file whole or not at all.
+
+    Raises:
+        UserError: the disk is full or the folder is not writable; the message names the file.
+    """
     temporary = path.with_name(f".{path.name}.part")
     try:
         temporary.write_bytes(data)

@@ -23,6 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
+        """Write the file whole or not at all. Raises `UserError` where there is no room."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.part")
         try:
@@ -33,9 +34,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            cause = (
-                error if isinstance(error, OSError) else error.__context__
-            )  # torch's zip writer fails again while it closes
+            cause: BaseException | None = error
+            if not isinstance(error, OSError):  # torch's zip writer fails again while it closes
+                cause = error.__context__
             if not isinstance(cause, OSError):
                 raise
             kept = "; the previous one is kept" if path.exists() else ""
@@ -43,7 +44,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """Save `last.ckpt` every `every` iterations, before a validation and at the end, `best.ckpt` when the method's own criterion improves.
+    """Save `last.ckpt` and `best.ckpt`.
+
+    The former every `every` iterations, before a validation and at the end; the latter when the method's own
+    criterion improves.
 
     Args:
         folder: where the two files are written.
@@ -88,14 +92,22 @@ class Checkpoints(Checkpoint):
         if pl_module.monitor is not None:
             name, mode = pl_module.monitor
             value = float(trainer.callback_metrics[name])
-            best = (
-                self.best if self.criterion in (None, name) else None
-            )  # a resumed run may measure something else
-            if not math.isnan(value) and (best is None or (value > best if mode == "max" else value < best)):
+            if self.improves(name, mode, value):
                 self.best, self.criterion = value, name
                 self.save(trainer, pl_module, "best")
         if pl_module.iteration % self.every == 0:
             self.save_last(trainer, pl_module)  # once more, with what the validation found
+
+    def improves(self, name: str, mode: str, value: float) -> bool:
+        """Whether a value of the criterion is the best so far; `mode` is `max` or `min`."""
+        if math.isnan(value):
+            return False
+        other = self.criterion not in (None, name)  # a resumed run may measure something else
+        if self.best is None or other:
+            return True
+        if mode == "max":
+            return value > self.best
+        return value < self.best
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         self.save_last(trainer, pl_module)

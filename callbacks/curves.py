@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from _runtime import UserError
@@ -27,49 +30,57 @@ Panels = dict[str, dict[str, dict[float, float]]]  # metric -> stage -> x -> val
 
 
 def plot_curves(csv_path: str | Path, png_path: str | Path) -> None:
-    """One panel per metric, validated ones first; training and validation share a panel where both have the metric.
+    """One panel per metric, validated ones first.
 
-    Raises  UserError: the CSV is missing, or no metrics.csv, or has no curve in it; or the picture cannot be written.
+    Training and validation share a panel where both have the metric.
+
+    Raises:
+        UserError: the CSV is missing, is no metrics.csv or has no curve in it.
+        UserError: the picture cannot be written.
     """
     panels = read_curves(csv_path)
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.2 * rows + 0.6), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)  # pyplot would look for a screen and keep the figure
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     last = max(x for curves in panels.values() for curve in curves.values() for x in curve)
-    legend = {}
+    legend: dict[str, Any] = {}
     for (metric, curves), axis in zip(panels.items(), axes, strict=False):
-        for stage, curve in curves.items():
-            style = {"marker": "o", "markersize": 3.5, **STAGES[stage]} if len(curve) == 1 else STAGES[stage]
-            (legend[stage],) = axis.plot(list(curve), list(curve.values()), **style)
-        axis.set_title(metric, fontsize=10)
-        axis.set_xlim(
-            0, 1.03 * max(last, 1)
-        )  # the same for all, so that panels can be read against each other
-        axis.tick_params(labelsize=8)
-        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes:
+        legend |= draw_panel(axis, metric, curves)
+        axis.set_xlim(0, 1.03 * max(last, 1))  # the same for all, so that panels can be compared
+    for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.legend(
-        legend.values(),
-        legend.keys(),
-        loc="outside upper right",
-        ncols=len(legend),
-        frameon=False,
-        fontsize=9,
-    )
+    look: dict[str, Any] = {"ncols": len(legend), "frameon": False, "fontsize": 9}
+    figure.legend(legend.values(), legend.keys(), loc="outside upper right", **look)
     figure.supxlabel(COUNTER, fontsize=9)
     canvas.draw()
     save_png(png_path, np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def draw_panel(axis: Axes, metric: str, curves: Mapping[str, Mapping[float, float]]) -> dict[str, Line2D]:
+    """Draw the curves of a metric; returns the line of each stage, for the legend."""
+    lines = {}
+    for stage, curve in curves.items():
+        style = STAGES[stage]
+        if len(curve) == 1:  # no line would show
+            style = {"marker": "o", "markersize": 3.5, **style}
+        (lines[stage],) = axis.plot(list(curve), list(curve.values()), **style)
+    axis.set_title(metric, fontsize=10)
+    axis.tick_params(labelsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    return lines
 
 
 def read_curves(csv_path: str | Path) -> Panels:
     """Every `train/...` and `val/...` column by metric, validated ones first, by name.
 
     Empty cells are skipped; where a resumed run wrote an x again, the later value stands.
+
+    Raises:
+        UserError: the file is missing, is no metrics.csv or has no curve in it.
     """
     path = Path(csv_path)
     try:
@@ -89,15 +100,18 @@ def read_curves(csv_path: str | Path) -> Panels:
             try:
                 x, value = float(row[COUNTER]), float(cell)
             except ValueError as error:
-                raise UserError(
-                    f"{path}, line {line}: expected numbers in {COUNTER} and {column}: {error}"
-                ) from error
+                expected = f"expected numbers in {COUNTER} and {column}"
+                raise UserError(f"{path}, line {line}: {expected}: {error}") from error
             panels.setdefault(metric, {}).setdefault(stage, {})[x] = value
     if not panels:
         raise UserError(f"{path} holds no curves: expected columns train/... or val/... with numbers")
-    return {
-        metric: {
-            stage: dict(sorted(panels[metric][stage].items())) for stage in STAGES if stage in panels[metric]
-        }
-        for metric in sorted(panels, key=lambda metric: ("val" not in panels[metric], metric))
-    }
+    return in_order(panels)
+
+
+def in_order(panels: Panels) -> Panels:
+    """Validated metrics first, by name; stages as in `STAGES`, curves from left to right."""
+    ordered: Panels = {}
+    for metric in sorted(panels, key=lambda name: ("val" not in panels[name], name)):
+        curves = panels[metric]
+        ordered[metric] = {stage: dict(sorted(curves[stage].items())) for stage in STAGES if stage in curves}
+    return ordered

@@ -1,9 +1,10 @@
-"""Dashboards: Lightning's loggers of Weights & Biases and TensorBoard, against the iteration and with pictures."""
+"""Dashboards: Lightning's loggers of W&B and TensorBoard, against the iteration and with pictures."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
+import math
 import os
 from argparse import Namespace
 from collections.abc import Mapping
@@ -22,17 +23,21 @@ PROJECT = "face-gan-suite"  # where neither an option nor W&B's own variable nam
 
 
 class WandbLog(WandbLogger):
-    """Lightning's logger with one x-axis, the iteration, and a summary that holds the best of every validation score.
+    """Lightning's logger with one x-axis, the iteration; its summary has the best of every validation score.
 
-    The run's id is kept in `folder/wandb_id`, so a resumed run continues the same W&B run; what it logs again (iterations after the
-    checkpoint it went on from) W&B drops. The summary's `val/psnr` is the newest value; `best/psnr` and `best/psnr_iteration` are the
-    best one by the score's own direction.
+    The run's id is kept in `folder/wandb_id`, so a resumed run continues the same W&B run; what it logs again
+    (iterations after the checkpoint it went on from) W&B drops. The summary's `val/psnr` is the newest value;
+    `best/psnr` and `best/psnr_iteration` are the best one by the score's own direction.
+
+    The W&B run is started here: Lightning would make `trainer/global_step` its x-axis, set $WANDB_MODE for
+    the whole process where it is offline, and go on with whatever run that process has.
 
     Args:
         folder: run folder; W&B's files go below it.
         mode: `online`, or `offline` for files that `wandb sync` uploads later.
         project: where the run lies; $WANDB_PROJECT if not given, else `face-gan-suite`.
-        resume_from: iteration the run goes on from; the best scores up to there are read from the folder's metrics.csv.
+        resume_from: iteration the run goes on from; the best scores up to there are read from the folder's
+            metrics.csv.
         options: of `wandb.init`: name, group, job_type, tags, notes, entity, config.
 
     Raises:
@@ -42,29 +47,26 @@ class WandbLog(WandbLogger):
     def __init__(
         self, folder: Path, mode: Mode, *, project: str | None = None, resume_from: int = 0, **options: Any
     ) -> None:
+        if project is None and "WANDB_PROJECT" not in os.environ:
+            project = PROJECT  # a project beside the variable's is one more warning in every trial of a sweep
         run = self._start(folder, mode, project, options)
-        super().__init__(
-            save_dir=folder, project=project or os.environ.get("WANDB_PROJECT", PROJECT), experiment=run
-        )
+        super().__init__(save_dir=folder, project=project, experiment=run)
         self.best = read_best(folder / "metrics.csv", resume_from)
 
     @staticmethod
     @rank_zero_only
     def _start(folder: Path, mode: Mode, project: str | None, options: dict[str, Any]) -> Any:
+        """Start the W&B run, or go on with that of the folder; None on all processes but the first."""
         import wandb  # a second of every start otherwise
 
-        if project is None and "WANDB_PROJECT" not in os.environ:
-            project = PROJECT  # a project beside the variable's is one more warning in every trial of a sweep
         file = folder / "wandb_id"
+        if file.exists():
+            options["id"] = file.read_text().strip()
+        if mode == "online":  # offline nobody can know yet what there is to resume, and W&B warns
+            options["resume"] = "allow"
+        place = folder.resolve()  # W&B's service may have been started elsewhere
         try:
-            run = wandb.init(
-                project=project,
-                dir=folder.resolve(),  # W&B's service may have been started elsewhere
-                mode=mode,
-                id=file.read_text().strip() if file.exists() else None,
-                resume="allow" if mode == "online" else None,  # offline nobody can know yet, and W&B warns
-                **options,
-            )
+            run = wandb.init(project=project, dir=place, mode=mode, **options)
         except wandb.Error as error:
             raise UserError(f"--wandb {mode}: {' '.join(str(error).split())}") from error
         write_text(file, run.id)
@@ -74,19 +76,18 @@ class WandbLog(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The run was started with the resolved configuration; Lightning's own selection would stand beside it a second time."""
+        """The run was started with the resolved configuration; Lightning's selection would be there twice."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log against the iteration, and keep the best of every validation score in the summary."""
         self.experiment.log({"iteration": step, **metrics}, step=step)
         if step is None:
             return
         for name, value in metrics.items():
             if name.startswith("val/") and note_best(self.best, name, float(value), step):
-                score = name.removeprefix("val/")
-                self.experiment.summary.update(
-                    {f"best/{score}": float(value), f"best/{score}_iteration": step}
-                )
+                best = f"best/{name.removeprefix('val/')}"
+                self.experiment.summary.update({best: float(value), f"{best}_iteration": step})
 
     @rank_zero_only
     def log_picture(self, name: str, picture: np.ndarray, step: int) -> None:
@@ -128,13 +129,12 @@ def check_tensorboard() -> None:
 def note_best(best: dict[str, tuple[float, int]], name: str, value: float, iteration: int) -> bool:
     """Keep a validation score in `best` if it is better than what stands there; says whether it was."""
     better = direction(name)
-    if better is None or value != value:
+    if better is None or math.isnan(value):
         return False
-    known = best.get(name)
-    if known is not None:
-        rose = value > known[0]
-        fell = value < known[0]
-        if not (rose if better == "max" else fell):
+    if name in best:
+        known, _ = best[name]
+        improves = value > known if better == "max" else value < known
+        if not improves:
             return False
     best[name] = (value, iteration)
     return True

@@ -1,16 +1,19 @@
-"""Where edits are scored against the truth: the renderer draws the edited portrait, a scorer reads how far an edit went.
+"""Where edits are scored against the truth.
 
-Directions  A boundary per attribute (InterFaceGAN) between codes that the generator's own samples are given by the scorer, made
-            orthogonal to those of the other attributes. Its gain is the change of the attribute per unit of strength, measured on samples.
-Edits       A held-out portrait is inverted and moved along the direction by (target - true value) / gain; the renderer draws the same
-            portrait with the target value, which no photograph allows.
+The renderer draws the edited portrait, and a scorer reads how far an edit went.
+
+Directions  A boundary per attribute (InterFaceGAN) between codes that the generator's own samples are given
+            by the scorer, made orthogonal to those of the other attributes. Its gain is the change of the
+            attribute per unit of strength, measured on samples.
+Edits       A held-out portrait is inverted and moved along the direction by (target - true value) / gain; the
+            renderer draws the same portrait with the target value, which no photograph allows.
 Shapes      images (B, 3, H, W) RGB in [-1, 1]; attributes as in `datamodules.portraits`, in natural units.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +25,7 @@ from tqdm import tqdm
 from datamodules import portraits
 from lightning_modules.base import Inverter
 from lightning_modules.editing.directions import Direction
-from lightning_modules.editing.interfacegan import find_boundary, project
+from lightning_modules.editing.interfacegan import find_boundaries, project
 from lightning_modules.generators import generator_of
 from lightning_modules.methods import load_method
 from lightning_modules.metrics.image import MeanOverImages
@@ -30,15 +33,13 @@ from lightning_modules.metrics.judge import Judge
 from lightning_modules.networks.stylegan2 import Generator
 from lightning_modules.scorer import ATTRIBUTES, BINARY, Scorer
 
-EDITED = {
-    "yaw": 15.0,
-    "smile": 0.6,
-    "age": 20.0,
-    "glasses": 1.0,
-}  # attribute -> how far an edit goes, in natural units
+# attribute -> how far an edit goes, in natural units
+EDITED = {"yaw": 15.0, "smile": 0.6, "age": 20.0, "glasses": 1.0}
 STREAM = 7  # seed of the portraits that are edited: no data module draws from it unless asked to
-BATCH, PICTURED = 50, 8
+BATCH = 50
+PICTURED = 8
 SEARCHED = 4_000  # samples on which a run finds its directions
+PROBED = 500  # samples on which a gain is measured
 
 
 @dataclass
@@ -59,42 +60,39 @@ class Edit:
 @torch.no_grad()
 def find_edits(G: Generator, scorer: Scorer, *, samples: int, seed: int = 0) -> dict[str, Edit]:
     """The directions of the attributes in `EDITED`, from `samples` codes of the generator."""
-    generator = torch.Generator().manual_seed(seed)
-    w = torch.cat(
-        [G.mapping(torch.randn(n, G.z_dim, generator=generator).to(G.w_avg)) for n in sizes(samples)]
-    )
-    scores = torch.cat([read(scorer, G(part, noise="const"), logits=True) for part in shown(w, "directions")])
-    names = list(ATTRIBUTES)
-    found = {name: find_boundary(w, scores[:, names.index(name)], ratio=0.1, seed=seed) for name in EDITED}
+    w = draw(G, samples, seed)
+    bar = tqdm(w.split(BATCH), desc="directions", unit="batch", leave=False, dynamic_ncols=True, disable=None)
+    logits = torch.cat([scorer.net(G(part, noise="const")) for part in bar])
+    columns = dict(zip(ATTRIBUTES, logits.unbind(1), strict=True))
+    boundaries = find_boundaries(w, {name: columns[name] for name in EDITED}, ratio=0.1, seed=seed)
     edits = {}
-    probe = w[: min(500, samples)]
-    for name, boundary in found.items():
-        others = torch.cat([other.direction for key, other in found.items() if key != name])
-        n = project(boundary.direction, others).to(w)
-        step = (w @ n.T).std().item()  # one standard deviation of what the mapping gives
-        ends = [
-            torch.cat([read(scorer, G(part + side * step * n, noise="const")) for part in probe.split(BATCH)])
-            for side in (-1, 1)
-        ]
-        gain = (ends[1] - ends[0])[:, names.index(name)].mean().item() / (2 * step)
-        edits[name] = Edit(Direction(name, "interfacegan", n.cpu()), gain, boundary.rest or 0.0)
+    for name, boundary in boundaries.items():
+        others = [other.direction for key, other in boundaries.items() if key != name]
+        n = project(boundary.direction, torch.cat(others)).to(w)
+        direction = Direction(name, "interfacegan", n.cpu())
+        edits[name] = Edit(direction, gain_along(n, name, G, scorer, w), boundary.rest or 0.0)
     return edits
 
 
-def read(scorer: Scorer, images: Tensor, logits: bool = False) -> Tensor:
-    """Attributes (B, A) of images; `logits` leaves out what saturates, for ranking."""
-    return scorer.net(images) if logits else scorer.predict(images)
+def draw(G: Generator, samples: int, seed: int) -> Tensor:
+    """Codes w (N, D) of new samples, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
+    for start in range(0, samples, BATCH):
+        z = torch.randn(min(BATCH, samples - start), G.z_dim, generator=generator)
+        batches.append(G.mapping(z.to(G.w_avg)))
+    return torch.cat(batches)
 
 
-def sizes(count: int) -> Iterator[int]:
-    """Batches that make up `count`."""
-    yield from [BATCH] * (count // BATCH)
-    if count % BATCH:
-        yield count % BATCH
-
-
-def shown(w: Tensor, what: str) -> Iterator[Tensor]:
-    yield from tqdm(w.split(BATCH), desc=what, unit="batch", leave=False, dynamic_ncols=True, disable=None)
+def gain_along(n: Tensor, name: str, G: Generator, scorer: Scorer, w: Tensor) -> float:
+    """How much an attribute changes per unit along n (1, D), one standard deviation of w to both sides."""
+    step = (w @ n.T).std().item()
+    ends = []
+    for side in (-1, 1):
+        moved = [part + side * step * n for part in w[:PROBED].split(BATCH)]
+        ends.append(torch.cat([scorer.predict(G(part, noise="const")) for part in moved]))
+    change = (ends[1] - ends[0])[:, list(ATTRIBUTES).index(name)]
+    return change.mean().item() / (2 * step)
 
 
 @dataclass
@@ -115,7 +113,10 @@ class Case:
 
 
 def case(name: str, size: int, count: int) -> Case:
-    """`count` portraits; every second one is moved up, the others down, back inside where that would leave the attribute's range."""
+    """`count` portraits, of which every second one is moved up, the others down.
+
+    Where that would leave the attribute's range, the other way.
+    """
     parameters = portraits.sample_parameters(STREAM, range(count))
     low, high = ATTRIBUTES[name]
     value = parameters[name]
@@ -123,15 +124,11 @@ def case(name: str, size: int, count: int) -> Case:
         target = 1 - value
     else:
         change = EDITED[name] * torch.where(torch.arange(count) % 2 == 0, 1.0, -1.0)
-        target = torch.where(
-            (value + change < low) | (value + change > high), value - change, value + change
-        ).clamp(low, high)
-    pixels = [
-        portraits.render(p, size)["image"]
-        for p in (parameters, portraits.counterfactual(parameters, **{name: target}))
-    ]
-    image, truth = (picture.float() / 127.5 - 1 for picture in pixels)
-    return Case(image, target - value, target, truth)
+        outside = (value + change < low) | (value + change > high)
+        target = torch.where(outside, value - change, value + change).clamp(low, high)
+    edited = portraits.counterfactual(parameters, **{name: target})
+    image, truth = portraits.render(parameters, size)["image"], portraits.render(edited, size)["image"]
+    return Case(image.float() / 127.5 - 1, target - value, target, truth.float() / 127.5 - 1)
 
 
 @torch.no_grad()
@@ -141,44 +138,57 @@ def score_edit(
     """What an edit of `count` portraits reaches.
 
     Returns:
-        `edit_<metric>` against the truth; `correlation` of the value read off the edited images with the one asked for; `reached`, the
-        share of the change asked for that is read off (regression slope); `drift`, the mean change of all other attributes in shares of
-        their ranges. And pictures (4, 8, 3, H, W): portraits, inversions, edits, truths.
+        `edit_<metric>` against the truth, and what `compare` reads off; and pictures (4, 8, 3, H, W):
+        portraits, inversions, edits, truths.
     """
-    asked = case(name, method.hparams["size"], count)
-    index = list(ATTRIBUTES).index(name)
-    device = method.device
-    images: dict[str, Tensor] = {}  # the first few
-    attributes: dict[str, list[Tensor]] = {"inverted": [], "edited": []}
+    asked = case(name, method.size, count)
+    device, dtype = method.device, method.dtype
+    before: list[Tensor] = []  # attributes of the inverted portraits
+    after: list[Tensor] = []  # and of the edited ones
     scores: dict[str, list[Tensor]] = {key: [] for key in metrics}
-    for image, change, truth in zip(
-        *(part.split(BATCH) for part in (asked.image, asked.change, asked.truth)), strict=True
-    ):
-        code = method.invert(image.to(device, method.dtype))
-        moved = method.edit(code, edit.direction.apply, change.to(device, method.dtype) / edit.gain)
-        for key, of in (("inverted", code), ("edited", moved)):
-            shown = method.seen(method.synthesize(of))
-            attributes[key].append(read(scorer, shown).cpu())
-            images.setdefault(key, shown[:PICTURED].cpu())
+    pictures: list[Tensor] = []  # of the first few
+    batches = (part.split(BATCH) for part in (asked.image, asked.change, asked.truth))
+    for image, change, truth in zip(*batches, strict=True):
+        code = method.invert(image.to(device, dtype))
+        moved = method.edit(code, edit.direction.apply, change.to(device, dtype) / edit.gain)
+        inverted = method.seen(method.synthesize(code))
+        edited = method.seen(method.synthesize(moved))
+        before.append(scorer.predict(inverted).cpu())
+        after.append(scorer.predict(edited).cpu())
         for key, metric in metrics.items():
-            scores[key].append(metric.to(device).per_image(shown, truth.to(shown)).cpu())
+            scores[key].append(metric.to(device).per_image(edited, truth.to(edited)).cpu())
+        if not pictures:
+            pictures = [shown[:PICTURED].cpu() for shown in (image, inverted, edited, truth)]
     values = {f"edit_{key}": torch.cat(parts).mean().item() for key, parts in scores.items()}
-    before, after = (torch.cat(parts) for parts in attributes.values())
-    values["correlation"] = torch.corrcoef(torch.stack([after[:, index], asked.target]))[0, 1].item()
+    return values | compare(torch.cat(before), torch.cat(after), asked, name), torch.stack(pictures)
+
+
+def compare(before: Tensor, after: Tensor, asked: Case, name: str) -> dict[str, float]:
+    """What an edit has done to the attributes (N, A) that are read off the images.
+
+    Returns:
+        `correlation` of the value read off the edited images with the one asked for; `reached`, the share of
+        the change asked for that is read off (regression slope); `drift`, the mean change of all other
+        attributes in shares of their ranges.
+    """
+    index = list(ATTRIBUTES).index(name)
     moved_by = after[:, index] - before[:, index]
-    values["reached"] = ((moved_by * asked.change).sum() / asked.change.square().sum()).item()
     ranges = torch.tensor([high - low for low, high in ATTRIBUTES.values()])
-    values["drift"] = ((after - before).abs() / ranges)[:, torch.arange(len(ranges)) != index].mean().item()
-    return values, torch.stack(
-        [asked.image[:PICTURED], images["inverted"], images["edited"], asked.truth[:PICTURED]]
-    )
+    others = torch.arange(len(ranges)) != index
+    drift = ((after - before).abs() / ranges)[:, others]
+    return {
+        "correlation": torch.corrcoef(torch.stack([after[:, index], asked.target]))[0, 1].item(),
+        "reached": ((moved_by * asked.change).sum() / asked.change.square().sum()).item(),
+        "drift": drift.mean().item(),
+    }
 
 
 class Edits(L.Callback):
     """At every validation of an inverter, the edits of some portraits against the truth.
 
-    Logged: `val/edit_<metric>_<attribute>`, and `val/edit_correlation_...`, `val/edit_reached_...`, `val/edit_drift_...` of `score_edit`;
-    without an attribute, their means. The generator is frozen, so its directions are found once. Every process scores all, and alike.
+    Logged are the values of `score_edit`: `val/edit_<metric>_<attribute>`, `val/edit_correlation_...`,
+    `val/edit_reached_...` and `val/edit_drift_...`; without an attribute, their means. The generator is
+    frozen, so its directions are found once. Every process scores all, and alike.
 
     Args:
         count: portraits per attribute.
@@ -187,29 +197,29 @@ class Edits(L.Callback):
     """
 
     def __init__(self, count: int, scorer: str, judge: Judge) -> None:
-        with torch.random.fork_rng(
-            []
-        ):  # weights that are drawn only to be replaced leave the run's random state as it is
+        # weights that are drawn only to be replaced leave the run's random state as it is
+        with torch.random.fork_rng([]):
             measure, _ = load_method(scorer)
         assert isinstance(measure, Scorer)
         self.count, self.measure, self.judge = count, measure, judge
         self.edits: dict[str, Edit] = {}
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Score the edits; find them first at the first validation."""
         if trainer.sanity_checking:
             return
         self.measure.to(pl_module.device, pl_module.dtype)
         if not self.edits:
             self.edits = find_edits(generator_of(pl_module), self.measure, samples=SEARCHED)
-        values: dict[str, float] = {}
+        logged: dict[str, float] = {}
+        of_attributes: dict[str, list[float]] = {}
         for attribute, edit in self.edits.items():
             scores, _ = score_edit(pl_module, edit, self.measure, attribute, self.judge.images, self.count)
-            values |= {
-                f"val/edit_{name.removeprefix('edit_')}_{attribute}": value for name, value in scores.items()
-            }
-        for name in dict.fromkeys(key.rpartition("_")[0] for key in values):
-            values[name] = statistics.fmean(
-                value for key, value in values.items() if key.rpartition("_")[0] == name
-            )
+            for name, value in scores.items():
+                key = f"val/edit_{name.removeprefix('edit_')}"
+                logged[f"{key}_{attribute}"] = value
+                of_attributes.setdefault(key, []).append(value)
+        for key, values in of_attributes.items():
+            logged[key] = statistics.fmean(values)
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=pl_module.iteration)
+            logger.log_metrics(logged, step=pl_module.iteration)

@@ -13,13 +13,15 @@ from lightning_modules.base import Method
 
 
 class Guards(L.Callback):
-    """Stop after `iterations`, on Ctrl-C, SIGTERM or SIGUSR1 (after the running iteration), and at a loss that has gone wrong.
+    """Stop a run after `iterations`, on a signal, and at a loss that has gone wrong.
 
-    SIGUSR1 is what SLURM is asked to send some time before it ends a job.
+    Signals are Ctrl-C, SIGTERM and SIGUSR1, which SLURM is asked to send some time before it ends a job; the
+    running iteration is finished.
 
     Args:
         iterations: length of the whole run, an earlier part that was resumed from included.
-        every: iterations between looks at what costs a wait: the losses, and with several processes the signals of the others.
+        every: iterations between looks at what costs a wait: the losses, and with several processes the
+            signals of the others.
         stop_at: iteration to end at before that, as if by a signal.
     """
 
@@ -28,7 +30,8 @@ class Guards(L.Callback):
         self.signal: int | None = None  # that ended the run; the same on all processes once it has
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: Method) -> None:
-        # in place of Lightning's handler, which calls the other processes from within; it puts all handlers back when a run ends
+        # in place of Lightning's handler, which calls the other processes from within;
+        # it puts all handlers back when a run ends
         if trainer.received_sigterm:
             self.signal = signal.SIGTERM
             trainer._signal_connector.received_sigterm = False
@@ -52,15 +55,20 @@ class Guards(L.Callback):
             check_loss(trainer, pl_module)
 
     def _end(self, trainer: L.Trainer, pl_module: Method, look: bool) -> None:
-        """Let the run end where it has its length or, if this is an iteration to `look`, where any process got a signal."""
+        """Let the run end where it has its length, or where any process got a signal.
+
+        Signals are found out about where this is an iteration to `look`, and at the end.
+        """
         last = pl_module.iteration >= self.iterations
         paused = not last and self.stop_at is not None and pl_module.iteration >= self.stop_at
-        stop = (look or last) and trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
-        if stop:
+        stopped = False
+        if look or last:
+            stopped = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+        if stopped:
             self.signal = self._agreed(trainer)
-        if stop or paused:
+        if stopped or paused:
             trainer.limit_val_batches = 0  # whoever sent the signal will not wait for a validation
-        trainer.should_stop = bool(last or stop or paused)
+        trainer.should_stop = bool(last or stopped or paused)
 
     def _agreed(self, trainer: L.Trainer) -> int:
         """A signal that any process got: a cluster may send it to some of them only."""
@@ -72,20 +80,27 @@ class Guards(L.Callback):
 
 
 def check_loss(trainer: L.Trainer, pl_module: Method) -> None:
-    """Raise `UserError` on every process once a loss of any of them has gone wrong; nothing is scored or saved after one."""
+    """Let a run end once a loss of any process has gone wrong; nothing is scored or saved after one.
+
+    Raises:
+        UserError: one has; on every process.
+    """
     complaint = pl_module.watch.complaint()
     if trainer.strategy.reduce_boolean_decision(complaint is not None, all=False):
         raise UserError(
-            f"{complaint or 'a loss went wrong on another process'}; checkpoints before it are kept. Go on from the last one with "
-            f"--run_dir {trainer.default_root_dir} --resume auto and a lower --model.lr; a larger batch or --trainer.precision 32-true "
-            "are the other usual remedies"
+            f"{complaint or 'a loss went wrong on another process'}; checkpoints before it are kept. "
+            f"Go on from the last one with --run_dir {trainer.default_root_dir} --resume auto and a lower "
+            "--model.lr; a larger batch or --trainer.precision 32-true are the other usual remedies"
         )
 
 
 def check_weights(trainer: L.Trainer, pl_module: Method) -> None:
-    """Raise `UserError` on every process where weights are no longer numbers, as a gradient can make them while the loss is finite."""
+    """Let a run end where weights are no longer numbers; a gradient can do that while the loss is finite.
+
+    Raises:
+        UserError: they are not, on any process; on every process.
+    """
     finite = torch.stack([parameter.isfinite().all() for parameter in pl_module.parameters()]).all()
     if trainer.strategy.reduce_boolean_decision(not bool(finite), all=False):
-        raise UserError(
-            f"weights became infinite or NaN before iteration {pl_module.iteration}; the checkpoints before are kept"
-        )
+        broken = f"weights became infinite or NaN before iteration {pl_module.iteration}"
+        raise UserError(f"{broken}; the checkpoints before are kept")

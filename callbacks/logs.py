@@ -24,8 +24,8 @@ from lightning_modules.base import Method
 class CSVLog(Logger):
     """`metrics.csv`: one row per log call, the iteration first; columns may join later.
 
-    Unlike Lightning's own it survives a resume: rows up to `resume_from` are kept, later ones (logged after the checkpoint
-    that the run goes on from) are dropped, so that the file is that of a run never interrupted.
+    Unlike Lightning's own it survives a resume: rows up to `resume_from` are kept. Later ones, logged after
+    the checkpoint that the run goes on from, are dropped: the file is that of a run never interrupted.
 
     Args:
         path: the file.
@@ -37,14 +37,7 @@ class CSVLog(Logger):
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if resume_from and path.exists():
-            text = path.read_text()
-            whole = text[: text.rfind("\n") + 1]  # a full disk may have cut the last row
-            rows = csv.DictReader(io.StringIO(whole))
-            self.rows = [
-                {k: v for k, v in row.items() if v != ""}
-                for row in rows
-                if int(row["iteration"]) <= resume_from
-            ]
+            self.rows = read_rows(path, resume_from)
         self.columns: list[str] = []  # as in the file
 
     @property
@@ -61,27 +54,48 @@ class CSVLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row = {"iteration": step, **{name: float(value) for name, value in metrics.items()}}
-        if self.rows and self.rows[-1].keys() == row.keys() and int(self.rows[-1]["iteration"]) == step:
-            self.rows.pop()  # of a validation that is done again, as the run was stopped before a checkpoint knew of it
+        """Append a row. Raises `UserError` where the file cannot be written."""
+        row: dict[str, Any] = {"iteration": step}
+        row |= {name: float(value) for name, value in metrics.items()}
+        last = self.rows[-1] if self.rows else {}
+        if last.keys() == row.keys() and int(last["iteration"]) == step:
+            self.rows.pop()  # of a validation done again: no checkpoint knew of it when the run stopped
         self.rows.append(row)
+        if not row.keys() <= set(self.columns):
+            self._write_all()
+            return
         try:
-            if not set(row) <= set(self.columns):
-                self.columns = list(dict.fromkeys(name for earlier in self.rows for name in earlier))
-                text = io.StringIO(newline="")
-                writer = csv.DictWriter(text, self.columns)
-                writer.writeheader()
-                writer.writerows(self.rows)
-                write_text(self.path, text.getvalue())
-            else:
-                with open(self.path, "a", newline="") as file:
-                    csv.DictWriter(file, self.columns).writerow(row)
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
         except OSError as error:
             raise UserError(f"{self.path} could not be written: {error.strerror}") from error
 
+    def _write_all(self) -> None:
+        """Write the file anew, where a column joins."""
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+
+def read_rows(path: Path, until: int) -> list[dict[str, Any]]:
+    """The rows of a metrics.csv up to an iteration, without empty cells."""
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]  # a full disk may have cut the last row
+    rows = []
+    for row in csv.DictReader(io.StringIO(whole)):
+        if int(row["iteration"]) <= until:
+            rows.append({name: cell for name, cell in row.items() if cell != ""})
+    return rows
+
 
 def peak_memory(device: torch.device) -> float:
-    """Peak memory of this process so far in GiB: that of its tensors on a GPU, resident memory where it computes on the CPU."""
+    """Peak memory of this process so far in GiB.
+
+    That of its tensors on a GPU, resident memory where it computes on the CPU.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
@@ -89,7 +103,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 class Logs(L.Callback):
-    """Every `every` iterations write the newest loss terms, images seen, images per second and peak memory to all loggers.
+    """Write the newest loss terms, images seen, images per second and peak memory to all loggers.
 
     Args:
         every: iterations between two rows; the loss terms are read from the device only then.
@@ -98,7 +112,7 @@ class Logs(L.Callback):
     def __init__(self, every: int) -> None:
         self.every = every
         self.latest: dict[str, float] = {}  # what the progress bar shows
-        self._mark: tuple[float, int] | None = None
+        self._mark: tuple[float, int] | None = None  # time and images seen at the last row
         self._paused = 0.0
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
@@ -110,7 +124,8 @@ class Logs(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         if self._mark is not None:
-            self._mark = (self._mark[0] + time.perf_counter() - self._paused, self._mark[1])
+            start, images = self._mark
+            self._mark = (start + time.perf_counter() - self._paused, images)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         if pl_module.iteration % self.every and pl_module.iteration != pl_module.total_iterations:
@@ -120,8 +135,9 @@ class Logs(L.Callback):
         values["train/images_seen"] = pl_module.images_seen
         values["train/lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         now = time.perf_counter()
-        if self._mark is not None and now > self._mark[0]:
-            values["perf/images_per_second"] = (pl_module.images_seen - self._mark[1]) / (now - self._mark[0])
+        start, images = self._mark or (now, 0)
+        if now > start:
+            values["perf/images_per_second"] = (pl_module.images_seen - images) / (now - start)
         self._mark = (now, pl_module.images_seen)
         values["perf/peak_memory_gib"] = peak_memory(pl_module.device)
         self.latest = values

@@ -14,8 +14,8 @@ class Pace:
     """
 
     WARM_UP = 3  # first iterations that tell nothing: algorithms are chosen, memory is asked for
-    # What lies this far back counts half: as many iterations that those with a regulariser, of 4 or 16, are averaged,
-    # and so much time that fast ones do not make the figure flicker
+    # What lies this far back counts half: as many iterations that those with a regulariser, of 4 or 16, are
+    # averaged, and so much time that fast ones do not make the figure flicker
     HALF_LIFE, HALF_LIFE_SECONDS = 64, 120.0
 
     def __init__(self, total: int, validate_every: int) -> None:
@@ -30,13 +30,16 @@ class Pace:
         """An iteration ends."""
         if self._mark is not None:
             self._seen += 1
-            took = now - self._mark
             if self._seen > self.WARM_UP:
-                half_lives = min(1 / self.HALF_LIFE, took / self.HALF_LIFE_SECONDS)
-                fade = 0.5**half_lives
-                self._iterations = fade * self._iterations + 1
-                self._seconds = fade * self._seconds + took
+                self._count(now - self._mark)
         self._mark = now
+
+    def _count(self, took: float) -> None:
+        """Let an iteration join the means over those behind."""
+        half_lives = min(1 / self.HALF_LIFE, took / self.HALF_LIFE_SECONDS)
+        fade = 0.5**half_lives
+        self._iterations = fade * self._iterations + 1
+        self._seconds = fade * self._seconds + took
 
     def pause(self, now: float) -> None:
         """A validation begins."""
@@ -62,12 +65,12 @@ class Pace:
         """
         if not self._iterations:
             return None
-        if validated:
-            behind = iteration // self.validate_every + (
-                iteration == self.total and iteration % self.validate_every > 0
-            )
+        validations = -(-self.total // self.validate_every)
+        if not validated:
+            ahead = validations - (iteration - 1) // self.validate_every
+        elif iteration < self.total:
+            ahead = validations - iteration // self.validate_every
         else:
-            behind = (iteration - 1) // self.validate_every
-        ahead = -(-self.total // self.validate_every) - behind
+            ahead = 0
         training = (self.total - iteration) * self._seconds / self._iterations
         return training + ahead * (self.validation or 0.0)

@@ -16,7 +16,7 @@ COUNT = 8  # samples in a grid
 
 
 class Pictures(L.Callback):
-    """Write pictures/<iteration>.png from the rows that `method.pictures` gives for the first held-out samples.
+    """Write pictures/<iteration>.png from the rows that `method.pictures` gives for the first samples.
 
     Args:
         folder: where the pictures are written.
@@ -35,17 +35,15 @@ class Pictures(L.Callback):
     ) -> None:
         if batch_idx > 0 or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        samples = {
-            name: value[:COUNT] for name, value in batch.items() if isinstance(value, (torch.Tensor, list))
-        }
+        lists = {name: value for name, value in batch.items() if isinstance(value, (torch.Tensor, list))}
+        samples = {name: value[:COUNT] for name, value in lists.items()}
         with torch.no_grad():
             rows = pl_module.pictures(samples)
         if not rows:
             return
-        picture = tile(list(rows.values()), row_names=list(rows))
-        save_png(
-            self.folder / f"{pl_module.iteration:07d}.png", picture, places(list(rows.values()), list(rows))
-        )
+        images, names = list(rows.values()), list(rows)
+        picture = tile(images, row_names=names)
+        save_png(self.folder / f"{pl_module.iteration:07d}.png", picture, places(images, names))
         for logger in trainer.loggers:
             if isinstance(logger, (WandbLog, TensorBoardLog)):
                 logger.log_picture("val/samples", picture, pl_module.iteration)

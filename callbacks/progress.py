@@ -21,10 +21,11 @@ from lightning_modules.base import Method
 
 BAR = 8  # columns that the bar itself has at least
 HARD_SPACE = "\N{NO-BREAK SPACE}"
+VALIDATION = "{desc} {n_fmt}/{total_fmt} images |{bar}| {elapsed}<{remaining}"
 
 
 class RunBar(tqdm):
-    """A bar with the time left that it is told, and behind it as many whole `items` as the terminal is wide."""
+    """A bar with the time left that it is told, and behind it as many whole `items` as there is room for."""
 
     FORMAT = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}<{left}{status}"
     LINE = "{desc} {n_fmt}/{total_fmt} {percentage:.0f}% {elapsed}<{left}{status}"  # where nothing can move
@@ -36,10 +37,14 @@ class RunBar(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
+        """What tqdm fills its format with, and the time left and the items."""
         known = super().format_dict
         left = "?" if self.left is None else self.format_interval(self.left)
-        front = f"{known['prefix']} {known['n']}/{known['total']} || {self.format_interval(known['elapsed'])}<{left}"
-        room = None if known["ncols"] is None else known["ncols"] - len(front) - BAR
+        elapsed = self.format_interval(known["elapsed"])
+        front = f"{known['prefix']} {known['n']}/{known['total']} || {elapsed}<{left}"
+        room = None
+        if known["ncols"] is not None:
+            room = known["ncols"] - len(front) - BAR
         return {**known, "left": left, "status": fitted(self.items, room)}
 
 
@@ -55,7 +60,9 @@ def fitted(items: Sequence[str], room: int | None) -> str:
 
 
 class Progress(ProgressBar):
-    """Bars on a terminal; where the output is a file, one line per row of metrics.csv instead. On the first process only.
+    """Bars on a terminal; where the output is a file, one line per row of metrics.csv instead.
+
+    On the first process only.
 
     Args:
         logs: callback that holds the newest loss terms.
@@ -81,7 +88,7 @@ class Progress(ProgressBar):
     def enable(self) -> None:
         self.enabled = True
 
-    # --- training -----------------------------------------------------------------------------------------------
+    # --- training ---------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         if not self.enabled:
@@ -91,17 +98,12 @@ class Progress(ProgressBar):
         if self._expected is not None:
             self.pace.expect(self._expected)
         self.scores = earlier_scores(trainer)
-        terminal = sys.stderr.isatty()
-        self.bar = RunBar(
-            total=total,
-            initial=pl_module.iteration,
-            desc=type(pl_module).__name__,
-            file=sys.stderr if terminal else io.StringIO(),
-            dynamic_ncols=terminal,
-            mininterval=0.2 if terminal else float("inf"),
-            miniters=1,
-            bar_format=RunBar.FORMAT if terminal else RunBar.LINE,
-        )
+        look: dict[str, Any] = {"file": io.StringIO(), "bar_format": RunBar.LINE, "mininterval": float("inf")}
+        if sys.stderr.isatty():
+            look = {"file": sys.stderr, "bar_format": RunBar.FORMAT, "mininterval": 0.2}
+            look["dynamic_ncols"] = True
+        name = type(pl_module).__name__
+        self.bar = RunBar(total=total, initial=pl_module.iteration, desc=name, miniters=1, **look)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Method, *args: object) -> None:
         if self.pace is not None:
@@ -111,10 +113,9 @@ class Progress(ProgressBar):
         if self.bar is None or self.pace is None:
             return
         self.pace.iterate(time.perf_counter())
-        self.bar.left = self.pace.left(pl_module.iteration)
-        logged = (
-            pl_module.iteration % self.logs.every == 0 or pl_module.iteration == pl_module.total_iterations
-        )
+        iteration = pl_module.iteration
+        self.bar.left = self.pace.left(iteration)
+        logged = iteration % self.logs.every == 0 or iteration == pl_module.total_iterations
         if logged:
             self.bar.items = self.items(pl_module)
         self.bar.update()
@@ -124,37 +125,34 @@ class Progress(ProgressBar):
     def items(self, pl_module: Method) -> list[str]:
         """What stands behind the bar, what matters most first: the score, speed, loss terms, memory."""
         values = self.logs.latest
-        found = self.score(pl_module)
-        found.append(f"{values.get('perf/images_per_second', 0):.1f} img/s")
+        said = [f"{values.get('perf/images_per_second', 0):.1f} img/s"]
+        if self.scores:
+            said.insert(0, self.score(pl_module))
         for name, value in values.items():
             if name.startswith("train/") and name not in ("train/images_seen", "train/lr"):
-                found.append(f"{name.removeprefix('train/')} {value:.3g}")
-        found.append(f"{peak_memory(pl_module.device):.2f} GiB")
-        return found
+                said.append(f"{name.removeprefix('train/')} {value:.3g}")
+        said.append(f"{peak_memory(pl_module.device):.2f} GiB")
+        return said
 
-    def score(self, pl_module: Method) -> list[str]:
-        """The score that chooses the best checkpoint, or the first one there is; none before the first validation."""
-        chosen = pl_module.monitor[0].removeprefix("val/") if pl_module.monitor else ""
-        name = chosen if chosen in self.scores else next(iter(self.scores), None)
-        return [] if name is None else [say(name, self.scores[name], self.before.get(name), short=True)]
+    def score(self, pl_module: Method) -> str:
+        """The newest score that chooses the best checkpoint, or the first one there is."""
+        name = next(iter(self.scores))
+        if pl_module.monitor is not None:
+            chosen = pl_module.monitor[0].removeprefix("val/")
+            if chosen in self.scores:
+                name = chosen
+        return say(name, self.scores[name], self.before.get(name), short=True)
 
-    # --- validation ---------------------------------------------------------------------------------------------
+    # --- validation -------------------------------------------------------------------------------------
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Method) -> None:
         if self.bar is None or self.pace is None:
             return
         self.pace.pause(time.perf_counter())
         if sys.stderr.isatty():
-            images = images_in(trainer)
             self.bar.refresh()
-            self.validation = tqdm(
-                total=images,
-                desc="validation",
-                leave=False,
-                dynamic_ncols=True,
-                file=sys.stderr,
-                bar_format="{desc} {n_fmt}/{total_fmt} images |{bar}| {elapsed}<{remaining}",
-            )
+            look: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "bar_format": VALIDATION}
+            self.validation = tqdm(total=images_in(trainer), desc="validation", file=sys.stderr, **look)
 
     def on_validation_batch_start(self, *args: object) -> None:
         self._batch_began = time.perf_counter()
@@ -177,7 +175,8 @@ class Progress(ProgressBar):
         self.before, self.scores = self.scores, headline(self.metrics.values)
         self.say_scores(pl_module)
         self.bar.items = self.items(pl_module)
-        self.bar.left = None if self.pace is None else self.pace.left(pl_module.iteration, validated=True)
+        assert self.pace is not None  # where there is a bar
+        self.bar.left = self.pace.left(pl_module.iteration, validated=True)
 
     def say_scores(self, pl_module: Method) -> None:
         """One line about the validation; a terminal has it in as many as it needs, broken between scores."""
@@ -189,15 +188,16 @@ class Progress(ProgressBar):
             said.append(say(name, value, self.before.get(name), direction))
         if not said:  # nothing is measured
             return
-        said[:1] = [f"validation at {self.metrics.iteration}: {said[0]}"]
+        said[0] = f"validation at {self.metrics.iteration}: {said[0]}"
         width = self.bar.format_dict["ncols"]
-        line = ", ".join(said)
         if width:
-            whole = ", ".join(item.replace(" ", HARD_SPACE) for item in said)
-            line = textwrap.fill(whole, width, subsequent_indent="  ").replace(HARD_SPACE, " ")
-        tqdm.write(line, file=sys.stderr)
+            unbroken = [item.replace(" ", HARD_SPACE) for item in said]
+            lines = textwrap.fill(", ".join(unbroken), width, subsequent_indent="  ")
+            tqdm.write(lines.replace(HARD_SPACE, " "), file=sys.stderr)
+        else:
+            tqdm.write(", ".join(said), file=sys.stderr)
 
-    # --- the end ------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------------
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         self.close()
@@ -217,7 +217,11 @@ class Progress(ProgressBar):
             self.validation = None
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        (tqdm.write if self.bar is not None else print)(" ".join(map(str, args)))
+        text = " ".join(map(str, args))
+        if self.bar is not None:
+            tqdm.write(text)
+        else:
+            print(text)
 
 
 def images_in(trainer: L.Trainer) -> int:
@@ -229,13 +233,10 @@ def images_in(trainer: L.Trainer) -> int:
 
 def earlier_scores(trainer: L.Trainer) -> dict[str, float]:
     """Scores of the validation before a resumed run goes on, from its metrics.csv."""
-    rows = [row for logger in trainer.loggers if isinstance(logger, CSVLog) for row in logger.rows]
+    logs = [logger for logger in trainer.loggers if isinstance(logger, CSVLog)]
     scores: dict[str, float] = {}
-    for row in rows:
-        found = {
-            name: float(value)
-            for name, value in row.items()
-            if name.startswith("val/") and "/edit_" not in name
-        }
-        scores = found or scores
+    for row in logs[0].rows if logs else ():
+        names = [name for name in row if name.startswith("val/") and "/edit_" not in name]
+        if names:
+            scores = {name: float(row[name]) for name in names}
     return headline(scores)

@@ -1,4 +1,7 @@
-"""How validation scores are said in a line: rounded as in tables, with what changed since the last validation."""
+"""How validation scores are said in a line.
+
+Rounded as in tables, with what changed since the last validation.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ def headline(values: Mapping[str, float]) -> dict[str, float]:
 
     What the inputs and a method's parts reach (`psnr_input`, `psnr_xg`) stands in metrics.csv.
     """
-    found = {name.removeprefix("val/"): value for name, value in values.items()}
-    own = [name for name in found if not is_part(name)]
-    own.sort(key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
-    return {name: found[name] for name in own}
+    scores = {name.removeprefix("val/"): value for name, value in values.items()}
+    own = [name for name in scores if not is_part(name)]
+    known = [name for name in ORDER if name in own]
+    others = [name for name in own if name not in ORDER]
+    return {name: scores[name] for name in (*known, *others)}
 
 
 def is_part(name: str) -> bool:

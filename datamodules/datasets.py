@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from _runtime import UserError
 from datamodules import portraits
-from datamodules.decode import Filter, ImageFiles, SmallImage, UnreadableImage, decode, fit
+from datamodules.decode import Filter, ImageFiles, SmallImage, UnreadableImage, check_size, decode, fit
 from datamodules.degradations import Degradation
+from datamodules.prints import Look
 from datamodules.sampler import Item, order
 from datamodules.transforms import Flip
 
 Batch = dict[str, Any]
+Images = dict[str, np.ndarray]  # of one item: its target, and its input where that is a file
 
 
 class Photographs:
@@ -45,8 +47,54 @@ class Photographs:
         """uint8 (*shape, 3). Raises UnreadableImage, SmallImage."""
         return fit(self.files.image(index), self.shape, self.files.path(index), self.filter)
 
+    def load_sides(self, index: int) -> Images:
+        return {"target": self.load(index)}
+
+    def look(self, index: int) -> Look:
+        """What is noted of an image that can be used. Raises UnreadableImage, SmallImage."""
+        image = self.files.image(index)
+        check_size(image, self.shape, self.files.path(index))
+        return Look.at(image)
+
     def fetch(self, indices: Sequence[int]) -> Batch:
-        return {"target": to_batch([self.load(index) for index in indices])}
+        loaded = [self.load_sides(index) for index in indices]
+        return {side: to_batch([images[side] for images in loaded]) for side in loaded[0]}
+
+
+class Pairs(Photographs):
+    """Clean photographs whose degraded versions are files too, cropped and reduced alike.
+
+    Args:
+        files: the clean ones.
+        inputs: the degraded ones, in the same order.
+    """
+
+    def __init__(
+        self, files: ImageFiles, inputs: ImageFiles, shape: tuple[int, int], filter: Filter = "area"
+    ) -> None:
+        super().__init__(files, shape, filter)
+        self.inputs = inputs
+
+    def load_sides(self, index: int) -> Images:
+        """Input and target, uint8 (*shape, 3). Raises UnreadableImage, SmallImage."""
+        degraded, target = self._decoded(index)
+        fitted = fit(degraded, self.shape, self.inputs.path(index), self.filter)
+        return {"input": fitted, "target": fit(target, self.shape, self.files.path(index), self.filter)}
+
+    def look(self, index: int) -> Look:
+        """What is noted of a clean image. Raises UnreadableImage, SmallImage."""
+        _, target = self._decoded(index)
+        check_size(target, self.shape, self.files.path(index))
+        return Look.at(target)
+
+    def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The degraded image and the clean one. Raises UnreadableImage."""
+        degraded, target = self.inputs.image(index), self.files.image(index)
+        if degraded.shape != target.shape:
+            sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (degraded, target)]
+            why = f"{sizes[0]} pixels, its target {sizes[1]}; pairs are of one size"
+            raise UnreadableImage(f"{self.inputs.path(index)}: {why}")
+        return degraded, target
 
 
 class Portraits:
@@ -93,6 +141,7 @@ class FrozenSet:
         images: names.
         source: where they came from.
         protocol: what else protocol.json says.
+        looks: what is noted of each target, after `check`.
 
     Raises:
         UserError: protocol.json is damaged, or of images of another size.
@@ -103,6 +152,7 @@ class FrozenSet:
 
     def __init__(self, root: Path, size: int) -> None:
         self.root, self.size = root, size
+        self.looks: list[Look] = []
         try:
             self.protocol: dict[str, Any] = json.loads((root / self.note).read_text())
             self.images: list[str] = self.protocol.pop("images")
@@ -145,6 +195,7 @@ class FrozenSet:
     def check(self, hidden: bool) -> None:
         """Compare all pixels with the hash in protocol.json; `hidden` shows no progress. Raises UserError."""
         count, block = len(self.images), 64  # pairs in memory
+        self.looks.clear()
         digest = hashlib.sha256()
         bar = tqdm(total=count, desc="checking the test set", leave=False, delay=2, disable=hidden)
         with bar, ThreadPoolExecutor(8) as pool:
@@ -152,6 +203,7 @@ class FrozenSet:
                 for pair in pool.map(self.load, range(start, min(start + block, count))):
                     for side in self.sides:
                         digest.update(pair[side].tobytes())
+                    self.looks.append(Look.at(pair["target"]))
                     bar.update()
         if digest.hexdigest()[:12] != self.pixels:
             raise UserError(
@@ -193,22 +245,23 @@ class Training(Dataset):
             else:
                 loaded = [self._usable(self.source, item, skipped) for item in items]
                 items = [item for item, _ in loaded]
-                batch = {"target": to_batch([self._flipped(item, image) for item, image in loaded])}
+                flipped = [self._flipped(item, images) for item, images in loaded]
+                batch = {side: to_batch([images[side] for images in flipped]) for side in flipped[0]}
         except UserError as error:
             return error
         keys = [(self.seed, epoch, self.indices[position]) for epoch, position in items]
-        if self.degradation.steps:
+        if self.degradation.steps and not isinstance(self.source, Pairs):
             draws = [self.degradation.sample(key, self.source.size) for key in keys]
             batch["draws"] = self.degradation.pack(draws)
         return {**batch, **labels(self.source, [index for _, _, index in keys]), "skipped": skipped}
 
-    def _usable(self, source: Photographs, item: Item, skipped: list[str]) -> tuple[Item, np.ndarray]:
+    def _usable(self, source: Photographs, item: Item, skipped: list[str]) -> tuple[Item, Images]:
         """The item, or what replaces it, and its pixels."""
         epoch, position = item
         before = len(skipped)
         while True:
             try:
-                return (epoch, position), source.load(self.indices[position])
+                return (epoch, position), source.load_sides(self.indices[position])
             except (UnreadableImage, SmallImage) as error:
                 skipped.append(str(error))
             if len(skipped) - before > self.limit:
@@ -217,11 +270,12 @@ class Training(Dataset):
             place = int(np.flatnonzero(stream == position)[0])
             position = int(stream[(place + 1) % len(stream)])
 
-    def _flipped(self, item: Item, image: np.ndarray) -> np.ndarray:
+    def _flipped(self, item: Item, images: Images) -> Images:
         if self.flip is None:
-            return image
+            return images
         epoch, position = item
-        return self.flip((self.seed, epoch, self.indices[position]), image)["image"]
+        key = (self.seed, epoch, self.indices[position])
+        return {side: self.flip(key, image)["image"] for side, image in images.items()}
 
 
 class HeldOut(Dataset):
@@ -240,7 +294,7 @@ class HeldOut(Dataset):
             batch = self.source.fetch(indices)
         except UserError as error:
             return error
-        if self.degradation.steps and not isinstance(self.source, FrozenSet):
+        if self.degradation.steps and not isinstance(self.source, FrozenSet | Pairs):
             inputs, targets = [], []
             for image, i in zip(batch["target"].permute(0, 2, 3, 1).numpy(), indices, strict=True):
                 degraded, target = self.degradation.degrade(np.ascontiguousarray(image), self.seed, i)

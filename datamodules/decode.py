@@ -7,6 +7,7 @@ converted as Pillow does; colour profiles are ignored and the first frame of sev
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import re
@@ -27,6 +28,8 @@ from _runtime import UserError
 Filter = Literal["area", "bilinear"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+BEGINNING = 4096  # bytes of a file that tell it from others, with its size
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112  # EXIF tag
@@ -62,6 +65,8 @@ class ImageFiles:
             named as the cause.
     """
 
+    inputs: ImageFiles | None = None  # their degraded versions in the same order, where those are files too
+
     def __init__(self, root: str | os.PathLike[str], option: str = "--data.root") -> None:
         self.root, self.option = Path(root).expanduser(), option
         self._archive: zipfile.ZipFile | None = None
@@ -90,6 +95,24 @@ class ImageFiles:
             return (self.root / name).read_bytes()
         except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
             raise UnreadableImage(f"{self.path(i)}: cannot be read ({_one_line(error)})") from error
+
+    def beginning(self, i: int) -> tuple[int, bytes]:
+        """The size of file ``i`` in bytes, and the first of them. Raises UnreadableImage."""
+        name = self.names[i]
+        try:
+            if self.zipped:
+                with self._zip().open(name) as member:
+                    return self._zip().getinfo(name).file_size, member.read(BEGINNING)
+            with open(self.root / name, "rb") as file:
+                return os.fstat(file.fileno()).st_size, file.read(BEGINNING)
+        except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise UnreadableImage(f"{self.path(i)}: cannot be read ({_one_line(error)})") from error
+
+    def only(self, names: Iterable[str]) -> ImageFiles:
+        """Some of the files, in the order of ``names``."""
+        part = copy.copy(self)
+        part.names, part._archive = list(names), None
+        return part
 
     def path(self, i: int) -> str:
         """Where file ``i`` is, for messages."""
@@ -220,13 +243,18 @@ def fit(
         SmallImage: the image is smaller than ``shape``; nothing is ever enlarged. The message starts with
             ``name``.
     """
-    height, width = image.shape[:2]
-    if height < shape[0] or width < shape[1]:
-        raise too_small(name, width, height, shape)
+    check_size(image, shape, name)
     part = central_part(image, shape)
     if part.shape[:2] == shape:
         return np.ascontiguousarray(part)
     return resize(part, shape, filter)
+
+
+def check_size(image: np.ndarray, shape: tuple[int, int], name: str) -> None:
+    """Raise SmallImage where (H, W, 3) is smaller than ``shape``."""
+    height, width = image.shape[:2]
+    if height < shape[0] or width < shape[1]:
+        raise too_small(name, width, height, shape)
 
 
 def too_small(name: str, width: int, height: int, shape: tuple[int, int]) -> SmallImage:

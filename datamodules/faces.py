@@ -30,14 +30,17 @@ from datamodules.datasets import (
     Batch,
     FrozenSet,
     HeldOut,
+    Pairs,
     Photographs,
     Portraits,
     Training,
     allowed,
     too_many,
 )
-from datamodules.decode import Filter, ImageFiles, UnreadableImage, too_small
+from datamodules.decode import Filter, ImageFiles, SmallImage, UnreadableImage, too_small
 from datamodules.degradations import DEGRADATIONS
+from datamodules.layouts import describe_folders, is_paired, paired, repeated_names, without_others
+from datamodules.prints import NOTHING, Look, Prints, file_print, sample
 from datamodules.sampler import Stream
 
 log = logging.getLogger(__name__)
@@ -58,7 +61,8 @@ class FaceData(LightningDataModule):
     training starts.
 
     Args:
-        root: folder (searched recursively) or zip of aligned faces; none renders portraits
+        root: folder (searched recursively) or zip of aligned faces; none renders portraits. Of the
+            downloads of FFHQ and CelebAMask-HQ the faces alone are taken
         size: side of the square images in pixels, a power of two from 16; larger images are cropped and
             reduced, smaller ones refused
         height: of the images where they are lower than `size` is wide, a multiple of 8: 192 for cars of
@@ -72,8 +76,11 @@ class FaceData(LightningDataModule):
             training script's), gfpgan (GFP-GAN's), motion71 (motion blur), x4 (the demo's, light), or
             none (clean images, for priors and inverters)
         kernels: .npz file of motion kernels that take the place of the degradation's own
+        pairs: folder or zip of one's own degraded and clean pictures, instead of root: files of one name
+            in input/ and target/, blur/ and sharp/, lq/ and gt/ or lq/ and hq/, also in train/ and in
+            test/, which is then held out; nothing else is degraded
         val_root: folder or zip to validate on instead of a part of root; a test set written by `degrade`
-            is used whole, as it is
+            is used whole, as it is, and pairs are used as they are
         val_split: which images are held out: random (fixed by seed), last (in natural order), or a text
             file with one name per line
         val_images: number of held-out images; a text file's own number counts instead
@@ -101,6 +108,7 @@ class FaceData(LightningDataModule):
         accumulate: int = 1,
         degradation: str = "gpen-paper",
         kernels: str | None = None,
+        pairs: str | None = None,
         val_root: str | None = None,
         val_split: str = "random",
         val_images: int = 256,
@@ -127,6 +135,11 @@ class FaceData(LightningDataModule):
         self.train_indices: Sequence[int] = ()
         self.val_indices: Sequence[int] = ()
         self.skipped: dict[str, None] = {}  # ordered set of the lines about unusable training images
+        self.looks: dict[int, Look] = {}  # at the held-out photographs, by index
+        self.said: list[str] = []  # about folders that are not taken
+        self.inherited: dict[str, Prints] = {}  # what a prior, base or regressor was trained on
+        self.changed_validation: str | None = None  # what a resumed run validates otherwise, in words
+        self._trained_on: Prints | None = None
 
     def _check(self) -> None:
         """Raise UserError for an option that cannot work."""
@@ -150,6 +163,8 @@ class FaceData(LightningDataModule):
             raise UserError(
                 f"--data.val_split {split}: expected random, last or a text file with one image name per line"
             )
+        if options.pairs is not None and options.root is not None:
+            raise UserError("--data.pairs and --data.root both name what to train on: give one of them")
         if options.root is not None and FrozenSet.at(options.root):
             raise UserError(
                 f"--data.root {options.root} is a test set of degraded and clean images:"
@@ -177,9 +192,14 @@ class FaceData(LightningDataModule):
     # -- what there is -----------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
-        """Index the files, choose and check the held-out images, look at some sizes; once."""
+        """Index the files, choose and check the held-out images, look at some sizes; once.
+
+        Before a training, stage `fit`, its images are looked at too.
+        """
         if not self.val_indices:
             self._setup()
+        if stage == "fit" and not _get_rank():
+            self.trained_on()
         _, world = self._processes()
         count = len(self.val_indices)
         if count < world:
@@ -188,23 +208,40 @@ class FaceData(LightningDataModule):
     def _setup(self) -> None:
         """Set both sources and their indices."""
         options = self.options
-        files = None
-        if options.root is not None:
-            files = ImageFiles(options.root)
-        else:
+        files, val_files = self._files()
+        if files is None:
             # even streams train, odd ones validate:
             # no seed's held-out portraits are another's training portraits
             self.train_source = Portraits(2 * options.seed, options.size, ahead=options.workers < 2)
             self.train_indices = range(options.portraits)
         if options.val_root is not None and FrozenSet.at(options.val_root):
             self._setup_frozen(files, FrozenSet(Path(options.val_root).expanduser(), options.size))
-        elif options.val_root is not None:
-            self._setup_photographs(files, ImageFiles(options.val_root, "--data.val_root"))
-        elif files is not None:
-            self._setup_photographs(files, files)
+        elif val_files is not None:
+            self._setup_photographs(files, val_files)
         else:
             self.val_source = Portraits(2 * options.seed + 1, options.size)
             self.val_indices = range(options.val_images)
+
+    def _files(self) -> tuple[ImageFiles | None, ImageFiles | None]:
+        """The files to train on and to hold out from, None for portraits. Raises UserError."""
+        options = self.options
+        files = val_files = None
+        if options.pairs is not None:
+            files, val_files, self.said = paired(ImageFiles(options.pairs, "--data.pairs"))
+        elif options.root is not None:
+            files, self.said = without_others(ImageFiles(options.root))
+            val_files = files
+        if options.val_root is None or FrozenSet.at(options.val_root):
+            return files, val_files
+        named = ImageFiles(options.val_root, "--data.val_root")
+        if is_paired(named):
+            return files, paired(named)[1]
+        return files, without_others(named)[0]
+
+    def _source(self, files: ImageFiles) -> Photographs:
+        if files.inputs is not None:
+            return Pairs(files, files.inputs, self.shape, self.options.filter)
+        return Photographs(files, self.shape, self.options.filter)
 
     def _setup_photographs(self, files: ImageFiles | None, val_files: ImageFiles) -> None:
         """Hold out some of `val_files`, or all; train on the rest of `files`, or on portraits."""
@@ -212,7 +249,7 @@ class FaceData(LightningDataModule):
         if files is not None:
             self._train_without(files, val_files.root, [val_files.names[i] for i in held_out])
         self._glance(val_files, held_out)
-        self.val_source = Photographs(val_files, self.shape, self.options.filter)
+        self.val_source = self._source(val_files)
         self.val_indices = self._readable(self.val_source, held_out)
 
     def _setup_frozen(self, files: ImageFiles | None, test_set: FrozenSet) -> None:
@@ -229,10 +266,9 @@ class FaceData(LightningDataModule):
         train = [i for i, name in enumerate(files.names) if f"{root}/{name}" not in paths]
         if not train:
             raise UserError(
-                f"--data.root {self.options.root}: all {len(files)} images are held out,"
-                " none is left to train on"
+                f"{files.option} {files.root}: all {len(files)} images are held out, none is left to train on"
             )
-        self.train_source = Photographs(files, self.shape, self.options.filter)
+        self.train_source = self._source(files)
         self.train_indices = train
         self._glance(files, train)
 
@@ -271,26 +307,122 @@ class FaceData(LightningDataModule):
     def _readable(self, source: Photographs, indices: list[int]) -> list[int]:
         """Decode every held-out image once; leave out and name the damaged ones. Raises UserError."""
 
-        def problem(i: int) -> str | None:
-            try:
-                source.load(i)
-            except UnreadableImage as error:
-                return str(error)
-            return None
-
         n = len(indices)
+        looks = self._look_at(source, indices, "checking held-out images")
+        self.looks = {i: look for i, look in looks.items() if isinstance(look, Look)}
+        bad = [str(error) for error in looks.values() if isinstance(error, UnreadableImage)]
+        for error in looks.values():
+            if isinstance(error, SmallImage):
+                raise error
+        if len(bad) > allowed(self.options.unreadable, n) or len(bad) == n:
+            raise too_many(bad, n)
+        if bad and not _get_rank():
+            log.warning("%d of %d held-out images skipped: %s", len(bad), n, "; ".join(bad[:3]))
+        self._warn_of_masks(source, self.looks, "held-out")
+        return list(self.looks)
+
+    def _look_at(
+        self, source: Photographs, indices: Sequence[int], what: str
+    ) -> dict[int, Look | UnreadableImage | SmallImage]:
+        """Decode images once each; what is noted of them, or why they cannot be used."""
+
+        def look(i: int) -> Look | UnreadableImage | SmallImage:
+            try:
+                return source.look(i)
+            except (UnreadableImage, SmallImage) as error:
+                return error
+
         # the rank from the environment: the trainer is not there yet when this runs first
         hidden = bool(_get_rank())
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            results = pool.map(problem, indices)
-            checks = tqdm(results, "checking held-out images", n, leave=False, delay=2, disable=hidden)
-            problems = dict(zip(indices, checks, strict=True))
-        bad = [line for line in problems.values() if line]
-        if len(bad) > allowed(self.options.unreadable, n) or len(bad) == n:
-            raise too_many(bad, n)
-        if bad and not hidden:
-            log.warning("%d of %d held-out images skipped: %s", len(bad), n, "; ".join(bad[:3]))
-        return [i for i in indices if not problems[i]]
+            results = pool.map(look, indices)
+            checks = tqdm(results, what, len(indices), leave=False, delay=2, disable=hidden)
+            return dict(zip(indices, checks, strict=True))
+
+    def _warn_of_masks(self, source: Photographs, looks: dict[int, Look], which: str) -> None:
+        """Count the pictures that are black, plain or of two values."""
+        masks = [i for i, look in looks.items() if look.two_valued]
+        if masks and not _get_rank():
+            what = f"{len(masks)} of {len(looks)} {which} images looked at are black or have two values alone"
+            log.warning("%s, as masks have (e.g. %s): are they faces?", what, source.files.path(masks[0]))
+
+    # -- what is kept of the images ------------------------------------------------------------------
+
+    def trained_on(self) -> Prints | None:
+        """What tells the training images, None for portraits. Decodes them once, or some of very many."""
+        self.setup()
+        source, indices = self.train_source, self.train_indices
+        if isinstance(source, Photographs) and self._trained_on is None:
+            found = self._look_at(source, sample(indices), "looking at the training images")
+            looks = {i: look for i, look in found.items() if isinstance(look, Look)}
+            reduced = [looks[i].reduced if i in looks else NOTHING for i in found]
+            name = source.files.root.resolve().name
+            files = torch.tensor([file_print(source.files, i) for i in indices])
+            self._trained_on = Prints(name, files, torch.stack(reduced))
+            self._warn_of_training(source, looks)
+        return self._trained_on
+
+    def _warn_of_training(self, source: Photographs, looks: dict[int, Look]) -> None:
+        """Say what is suspicious about the training images."""
+        self._warn_of_masks(source, looks, "training")
+        if _get_rank():
+            return
+        repeated = repeated_names(source.files)
+        if repeated is not None:
+            log.warning(repeated)
+        trained, held_out = self._trained_on, self.held_out()
+        if trained is None or held_out is None:
+            return
+        known = trained.holds(held_out).nonzero().flatten().tolist()
+        if known:
+            what = f"{len(known)} of {len(held_out)} held-out images are trained on too, as other files"
+            log.warning("%s (e.g. %s): the scores flatter", what, self.val_names[known[0]])
+
+    def held_out(self) -> Prints | None:
+        """What tells the held-out images, None for portraits."""
+        self.setup()
+        source = self.val_source
+        if isinstance(source, Portraits):
+            return None
+        name = Path(self.options.val_root or self.options.pairs or self.options.root).name
+        if isinstance(source, FrozenSet):
+            files, looks = torch.zeros(len(source.looks), dtype=torch.int64), source.looks
+        else:
+            files = torch.tensor([file_print(source.files, i) for i in self.val_indices])
+            looks = [self.looks[i] for i in self.val_indices]
+        return Prints(name, files, torch.stack([look.reduced for look in looks]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: what was trained on, by this run and before it, and what scores are of."""
+        if _get_rank():
+            return {}
+        own, held_out = self.trained_on(), self.held_out()
+        trained = {part: prints.state_dict() for part, prints in self.inherited.items()}
+        if own is not None:
+            trained[""] = own.state_dict()
+        return {
+            "trained": trained,
+            "held_out": None if held_out is None else held_out.state_dict(),
+            "facts": self.protocol_facts(),
+        }
+
+    def protocol_facts(self) -> dict[str, Any]:
+        """What decides beside the pictures, and no option says in full, in plain values."""
+        self.setup()
+        facts: dict[str, Any] = {"degradation": self.degradation.protocol, "held_out": len(self.val_indices)}
+        if isinstance(self.val_source, FrozenSet):
+            facts["pixels"] = self.val_source.pixels
+        return facts
+
+    def folders(self) -> list[str]:
+        """Lines about the folders that are trained on and validated on, and those that are left out."""
+        self.setup()
+        lines = []
+        if isinstance(self.train_source, Photographs):
+            lines += [f"train {line}" for line in describe_folders(self.train_source.files, self.train_indices)]
+        if isinstance(self.val_source, Photographs):
+            lines += [f"val {line}" for line in describe_folders(self.val_source.files, self.val_indices)]
+        return lines + self.said
 
     @property
     def val_names(self) -> list[str]:
@@ -307,8 +439,8 @@ class FaceData(LightningDataModule):
         options = self.options
         names = "\n".join(self.val_names)
         facts = {
-            "source": options.root or "portraits",
-            "val_source": options.val_root or options.root or "portraits",
+            "source": options.root or options.pairs or "portraits",
+            "val_source": options.val_root or options.root or options.pairs or "portraits",
             "size": options.size,
             "height": options.height,
             "train": len(self.train_indices),
@@ -322,6 +454,8 @@ class FaceData(LightningDataModule):
             del facts["height"]
         if isinstance(self.val_source, Photographs):
             facts["filter"] = options.filter
+        if isinstance(self.val_source, Pairs):
+            facts |= {"degradation": "pairs", "protocol": "pairs: degraded and clean images are files"}
         if isinstance(self.val_source, FrozenSet):
             facts |= self.val_source.protocol
         return facts

@@ -1,6 +1,4 @@
-"""The commands people run: fit, evaluate, restore, invert, edit, directions, reproduce, benchmark, import_checkpoint,
-export, prepare, degrade, portraits, weights, compare
-"""
+"""The commands people run, one module or package each; the folders `shared` and `training` serve them."""
 
 import _runtime
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--checkpoint",
         type=str,
         required=True,
-        help="checkpoint with a generator: gan_prior, psp, e4e, hfgi, ...",
+        help="checkpoint with a generator: of a prior, or of a method built on one",
     )
     parser.add_argument("--find", type=str, required=True, help=f"how: {', '.join(FIND)}")
     parser.add_argument(

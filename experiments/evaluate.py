@@ -30,7 +30,7 @@ from lightning_modules.base import Inverter, Method
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import Judge
-from lightning_modules.pretrained.weights import FOLDER_VARIABLE
+from lightning_modules.weights import FOLDER_VARIABLE
 
 T = TypeVar("T")
 SPLIT = ("val_split", "val_images", "seed")  # options that say which images of a set are held out

@@ -1,6 +1,7 @@
-"""Write a trained network as plain safetensors: python -m experiments.export --checkpoint M.ckpt --output M.safetensors.
+"""Write a trained network as plain safetensors: python -m experiments.export --checkpoint C --output F.
 
-The tensors have the names and shapes of the released networks, so other code can read them, and `import_checkpoint` brings them back.
+The tensors have the names and shapes of the released networks, so other code can read them, and
+`import_checkpoint` brings them back.
 """
 
 from __future__ import annotations
@@ -25,20 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m experiments.export", description=__doc__, default_env=False)
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of ours")
     parser.add_argument("--output", type=str, required=True, help="file to write, *.safetensors")
-    parser.add_argument(
-        "--layout",
-        type=str | None,
-        help="whose names: rosinality (default), nvlabs or basicsr for gan_prior; other methods have one layout",
+    layout = (
+        "whose names: rosinality (default), nvlabs or basicsr for StyleGAN2; other methods have one layout"
     )
-    parser.add_argument(
-        "--network",
-        type=Literal["G_ema", "D"],
-        default="G_ema",
-        help="what restores, samples or inverts (G_ema where there is an average), or the discriminator as a file of its own",
+    parser.add_argument("--layout", type=str | None, help=layout)
+    network = (
+        "what restores, samples or inverts (G_ema where there is an average), or the discriminator as a file "
+        "of its own"
     )
-    parser.add_argument(
-        "--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists"
-    )
+    parser.add_argument("--network", type=Literal["G_ema", "D"], default="G_ema", help=network)
+    overwrite = "replace the output if it exists"
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help=overwrite)
     config = parse(parser, argv)
     check_output(Path(config.output), ".safetensors", config.overwrite)
     return export(config)
@@ -49,12 +47,12 @@ def export(config: Namespace) -> int:
     import safetensors.torch
 
     from lightning_modules.methods import load_method
-    from lightning_modules.pretrained.released import export_released, find_importer
+    from lightning_modules.pretrained.released import export_released, find_released
 
     output = Path(config.output)
     method, checkpoint = load_method(config.checkpoint)
     name = checkpoint["suite"]["method"]
-    layouts = find_importer(name).layouts
+    layouts = find_released(name).LAYOUTS
     layout = config.layout or layouts[0]
     if layout not in layouts:
         raise UserError(f"--layout {layout} is none of {name}: {nearest(layout, layouts)}")
@@ -62,16 +60,16 @@ def export(config: Namespace) -> int:
         tensors = export_released(method, layout, config.network)
     except UserError as error:
         raise UserError(f"{config.checkpoint} cannot be written with --layout {layout}: {error}") from error
+    hyper_parameters = json.dumps(checkpoint["hyper_parameters"])
     metadata = {
         "method": name,
-        "hyper_parameters": json.dumps(checkpoint["hyper_parameters"]),
+        "hyper_parameters": hyper_parameters,
         "layout": layout,
         "network": config.network,
     }
     write_bytes(output, safetensors.torch.save(tensors, metadata))
-    print(
-        f"{config.network} of {config.checkpoint}: {len(tensors)} tensors with the names of {layout} written to {output}"
-    )
+    written = f"{len(tensors)} tensors with the names of {layout} written to {output}"
+    print(f"{config.network} of {config.checkpoint}: {written}")
     return 0
 
 

@@ -28,8 +28,8 @@ from jsonargparse import ActionYesNo
 
 from _runtime import UserError, write_text
 from experiments.shared import console
-from experiments.shared.options import Parser, parse
-from experiments.shared.recipes import METHODS
+from experiments.shared.options import command_parser, parse
+from experiments.shared.recipes import METHODS, recipe
 from experiments.shared.tables import Table
 
 MINUTES = 11.5  # for all steps; what is left of it limits the last ones
@@ -72,34 +72,36 @@ class Outcome:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all steps and write the report. Returns the exit status."""
-    parser = Parser(prog="python -m experiments.gpu", description=__doc__, default_env=False)
+    parser = command_parser("gpu", __doc__)
+    smoke_help = "few iterations, 32 px, no compiling"
+    python_help = "what runs `-m MODULE`; this interpreter if not given"
     parser.add_argument("--output", type=str, default="runs/gpu", help="folder of report, logs and trainings")
-    parser.add_argument(
-        "--smoke", action=ActionYesNo, default=False, help="few iterations, 32 px, no compiling"
-    )
+    parser.add_argument("--smoke", action=ActionYesNo, default=False, help=smoke_help)
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="replace an earlier report")
-    parser.add_argument(
-        "--python", type=str | None, help="what runs `-m MODULE`; this interpreter if not given"
-    )
-    config = parse(parser, list(sys.argv[1:] if argv is None else argv))
+    parser.add_argument("--python", type=str | None, help=python_help)
+    config = parse(parser, argv)
     import torch
 
     output = Path(config.output)
     if not torch.cuda.is_available():
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        cuda = torch.version.cuda
+        built = "built without CUDA" if cuda is None else f"built for CUDA {cuda}"
         raise UserError(f"no GPU found by torch {torch.__version__}, {built}: there is nothing to check here")
     if (output / "report.md").exists() and not config.overwrite:
         raise UserError(f"--output {output} has a report: give --overwrite or another --output")
 
-    python = shlex.split(config.python) if config.python else [sys.executable]
+    python = [sys.executable]
+    if config.python:
+        python = shlex.split(config.python)
     todo = list(steps(output / "trainings", config.smoke, torch.cuda.device_count()))
     outcomes = run_all(todo, python, output / "logs", MINUTES * 60)
     write_text(output / "report.md", report(outcomes, machine()))
     failed = [outcome.step.name for outcome in outcomes if outcome.result != "passed"]
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} passed; {output / 'report.md'}")
-    if failed:
-        print(f"not: {', '.join(failed)}")
-    return int(bool(failed))
+    if not failed:
+        return 0
+    print(f"not: {', '.join(failed)}")
+    return 1
 
 
 def steps(runs: Path, smoke: bool, devices: int) -> Iterator[Step]:
@@ -116,14 +118,13 @@ def steps(runs: Path, smoke: bool, devices: int) -> Iterator[Step]:
     def last(name: str) -> str:
         return str(runs / name / "checkpoints" / "last.ckpt")
 
-    own = {"gan_prior": ("--model.augment", "ada"), "hfgi": ("--model.base", last("e4e"))}
-    own |= dict.fromkeys(("e4e", "psp"), ("--model.prior", "scratch"))  # faces are not the point here
+    special = {"gan_prior": ("--model.augment", "ada"), "hfgi": ("--model.base", last("e4e"))}
     for method in METHODS:
-        yield training(method, method, *own.get(method, ()))
+        yield training(method, method, *from_scratch(method), *special.get(method, ()))
     stage1 = last("gan_prior_restoration")
     yield training("stage 2", "gan_prior_restoration", "--model.stage", "2", "--model.stage1", stage1)
     yield training("gpen, bf16", "gpen", "--trainer.precision", "bf16-mixed")
-    yield training("e4e, bf16", "e4e", *own["e4e"], "--trainer.precision", "bf16-mixed")
+    yield training("e4e, bf16", "e4e", *from_scratch("e4e"), "--trainer.precision", "bf16-mixed")
     yield training("nafnet, fp16", "nafnet", "--trainer.precision", "16-mixed")
     if devices > 1:
         yield training("gpen, two devices", "gpen", "--trainer.devices", "2")
@@ -141,6 +142,13 @@ def steps(runs: Path, smoke: bool, devices: int) -> Iterator[Step]:
     yield training("gan_prior, compiled", "gan_prior", "--model.noise", "concat", "--compile", limit=180)
 
 
+def from_scratch(method: str) -> tuple[str, ...]:
+    """What lets a method begin without a trained prior, as its smoke preset does: faces are not the point."""
+    if recipe(method, "smoke").get("model.prior") == "scratch":
+        return "--model.prior", "scratch"
+    return ()
+
+
 def as_file(name: str) -> str:
     return name.replace(" ", "-").replace(",", "")
 
@@ -156,8 +164,10 @@ def run_all(todo: Sequence[Step], python: Sequence[str], logs: Path, seconds: fl
     for number, step in enumerate(todo, 1):
         print(f"[{number}/{len(todo)}] {step.name}", end=" ", flush=True)
         log = logs / f"{number:02d}-{as_file(step.name)}.txt"
-        outcomes.append(perform(step, python, log, min(step.limit, end - time.monotonic())))
-        print(f"{outcomes[-1].result}, {outcomes[-1].seconds:.0f} s", flush=True)
+        left = end - time.monotonic()
+        outcome = perform(step, python, log, min(step.limit, left))
+        print(f"{outcome.result}, {outcome.seconds:.0f} s", flush=True)
+        outcomes.append(outcome)
     return outcomes
 
 
@@ -172,9 +182,10 @@ def perform(step: Step, python: Sequence[str], log: Path, limit: float) -> Outco
         process = subprocess.Popen([*python, *step.command], **streams, start_new_session=True)
         try:
             status = process.wait(limit)
-            result = "passed" if status == 0 else f"failed ({status})"
         except subprocess.TimeoutExpired:
             result = "timed out"
+        else:
+            result = "passed" if status == 0 else f"failed ({status})"
         finally:
             end_session(process)
     return Outcome(step, result, time.monotonic() - start, log.read_text(errors="replace"))
@@ -192,10 +203,9 @@ def machine() -> list[str]:
     import lightning as L
     import torch
 
-    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    memory = devices[0].total_memory / 2**30
+    device = torch.cuda.get_device_properties(0)
     return [
-        f"{len(devices)} x {devices[0].name}, {memory:.0f} GiB",
+        f"{torch.cuda.device_count()} x {device.name}, {device.total_memory / 2**30:.0f} GiB",
         f"{os.cpu_count()} processor cores, {platform.platform()}",
         f"Python {platform.python_version()}, torch {torch.__version__}, CUDA {torch.version.cuda}, "
         f"cuDNN {torch.backends.cudnn.version()}, Lightning {L.__version__}",
@@ -215,13 +225,19 @@ def report(outcomes: Sequence[Outcome], about: Sequence[str]) -> str:
     notes = [counted, "images/s: median of a training's rows"]
     parts = ["# On a GPU", *about, Table(COLUMNS, rows, footnote=notes).markdown()]
     for outcome in outcomes:
-        if outcome.result != "passed":
-            tail = "\n".join(outcome.output.splitlines()[-TAIL:])
-            command = shlex.join(outcome.step.command)
-            parts += [f"## {outcome.step.name}: {outcome.result}", f"`{command}`", f"```\n{tail}\n```"]
-        elif outcome.step.table:
-            parts += [f"## {outcome.step.name}", f"```\n{outcome.output.rstrip()}\n```"]
+        parts += details(outcome)
     return "\n\n".join(parts) + "\n"
+
+
+def details(outcome: Outcome) -> list[str]:
+    """What the report shows of a step's output: the last lines of what failed, a benchmark's table."""
+    step = outcome.step
+    if outcome.result != "passed":
+        tail = "\n".join(outcome.output.splitlines()[-TAIL:])
+        return [f"## {step.name}: {outcome.result}", f"`{shlex.join(step.command)}`", f"```\n{tail}\n```"]
+    if step.table:
+        return [f"## {step.name}", f"```\n{outcome.output.rstrip()}\n```"]
+    return []
 
 
 def speed(run: Path | None) -> dict[str, float]:

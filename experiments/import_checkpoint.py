@@ -1,7 +1,7 @@
-"""Turn a released checkpoint into one of ours: python -m experiments.import_checkpoint --method M --source FILE --output M.ckpt.
+"""Turn a released file into ours: python -m experiments.import_checkpoint --method M --source F --output C.
 
-Layout and architecture are read off the file, which never executes anything. The result can be evaluated, restores photographs, and
-starts a training with `fit --init_from`.
+Layout and architecture are read off the file, which never executes anything. The result can be evaluated,
+restores photographs, and starts a training with `fit --init_from`.
 """
 
 from __future__ import annotations
@@ -16,43 +16,28 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import write_bytes
-from experiments.shared import console
+from experiments.shared import console, recipes
 from experiments.shared.options import Parser, parse
 from experiments.shared.outputs import check_output
+from lightning_modules.pretrained import with_files
 
 if TYPE_CHECKING:
-    from lightning_modules.pretrained.released import Imported
-
-METHODS = (
-    "e4e",
-    "gan_prior",
-    "gpen",
-    "hfgi",
-    "hinet",
-    "nafnet",
-    "psp",
-)  # the keys of `IMPORTERS`, whose import takes seconds
+    from lightning_modules.pretrained.imported import Imported
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Import. Returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m experiments.import_checkpoint", description=__doc__, default_env=False)
-    parser.add_argument(
-        "--method", type=str, required=True, help=f"whose checkpoint it becomes: {', '.join(METHODS)}"
-    )
-    parser.add_argument(
-        "--source", type=str, required=True, help="released file: .pth, .pt, .pkl (NVlabs) or .safetensors"
-    )
-    parser.add_argument(
-        "--discriminator",
-        type=str | None,
-        help="released file of the discriminator, where it is not in the source",
-    )
+    methods = f"whose checkpoint it becomes: {', '.join(with_files(recipes.METHODS))}"
+    parser.add_argument("--method", type=str, required=True, help=methods)
+    source = "released file: .pth, .pt, .pkl (NVlabs) or .safetensors"
+    parser.add_argument("--source", type=str, required=True, help=source)
+    discriminator = "released file of the discriminator, where it is not in the source"
+    parser.add_argument("--discriminator", type=str | None, help=discriminator)
     parser.add_argument("--output", type=str, required=True, help="our checkpoint, *.ckpt")
-    parser.add_argument(
-        "--overwrite", action=ActionYesNo, default=False, help="replace the output if it exists"
-    )
+    overwrite = "replace the output if it exists"
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help=overwrite)
     return import_checkpoint(parse(parser, argv))
 
 
@@ -60,14 +45,13 @@ def import_checkpoint(config: Namespace) -> int:
     """Import as the options say."""
     import torch
 
-    from lightning_modules.pretrained.released import find_importer, import_released
+    from lightning_modules.pretrained.released import find_released, import_released
 
-    find_importer(config.method)
+    find_released(config.method)
     output, source = Path(config.output), Path(config.source)
     check_output(output, ".ckpt", config.overwrite)
-    imported = import_released(
-        config.method, source, Path(config.discriminator) if config.discriminator else None
-    )
+    discriminator = Path(config.discriminator) if config.discriminator else None
+    imported = import_released(config.method, source, discriminator)
     checkpoint = checkpoint_of(imported, source)
     file = io.BytesIO()
     torch.save(checkpoint, file)
@@ -80,7 +64,10 @@ def import_checkpoint(config: Namespace) -> int:
 def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
     """What a run at iteration 0 would have saved, and where its weights come from."""
     method = imported.method
-    checkpoint = {"state_dict": method.state_dict(), "hyper_parameters": dict(method.hparams)}
+    checkpoint: dict[str, Any] = {
+        "state_dict": method.state_dict(),
+        "hyper_parameters": dict(method.hparams),
+    }
     method.on_save_checkpoint(checkpoint)
     with open(source, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -96,20 +83,21 @@ def summary(imported: Imported, source: Path) -> str:
     from lightning_modules.networks.ops import count_parameters
 
     networks = dict(imported.method.named_children())
-    once = {
-        name: part
-        for name, part in networks.items()
-        if f"{name}_ema" not in networks and count_parameters(part)
-    }
-    parts = [f"{name} {count_parameters(part) / 1e6:.3f} M" for name, part in once.items()]
+    parts = []
+    for name, network in networks.items():
+        parameters = count_parameters(network)
+        if parameters and f"{name}_ema" not in networks:
+            parts.append(f"{name} {parameters / 1e6:.3f} M")
     recognised = {
         "method": type(imported.method).__name__,
         "layout": imported.layout,
         **imported.arguments,
         "parameters": ", ".join(parts),
     }
-    lines = [f"  {name:15} {value}" for name, value in recognised.items()]
-    return "\n".join([f"{source}:", *lines, *(f"  note: {note}" for note in imported.notes)])
+    lines = [f"{source}:"]
+    lines += [f"  {name:15} {value}" for name, value in recognised.items()]
+    lines += [f"  note: {note}" for note in imported.notes]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

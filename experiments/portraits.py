@@ -1,12 +1,12 @@
-"""Show the rendered portraits: python -m experiments.portraits --sheet DIR [--size 256] [--count 24] [--seed 0].
+"""Show the rendered portraits: python -m experiments.portraits --sheet DIR [--size 256] [--count 24].
 
-Writes faces.png (many portraits), edits.png (the same people turned, smiling, older, and their parsing), sweeps.png (one parameter
-after the other from end to end), masks.png (the parsing, its colours named) and backgrounds.png (every kind behind the same people).
+Writes faces.png (many portraits), edits.png (the same people turned, smiling, older, and their parsing),
+sweeps.png (one parameter after the other from end to end), masks.png (the parsing, its colours named) and
+backgrounds.png (every kind behind the same people).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,25 +14,19 @@ from jsonargparse import ActionYesNo
 
 from _runtime import UserError
 from experiments.shared import console
-from experiments.shared.options import Parser, parse
+from experiments.shared.options import command_parser, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the pictures. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog="python -m experiments.portraits", description=__doc__, default_env=False)
+    parser = command_parser("portraits", __doc__)
+    count_help = "portraits in faces.png; the other pictures show the first of them"
+    overwrite_help = "replace pictures that exist in the folder"
     parser.add_argument("--sheet", type=str, required=True, help="folder for the pictures")
     parser.add_argument("--size", type=int, default=256, help="pixels of a portrait's side, 16 to 1024")
-    parser.add_argument(
-        "--count",
-        type=int,
-        default=24,
-        help="portraits in faces.png; the other pictures show the first of them",
-    )
+    parser.add_argument("--count", type=int, default=24, help=count_help)
     parser.add_argument("--seed", type=int, default=0, help="of the portraits")
-    parser.add_argument(
-        "--overwrite", action=ActionYesNo, default=False, help="replace pictures that exist in the folder"
-    )
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help=overwrite_help)
     config = parse(parser, argv)
     if config.count < 1:
         raise UserError(f"--count {config.count}: expected at least 1")
@@ -43,9 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from datamodules.portraits import sample_parameters
     from experiments.shared.sheets import write_sheets
 
-    write_sheets(
-        Path(config.sheet), sample_parameters(config.seed, range(config.count)), config.size, config.overwrite
-    )
+    people = sample_parameters(config.seed, range(config.count))
+    write_sheets(Path(config.sheet), people, config.size, config.overwrite)
     return 0
 
 

@@ -1,7 +1,8 @@
 """The pretrained files the suite uses: python -m experiments.weights list | where | fetch NAME ...
 
-list shows every file with its licence and whether it is there, where the folders in the order they are searched, and fetch downloads
-files by name into the first of them. No other command downloads anything. On a machine without network, copy the files there by hand.
+list shows every file with its licence and whether it is there, where the folders in the order they are
+searched, and fetch downloads files by name into the first of them. No other command downloads anything. On a
+machine without network, copy the files there by hand.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from _runtime import UserError
 from experiments.shared import console
 from experiments.shared.options import Parser, parse
-from lightning_modules.pretrained import weights
+from lightning_modules import weights
 
 ACTIONS = ("list", "where", "fetch")
 
@@ -23,14 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="python -m experiments.weights", description=__doc__, default_env=False)
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument(
-        "names", type=str, nargs="*", default=[], help="names of the files to fetch, as list shows them"
-    )
-    parser.add_argument(
-        "--weights_dir",
-        type=str | None,
-        help=f"folder searched before torch's cache; ${weights.FOLDER_VARIABLE} if not given",
-    )
+    names = "names of the files to fetch, as list shows them"
+    parser.add_argument("names", type=str, nargs="*", default=[], help=names)
+    weights_dir = f"folder searched before torch's cache; ${weights.FOLDER_VARIABLE} if not given"
+    parser.add_argument("--weights_dir", type=str | None, help=weights_dir)
     config = parse(parser, argv)
     if config.action == "fetch" and not config.names:
         raise UserError("fetch needs names of files: python -m experiments.weights list shows them")
@@ -41,11 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.action == "list":
         print(table())
     elif config.action == "where":
-        for folder in weights.folders():
-            print(f"{folder}{'' if folder.is_dir() else '  (does not exist)'}")
+        show_folders()
     else:
         fetch(config.names)
     return 0
+
+
+def show_folders() -> None:
+    """Where files are looked for, in this order."""
+    for folder in weights.folders():
+        missing = "" if folder.is_dir() else "  (does not exist)"
+        print(f"{folder}{missing}")
 
 
 def table() -> str:
@@ -54,10 +57,11 @@ def table() -> str:
     for name, entry in weights.WEIGHTS.items():
         lines.append((name, entry.what, entry.file, weights.state(name), entry.licence or "unknown"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    rows = []
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        rows.append("  ".join(cells).rstrip())
+    return "\n".join(rows)
 
 
 def fetch(names: Sequence[str]) -> None:
@@ -65,16 +69,12 @@ def fetch(names: Sequence[str]) -> None:
     entries = [weights.lookup(name) for name in names]  # a wrong name is noticed before any download
     for name, entry in zip(names, entries, strict=True):
         if weights.state(name) == "missing" and entry.url is not None:
-            print(
-                f"{name}: {entry.url} to {weights.folders()[0]}, licence: {entry.licence or 'unknown'}",
-                flush=True,
-            )
+            licence = entry.licence or "unknown"
+            print(f"{name}: {entry.url} to {weights.folders()[0]}, licence: {licence}", flush=True)
         path = weights.fetch(name)
-        checked = (
-            f"sha256 begins with {entry.sha256} as published"
-            if entry.sha256
-            else f"sha256 {weights.sha256(path)}, none is published"
-        )
+        checked = f"sha256 begins with {entry.sha256} as published"
+        if entry.sha256 is None:
+            checked = f"sha256 {weights.sha256(path)}, none is published"
         print(f"{name}: {path} ({checked})")
 
 

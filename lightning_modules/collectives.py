@@ -9,16 +9,22 @@ from torch import Tensor, distributed
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a tensor over all processes, with gradient; every process must call it, and go backward through it if one does.
+    """The mean of a tensor over all processes, with gradient.
 
-    A process may use the mean in its own loss. Its value reaches the losses of all others then, so the gradient is the mean over
-    processes too: once DDP has averaged the parameters' gradients, they are those of one process with the whole batch.
+    Every process must call it, and go backward through it if one does. A process may use the mean in its own
+    loss. Its value reaches the losses of all others then, so the gradient is the mean over processes too:
+    once DDP has averaged the parameters' gradients, they are those of one process with the whole batch.
     """
-    return _Mean.apply(value) if _several() else value
+    if not _several():
+        return value
+    return _Mean.apply(value)
 
 
 def from_all_processes(value: Tensor) -> Tensor:
-    """The tensors (B, ...) of all processes, equally long, one after the other in the order of their ranks; without gradient."""
+    """The tensors (B, ...) of all processes, one after the other in the order of their ranks.
+
+    They are equally long, and come without gradient.
+    """
     if not _several():
         return value
     parts = [torch.empty_like(value) for _ in range(distributed.get_world_size())]
@@ -28,7 +34,10 @@ def from_all_processes(value: Tensor) -> Tensor:
 
 def of_this_process(value: Tensor) -> Tensor:
     """Of what `from_all_processes` gives, the part that came from here."""
-    return value.chunk(distributed.get_world_size())[distributed.get_rank()] if _several() else value
+    if not _several():
+        return value
+    parts = value.chunk(distributed.get_world_size())
+    return parts[distributed.get_rank()]
 
 
 def _several() -> bool:

@@ -14,7 +14,7 @@ def generator_of(method: Method) -> Generator:
     found = {name: module for name, module in method.named_modules() if isinstance(module, Generator)}
     if not found:
         raise UserError(
-            f"--checkpoint: {type(method).__name__} has no generator; give one of gan_prior, psp, e4e, hfgi or gpen"
+            f"--checkpoint: {type(method).__name__} has no generator; give one of a prior or of a method built on one"
         )
     return next((G for name, G in found.items() if "_ema" in name), next(iter(found.values())))
 

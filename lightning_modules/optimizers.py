@@ -1,14 +1,15 @@
-"""Ranger, the optimizer of pSp and e4e, and the schedules that several methods share.
+"""Ranger, the optimizer of pSp and e4e; Adam for several methods, and the schedules that they share.
 
-Source  Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265, algorithm 2 (RAdam); Zhang et al.,
-        "Lookahead Optimizer", arXiv:1907.08610, algorithm 1; Yong et al., "Gradient Centralization", arXiv:2004.01461; put together as in
-        omertov/encoder4editing@99ea505 (training/ranger.py).
+Source  Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", arXiv:1908.03265, algorithm 2
+        (RAdam); Zhang et al., "Lookahead Optimizer", arXiv:1907.08610, algorithm 1; Yong et al., "Gradient
+        Centralization", arXiv:2004.01461; put together as in omertov/encoder4editing@99ea505
+        (training/ranger.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor
 
 
 class Ranger(torch.optim.Optimizer):
-    """RAdam on centred gradients; every k-th step the weights go back to a fraction alpha of the way from the slow weights.
+    """RAdam on centred gradients, with lookahead.
 
-    All of the state is in `state_dict`, the slow weights as well. A parameter's steps count from its first gradient.
+    Every k-th step the weights go back to a fraction alpha of the way from the slow weights. All of the state
+    is in `state_dict`, the slow weights as well. A parameter's steps count from its first gradient.
 
     Args:
+        params, lr, betas, eps: as in Adam.
         weight_decay: decoupled, as in AdamW.
         k, alpha: of the lookahead.
     """
@@ -37,13 +40,12 @@ class Ranger(torch.optim.Optimizer):
         k: int = 6,
         alpha: float = 0.5,
     ) -> None:
-        super().__init__(
-            params,
-            {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "k": k, "alpha": alpha},
-        )
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "k": k, "alpha": alpha}
+        super().__init__(params, options)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Move every parameter that has a gradient; -> what the closure returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -55,6 +57,7 @@ class Ranger(torch.optim.Optimizer):
         return loss
 
     def _update(self, p: Tensor, group: dict[str, Any]) -> None:
+        """One step of a parameter, in the symbols of the papers."""
         assert p.grad is not None
         state, g = self.state[p], p.grad
         if not state:
@@ -86,21 +89,30 @@ class Ranger(torch.optim.Optimizer):
 def adam(
     params: Iterable[Any], kind: type[torch.optim.Adam] = torch.optim.Adam, **options: Any
 ) -> torch.optim.Adam:
-    """Adam, or AdamW as `kind`, over parameters or groups of them; where they lie on a CUDA device, a step is one kernel.
+    """Adam, or AdamW as `kind`, over parameters or groups of them.
 
-    A state that was saved on another device loads into it.
+    Where they lie on a CUDA device, a step is one kernel. A state that was saved on another device loads into
+    it.
     """
     optimizer = kind(params, **options)
-    if _fusible(p for group in optimizer.param_groups for p in group["params"]):
-        optimizer = kind([{**group, "fused": True} for group in optimizer.param_groups], fused=True)
+    if _fusible(_parameters(optimizer)):
+        groups = [{**group, "fused": True} for group in optimizer.param_groups]
+        optimizer = kind(groups, fused=True)
 
     def as_built(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """Counters of steps are loaded to where `fused` says, and that is said by the groups of the state."""
-        pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
-        return {**state, "param_groups": [{**saved, "fused": own["fused"]} for saved, own in pairs]}
+        groups = []
+        for saved, built in zip(state["param_groups"], optimizer.param_groups, strict=True):
+            groups.append({**saved, "fused": built["fused"]})
+        return {**state, "param_groups": groups}
 
     optimizer.register_load_state_dict_pre_hook(as_built)
     return optimizer
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
 
 
 def _fusible(parameters: Iterable[Tensor]) -> bool:
@@ -108,18 +120,18 @@ def _fusible(parameters: Iterable[Tensor]) -> bool:
 
 
 def clip_norm(optimizer: torch.optim.Optimizer, limit: float) -> torch.optim.Optimizer:
-    """The optimizer itself, which from now on scales its gradients to a common norm of at most `limit` before every step.
+    """The optimizer itself, which from now on clips its gradients to a common norm before every step.
 
-    A hook, since with float16 autocast the gradients are unscaled no earlier; a fused optimizer unscales them itself, even later.
+    A hook, since with float16 autocast the gradients are unscaled no earlier; a fused optimizer unscales them
+    itself, even later.
     """
 
     def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        """The hook; the limit holds for unscaled gradients, without a wait for their norm."""
+        gradients = [p.grad for p in _parameters(optimizer) if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        scale = getattr(
-            optimizer, "grad_scale", None
-        )  # of the gradients, set by GradScaler for fused optimizers
+        # of the gradients, set by GradScaler for fused optimizers
+        scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:
             norm = norm / scale
         torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
@@ -129,8 +141,10 @@ def clip_norm(optimizer: torch.optim.Optimizer, limit: float) -> torch.optim.Opt
 
 
 def linear_decay(progress: float, start: float) -> float:
-    """What a rate is multiplied with: 1 up to the share `start` of a run, from there falling linearly to 0 at its end."""
-    return 1.0 if progress <= start else (1 - progress) / (1 - start)
+    """What a rate is multiplied with: 1 up to the share `start` of a run, then falling to 0 at its end."""
+    if progress <= start:
+        return 1.0
+    return (1 - progress) / (1 - start)
 
 
 def cosine_decay(progress: float, end: float = 0.0) -> float:

@@ -22,17 +22,22 @@ def split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     if images % parts:
         raise ValueError(f"expected a batch that divides by {parts}, got {images} images")
     rows = images // parts
-    starts = range(0, images, rows)
-    return [{name: value[start : start + rows] for name, value in batch.items()} for start in starts]
+    pieces = []
+    for start in range(0, images, rows):
+        pieces.append({name: value[start : start + rows] for name, value in batch.items()})
+    return pieces
 
 
 def means(terms: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The terms of the whole, each a mean over images, from those of its equal parts."""
-    return {name: torch.stack([part[name].detach() for part in terms]).mean() for name in terms[0]}
+    whole = {}
+    for name in terms[0]:
+        whole[name] = torch.stack([part[name].detach() for part in terms]).mean()
+    return whole
 
 
 def unsynchronised(trainer: L.Trainer) -> AbstractContextManager[None]:
-    """The context of a backward pass whose gradients stay in their process, until the last part's are exchanged."""
+    """The context of a backward pass whose gradients stay in their process until the last part's pass."""
     if isinstance(trainer.strategy, ParallelStrategy):
         return trainer.strategy.block_backward_sync()
     return nullcontext()

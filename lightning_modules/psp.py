@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from _runtime import UserError
+from lightning_modules import weights
 from lightning_modules.base import Code, Inverter, Outcome
 from lightning_modules.checkpoints import load_weights
 from lightning_modules.losses.distortion import Distortion
 from lightning_modules.networks.e4e import StyleEncoder
 from lightning_modules.networks.stylegan2 import Generator
 from lightning_modules.optimizers import Ranger
-from lightning_modules.pretrained import weights
 from lightning_modules.starts import Start, find_start
 
 SHAPE = ("channel_base", "channel_max", "style_dim", "mapping_layers")  # in which a prior must agree

@@ -1,4 +1,4 @@
-"""Watches the losses of a training on its device, without ever waiting for it: what it has noted is read rarely."""
+"""Watches the losses of a training on its device, and never waits for it: what it notes is read rarely."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 class LossWatch:
     """Notes the first loss that is no number, and the first term that has left its recent range.
 
-    A loss can explode and stay finite: GFP-GAN's L1 has gone from 0.008 to 1e8 within one iteration (TencentARC/GFPGAN, issue 270), and
-    what is trained from there on is lost. A term has left its range where it is `factor` times as large as it has been of late, or as 1
-    where it has been smaller. The first ten values of a term only make the range.
+    A loss can explode and stay finite: GFP-GAN's L1 has gone from 0.008 to 1e8 within one iteration
+    (TencentARC/GFPGAN, issue 270), and what is trained from there on is lost. A term has left its range where
+    it is `factor` times as large as it has been of late, or as 1 where it has been smaller. The first ten
+    values of a term only make the range.
 
     Attributes:
         factor: how many times; 0 lets every finite loss pass.
@@ -26,10 +27,9 @@ class LossWatch:
     def __init__(self, factor: float = 1_000.0) -> None:
         self.factor = factor
         self._bad: Tensor | None = None  # 1-based iteration of the first loss that is no number, 0 for none
-        self._terms: dict[
-            str, Tensor
-        ] = {}  # (3,): largest of late; iteration at which it left that, 0 for none; its value then
-        self._seen: dict[str, int] = {}
+        # (3,) each: largest of late; iteration at which it left that, 0 for none; its value then
+        self._terms: dict[str, Tensor] = {}
+        self._seen: dict[str, int] = {}  # how many values
 
     def see_loss(self, loss: Tensor, iteration: int) -> None:
         """A loss that is about to be descended along: must be a number."""
@@ -42,34 +42,45 @@ class LossWatch:
         """The scalar terms of an iteration: must stay in their range."""
         if not self.factor:
             return
-        for name in terms.keys() - self._terms.keys():
-            self._terms[name], self._seen[name] = _size(name, terms[name]).new_zeros(3), 0
-        known = [name for name in terms if self._seen[name] >= self.FIRST]
-        new = [name for name in terms if self._seen[name] < self.FIRST]
-        for names, judged in ((known, True), (new, False)):
-            if names:
-                self._update(
-                    names, torch.stack([_size(name, terms[name]) for name in names]), iteration, judged
-                )
-        for name in terms:
+        sizes = {name: _size(name, value) for name, value in terms.items()}
+        known, new = {}, {}
+        for name, size in sizes.items():
+            if name not in self._terms:
+                self._terms[name], self._seen[name] = size.new_zeros(3), 0
+            if self._seen[name] < self.FIRST:
+                new[name] = size
+            else:
+                known[name] = size
             self._seen[name] += 1
+        self._update(known, iteration, judged=True)
+        self._update(new, iteration, judged=False)
 
-    def _update(self, names: list[str], sizes: Tensor, iteration: int, judged: bool) -> None:
-        largest, left, value = torch.stack([self._terms[name] for name in names]).unbind(1)
+    def _update(self, sizes: Mapping[str, Tensor], iteration: int, judged: bool) -> None:
+        """Move the ranges of some terms; where they are `judged`, note which of them leave theirs."""
+        if not sizes:
+            return
+        size = torch.stack(list(sizes.values()))
+        largest, left, value = torch.stack([self._terms[name] for name in sizes]).unbind(1)
         if judged:
-            leaves = (sizes > self.factor * largest.clamp(min=self.FLOOR)) & (left == 0)
-            left, value = torch.where(leaves, iteration, left), torch.where(leaves, sizes, value)
-        largest = torch.where(left > 0, largest, torch.maximum(self.FORGETS * largest, sizes))
-        self._terms.update(zip(names, torch.stack([largest, left, value], dim=1).unbind(), strict=True))
+            leaves = (size > self.factor * largest.clamp(min=self.FLOOR)) & (left == 0)
+            left = torch.where(leaves, iteration, left)
+            value = torch.where(leaves, size, value)
+        largest = torch.where(left > 0, largest, torch.maximum(self.FORGETS * largest, size))
+        rows = torch.stack([largest, left, value], dim=1).unbind()
+        self._terms.update(zip(sizes, rows, strict=True))
 
     def complaint(self) -> str | None:
         """Words about what went wrong first, None where nothing did. Waits for the device."""
-        if self._bad is not None and (iteration := int(self._bad)):
+        iteration = 0 if self._bad is None else int(self._bad)
+        if iteration:
             return f"the loss became infinite or NaN at iteration {iteration}"
         if not self._terms:
             return None
-        rows = zip(self._terms, torch.stack(list(self._terms.values())).tolist(), strict=True)
-        gone = [(left, name, largest, value) for name, (largest, left, value) in rows if left]
+        rows = torch.stack(list(self._terms.values())).tolist()
+        gone = []
+        for name, (largest, left, value) in zip(self._terms, rows, strict=True):
+            if left:
+                gone.append((left, name, largest, value))
         if not gone:
             return None
         left, name, largest, value = min(gone)

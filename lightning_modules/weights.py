@@ -1,7 +1,8 @@
-"""The pretrained files this suite uses, and where they are looked for; the network is touched by `fetch` alone.
+"""The pretrained files this suite uses, and where they are looked for; `fetch` alone touches the network.
 
-Search order: the folder in the environment variable `FACE_SUITE_WEIGHTS` (the commands' `--weights_dir` sets it), then torch's cache. The
-SHA-256 is compared every time a file is found: torch.hub takes whatever lies in its cache under the right name.
+Search order: the folder in the environment variable `FACE_SUITE_WEIGHTS` (the commands' `--weights_dir` sets
+it), then torch's cache. The SHA-256 is compared every time a file is found: torch.hub takes whatever lies in
+its cache under the right name.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import socket
+import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from _runtime import UserError, nearest
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 FOLDER_VARIABLE = "FACE_SUITE_WEIGHTS"
 TIMEOUT = 30  # seconds without a single byte
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,26 @@ class Weights:
 _TORCH = "https://download.pytorch.org/models/"
 _FIDELITY = "https://github.com/toshas/torch-fidelity/releases/"
 _GPEN = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models/"
-_GPEN_LICENCE = "academic, non-commercial"
+_MOCO = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/"
 _GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/"
 _NVIDIA = "NVIDIA Source Code, non-commercial"
-_E4E = "https://github.com/omertov/encoder4editing (Pretrained Models: "
-_PSP = "https://github.com/eladrich/pixel2style2pixel (Pretrained Models: "
+_E4E = "https://github.com/omertov/encoder4editing (Pretrained Models: {})"
+_PSP = "https://github.com/eladrich/pixel2style2pixel (Pretrained Models: {})"
+_HFGI = "https://github.com/Tengfei-Wang/HFGI (Pretrained Models: {})"
 
 
 def _gpen(what: str, file: str) -> Weights:
-    return Weights(what, file, None, _GPEN_LICENCE, "https://github.com/yangxy/GPEN", _GPEN + file)
+    licence, page = "academic, non-commercial", "https://github.com/yangxy/GPEN"
+    return Weights(what, file, None, licence, page, url=_GPEN + file)
 
 
-def _by_hand(what: str, file: str, licence: str | None, page: str) -> Weights:
-    return Weights(what, file, None, licence, page, None)  # Google Drive asks for a confirmation
+def _by_hand(what: str, file: str, page: str, licence: str | None = "MIT") -> Weights:
+    """A file on Google Drive, which asks for a confirmation."""
+    return Weights(what, file, None, licence, page, url=None)
 
 
-# those of lpips, contextual, identity and fid are loaded by name; the others are sources for experiments.import_checkpoint
+# those of lpips, contextual, identity and fid are loaded by name; the others are sources for
+# experiments.import_checkpoint
 WEIGHTS: dict[str, Weights] = {
     "lpips/alex": Weights(
         what="AlexNet, trunk of LPIPS",
@@ -106,7 +110,7 @@ WEIGHTS: dict[str, Weights] = {
         sha256=None,  # an MD5 is published
         licence="CC-BY-NC-4.0",
         page="https://github.com/facebookresearch/moco",
-        url="https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
+        url=f"{_MOCO}moco_v2_800ep_pretrain.pth.tar",
     ),
     "fid/inception": Weights(
         what="Inception-v3 (TensorFlow, 2015), features of FID",
@@ -120,21 +124,14 @@ WEIGHTS: dict[str, Weights] = {
     "gpen/bfr-256-d": _gpen("GPEN, 256 px, discriminator", "GPEN-BFR-256-D.pth"),
     "gpen/bfr-512": _gpen("GPEN, 512 px", "GPEN-BFR-512.pth"),
     "gpen/bfr-512-d": _gpen("GPEN, 512 px, discriminator", "GPEN-BFR-512-D.pth"),
-    "e4e/ffhq-1024": _by_hand("e4e, FFHQ, 1024 px", "e4e_ffhq_encode.pt", "MIT", f"{_E4E}FFHQ Inversion)"),
-    "e4e/cars-512": _by_hand("e4e, cars, 512 px", "e4e_cars_encode.pt", "MIT", f"{_E4E}Cars Inversion)"),
-    "e4e/horse-256": _by_hand("e4e, horses, 256 px", "e4e_horse_encode.pt", "MIT", f"{_E4E}Horse Inversion)"),
+    "e4e/ffhq-1024": _by_hand("e4e, FFHQ, 1024 px", "e4e_ffhq_encode.pt", _E4E.format("FFHQ Inversion")),
+    "e4e/cars-512": _by_hand("e4e, cars, 512 px", "e4e_cars_encode.pt", _E4E.format("Cars Inversion")),
+    "e4e/horse-256": _by_hand("e4e, horses, 256 px", "e4e_horse_encode.pt", _E4E.format("Horse Inversion")),
     "e4e/church-256": _by_hand(
-        "e4e, churches, 256 px", "e4e_church_encode.pt", "MIT", f"{_E4E}Church Inversion)"
+        "e4e, churches, 256 px", "e4e_church_encode.pt", _E4E.format("Church Inversion")
     ),
-    "psp/ffhq-1024": _by_hand(
-        "pSp, FFHQ, 1024 px", "psp_ffhq_encode.pt", "MIT", f"{_PSP}StyleGAN Inversion)"
-    ),
-    "hfgi/ffhq-1024": _by_hand(
-        "HFGI, FFHQ, 1024 px",
-        "ckpt.pt",
-        None,
-        "https://github.com/Tengfei-Wang/HFGI (Pretrained Models: Face Editing)",
-    ),
+    "psp/ffhq-1024": _by_hand("pSp, FFHQ, 1024 px", "psp_ffhq_encode.pt", _PSP.format("StyleGAN Inversion")),
+    "hfgi/ffhq-1024": _by_hand("HFGI, FFHQ, 1024 px", "ckpt.pt", _HFGI.format("Face Editing"), licence=None),
     "stylegan2/rosinality-1024": Weights(
         what="StyleGAN2, FFHQ 1024 px, rosinality's layout",
         file="stylegan2-ffhq-config-f.pt",
@@ -166,8 +163,11 @@ def folders() -> list[Path]:
     """Where files are looked for, in this order; `fetch` writes to the first."""
     import torch
 
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
     chosen = os.environ.get(FOLDER_VARIABLE)
-    return [*([Path(chosen).expanduser()] if chosen else []), Path(torch.hub.get_dir()) / "checkpoints"]
+    if not chosen:
+        return [cache]
+    return [Path(chosen).expanduser(), cache]
 
 
 def lookup(name: str) -> Weights:
@@ -181,15 +181,16 @@ def find(name: str) -> Path:
     """The file on disk, its hash checked where one is published. Never touches the network.
 
     Raises:
-        UserError: the file is in none of the folders, cannot be read, or is another file than the published one.
+        UserError: the file is in none of the folders, cannot be read, or is another file than the published
+            one.
     """
     weights = lookup(name)
     path = _locate(weights)
     if path is None:
-        fetch_hint = f", or run: python -m experiments.weights fetch {name}" if weights.url else ""
-        raise UserError(
-            f"weights {name!r} not found: put {weights.file} from {weights.page} into {folders()[0]}{fetch_hint}"
-        )
+        way_out = f"put {weights.file} from {weights.page} into {folders()[0]}"
+        if weights.url is not None:
+            way_out += f", or run: python -m experiments.weights fetch {name}"
+        raise UserError(f"weights {name!r} not found: {way_out}")
     if weights.sha256 is not None:
         _check(name, path, sha256(path), f"delete it or put the real file from {weights.page} there")
     return path
@@ -218,16 +219,18 @@ def read(name: str) -> dict[str, Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
-        raise UserError(
-            f"weights {name!r}: {path} cannot be read as tensors ({type(error).__name__}): truncated or not weights"
-        ) from error
+        what = f"weights {name!r}: {path} cannot be read as tensors ({type(error).__name__})"
+        raise UserError(f"{what}: truncated or not weights") from error
 
 
 def fetch(name: str) -> Path:
-    """Download a file to the first folder; a file that is found already stays as it is. Complete and checked, or not there at all.
+    """Download a file to the first folder; one that is found already stays as it is.
+
+    It is complete and checked, or not there at all.
 
     Raises:
-        UserError: there is no direct link, the download or the writing fails, or the hash is not the published one.
+        UserError: there is no direct link, the download or the writing fails, or the hash is not the
+            published one.
     """
     weights = lookup(name)
     if _locate(weights) is not None:
@@ -242,44 +245,53 @@ def fetch(name: str) -> Path:
     except OSError as error:
         raise UserError(f"{path.parent} cannot be created: {error.strerror}") from error
     try:
-        _check(name, weights.url, _download(weights.url, part), "nothing was kept")
+        _download(weights.url, part)
+        if weights.sha256 is not None:
+            _check(name, weights.url, sha256(part), "nothing was kept")
         part.replace(path)
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise UserError(
-            f"weights {name!r} could not be fetched from {weights.url} ({reason}): {by_hand}"
-        ) from error
+        failed = f"weights {name!r} could not be fetched from {weights.url} ({reason})"
+        raise UserError(f"{failed}: {by_hand}") from error
     finally:
         part.unlink(missing_ok=True)
     return path
 
 
-def _download(url: str, path: Path) -> str:
-    """Write what `url` gives to `path`; -> its SHA-256."""
-    digest, size = hashlib.sha256(), 0
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as response, path.open("wb") as file:
-        length = response.headers.get("Content-Length")
-        expected = int(length) if length else None
-        with tqdm(
-            total=expected,
-            desc=url.rpartition("/")[2],
-            unit="B",
-            unit_scale=True,
-            dynamic_ncols=True,
-            disable=None,
-        ) as bar:
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-                bar.update(len(chunk))
+def _download(url: str, path: Path) -> None:
+    """Write what `url` gives to `path`.
+
+    Raises:
+        OSError: the connection fails, stalls, or ends before the whole file is there.
+    """
+    import torch
+
+    expected = _announced(url)
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # torch's download has none
+    try:
+        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
+    finally:
+        socket.setdefaulttimeout(timeout)
+    size = path.stat().st_size
     if expected is not None and size != expected:  # a dropped connection looks like the end of the file
         raise OSError(f"the connection ended after {size} of {expected} bytes")
-    return digest.hexdigest()
+
+
+def _announced(url: str) -> int | None:
+    """How many bytes a file has, as its server says; torch's download does not compare."""
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+        length = response.headers.get("Content-Length")
+    return int(length) if length else None
 
 
 def _locate(weights: Weights) -> Path | None:
-    return next((folder / weights.file for folder in folders() if (folder / weights.file).is_file()), None)
+    """The first file of that name, None where there is none."""
+    for folder in folders():
+        path = folder / weights.file
+        if path.is_file():
+            return path
+    return None
 
 
 def sha256(path: Path) -> str:
@@ -293,8 +305,7 @@ def sha256(path: Path) -> str:
 
 def _check(name: str, source: Path | str, found: str, way_out: str) -> None:
     """`UserError` if `found`, the hash of what `source` holds, is not the published one."""
-    expected = WEIGHTS[name].sha256
-    if expected is not None and not found.startswith(expected):
-        raise UserError(
-            f"weights {name!r}: {source} has sha256 {found[: len(expected)]}, expected {expected}: {way_out}"
-        )
+    expected = WEIGHTS[name].sha256 or ""
+    if not found.startswith(expected):
+        got = f"{source} has sha256 {found[: len(expected)]}, expected {expected}"
+        raise UserError(f"weights {name!r}: {got}: {way_out}")

@@ -14,9 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 Row = tuple[str, dict[str, float]]  # as experiments.shared.tables.Table takes them
-Shape = tuple[
-    int, int, int, int
-]  # of a convolution: channels out and in, side of the kernel (odd), resolution
+# Of a convolution: channels out and in, side of the kernel (odd), resolution
+Shape = tuple[int, int, int, int]
 
 
 def conditions(device: torch.device, repeats: int) -> str:
@@ -35,28 +34,27 @@ PRECISIONS: dict[str, Callable[[], AbstractContextManager]] = {
 
 
 def difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    """The largest difference of two lists of tensors, each relative to the largest value of its counterpart."""
-    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(ours, theirs, strict=True))
+    """The largest difference of two lists of tensors, each relative to its counterpart's largest value."""
+    pairs = zip(ours, theirs, strict=True)
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
 
 
 def race(
     candidates: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
 ) -> dict[str, tuple[float, float]]:
-    """Each candidate's shortest time in seconds, and on a GPU its peak memory in GiB; in every round all take turns.
+    """Each candidate's shortest time in seconds, and on a GPU its peak memory in GiB.
 
-    One thread's time is its processor time, which other programs on the machine disturb less.
+    In every round all take turns. One thread's time is its processor time, which other programs on the
+    machine disturb less.
     """
     cuda = device.type == "cuda"
-    clock = time.process_time if not cuda and torch.get_num_threads() == 1 else time.perf_counter
+    clock = time.perf_counter
+    if not cuda and torch.get_num_threads() == 1:
+        clock = time.process_time
     best = dict.fromkeys(candidates, (math.inf, 0.0))
-    for _ in tqdm(
-        range(repeats),
-        desc=next(iter(candidates)),
-        unit="round",
-        leave=False,
-        dynamic_ncols=True,
-        disable=None,
-    ):
+    first = next(iter(candidates))
+    rounds = tqdm(range(repeats), desc=first, unit="round", leave=False, dynamic_ncols=True, disable=None)
+    for _ in rounds:
         for name, run in candidates.items():
             if cuda:
                 torch.cuda.reset_peak_memory_stats()
@@ -65,8 +63,9 @@ def race(
             run()
             if cuda:
                 torch.cuda.synchronize()
+            taken = clock() - start
             memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
-            best[name] = min(best[name], (clock() - start, memory))
+            best[name] = min(best[name], (taken, memory))
     return best
 
 
@@ -75,15 +74,14 @@ def convolution_peak(shapes: Iterable[Shape], device: torch.device, repeats: int
     fastest = 0.0
     for o, i, k, r in sorted(shapes):
         x, weight = torch.randn(1, i, r, r, device=device), torch.randn(o, i, k, k, device=device)
-        candidates = {
-            str(form): partial(
-                F.conv2d, x.to(memory_format=form), weight.to(memory_format=form), padding=k // 2
-            )
-            for form in (torch.contiguous_format, torch.channels_last)
-        }
+        candidates = {}
+        for form in (torch.contiguous_format, torch.channels_last):
+            operands = x.to(memory_format=form), weight.to(memory_format=form)
+            candidates[str(form)] = partial(F.conv2d, *operands, padding=k // 2)
         with torch.no_grad(), _cudnn(tf32=False):
             for run in candidates.values():
                 run()
-            seconds = min(seconds for seconds, _ in race(candidates, repeats, device).values())
-        fastest = max(fastest, 2e-9 * o * i * k * k * r * r / seconds)
+            times = race(candidates, repeats, device)
+        shortest, _ = min(times.values())
+        fastest = max(fastest, 2e-9 * o * i * k * k * r * r / shortest)
     return fastest

@@ -1,7 +1,7 @@
 """Speed of StyleGAN2 as a sampler: seconds per thousand images, from z to the image, with fresh noise.
 
-The generators are of configuration F with random weights. On a GPU each precision is timed by itself and, where
-asked for, after `.compile()`, whose own minutes do not count.
+The generators are of configuration F with random weights. On a GPU each precision is timed by itself and,
+where asked for, after `.compile()`, whose own minutes do not count.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ def rows(sizes: Sequence[int], repeats: int, compiled: bool, **width: Any) -> tu
     device = compute_device()
     names = PRECISIONS if device.type == "cuda" else ON_CPU
     precisions = {name: PRECISIONS[name] for name in names}
-    found: list[Row] = []
+    measured: list[Row] = []
     for size in sizes:
-        found += measure(Generator(size, **width).to(device).eval(), precisions, repeats, compiled)
+        measured += measure(Generator(size, **width).to(device).eval(), precisions, repeats, compiled)
     notes = [f"batches of {BATCH[device.type]}", conditions(device, repeats)]
     if device.type != "cuda":
         notes.append("no GPU: TF32, bfloat16 and peak memory are not measured")
-    return found, notes
+    return measured, notes
 
 
 def measure(G: Generator, precisions: Precisions, repeats: int, compiled: bool) -> list[Row]:
     """The rows of one generator."""
     device = G.w_avg.device
     batch = BATCH[device.type]
-    found: list[Row] = []
+    measured: list[Row] = []
     eager = 0.0
-    for mode in ("eager", "compiled") if compiled else ("eager",):
+    modes = ("eager", "compiled") if compiled else ("eager",)
+    for mode in modes:
         if mode == "compiled":
             G.compile()
         candidates = {name: partial(sample, G, batch, context) for name, context in precisions.items()}
@@ -57,12 +58,13 @@ def measure(G: Generator, precisions: Precisions, repeats: int, compiled: bool) 
             row = {"s/1000 images": 1000 * each, "images/s": 1 / each, "x eager float32": eager / seconds}
             if device.type == "cuda":
                 row["GiB"] = memory
-            found.append((f"StyleGAN2 {G.size}, {mode} {name}", row))
-    return found
+            measured.append((f"StyleGAN2 {G.size}, {mode} {name}", row))
+    return measured
 
 
 @torch.no_grad()
 def sample(G: Generator, batch: int, precision: Callable[[], AbstractContextManager]) -> Tensor:
     """Images (batch, 3, H, W) of random codes."""
     with precision():
-        return G(G.map(torch.randn(batch, G.z_dim, device=G.w_avg.device)))
+        z = torch.randn(batch, G.z_dim, device=G.w_avg.device)
+        return G(G.map(z))

@@ -1,14 +1,15 @@
 """Speed of e4e and HFGI beside their plain construction: inverting an image, and one training iteration.
 
-Encoders are as published, for images of 256 px; generators of configuration F at the size asked for; all weights are random. The plain
-construction computes the same with the yardstick's generator (experiments/benchmark/yardstick.py), encoders in torch's default memory format, and
-e4e's second pass of the encoder in every iteration, as its release has it. Iterations are the methods' own, without LPIPS and identity,
-which both would compute alike.
+Encoders are as published, for images of 256 px; generators of configuration F at the size asked for; all
+weights are random. The plain construction computes the same with the yardstick's generator
+(experiments/benchmark/yardstick.py), encoders in torch's default memory format, and e4e's second pass of the
+encoder in every iteration, as its release has it. Iterations are the methods' own, without LPIPS and
+identity, which both would compute alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -28,56 +29,74 @@ from lightning_modules.networks.stylegan2 import Generator
 
 COLUMNS = {"s/image": (3, ""), "images/s": (3, ""), "x plain": (2, ""), "image off": (7, ""), "GiB": (2, "")}
 FOOTNOTE = (
-    "inversion: code and image of one image; iteration: a batch of 2, optimizers included, all offsets of e4e active",
-    "x plain: times faster than the plain construction; off: difference to its image, relative to the largest value",
+    "inversion: code and image of one image; "
+    "iteration: a batch of 2, optimizers included, all offsets of e4e active",
+    "x plain: times faster than the plain construction; "
+    "off: difference to its image, relative to the largest value",
 )
 BATCH = 2
 OFF: dict[str, Any] = {"features": "off", "identity": "off"}
-SHAPE: dict[str, Any] = {
-    "prior": "scratch",
-    "start": "scratch",
-    "size": 256,
-    **OFF,
-    "delta_from": 0.0,
-    "delta_every": 0.0,
-}
+SCRATCH = {"prior": "scratch", "start": "scratch"}
+SHAPE: dict[str, Any] = {**SCRATCH, **OFF, "size": 256, "delta_from": 0.0, "delta_every": 0.0}
 
 
 class PlainGenerator(Generator):
     """The yardstick's arithmetic for the methods' calls."""
 
     def forward(self, w: Tensor, noise: Any = "random", **entry: Any) -> Tensor:
-        draw = noise == "random"
-        maps = (
-            self.synthesis.draw_noise(len(w)) if draw else [conv.noise_const for conv in self.synthesis.convs]
-        )
+        if noise == "random":
+            maps = self.synthesis.draw_noise(len(w))
+        else:
+            maps = [conv.noise_const for conv in self.synthesis.convs]
         return yardstick.synthesize(self.synthesis, w, maps, **entry)
 
 
 class PlainEncoder(StyleEncoder):
-    """e4e's encoder as its release writes it: all heads, whichever are active, in the memory format of the images."""
+    """e4e's encoder as its release writes it.
+
+    All heads run, whichever are active, in the memory format of the images.
+    """
 
     def forward(self, x: Tensor, active: int | None = None) -> Tensor:
+        """x (B, 3, H, W) -> codes (B, L, D); offsets beyond the `active` first are left out of them."""
         _, c1, c2, c3 = self.features(x)
-        p2 = F.interpolate(c3, size=c2.shape[2:], mode="bilinear", align_corners=True) + self.latlayer1(c2)
-        p1 = F.interpolate(p2, size=c1.shape[2:], mode="bilinear", align_corners=True) + self.latlayer2(c1)
-        codes = [self.styles[0](c3)]
+        p2 = enlarged(c3, c2) + self.latlayer1(c2)
+        p1 = enlarged(p2, c1) + self.latlayer2(c1)
+        levels = (c3, p2, p1)
+        base = self.styles[0](c3)
+        codes = [base]
         for i in range(1, self.codes):
-            offset = self.styles[i]((c3, p2, p1)[self._level(i)])
-            codes.append(codes[0] + offset if active is None or i <= active else codes[0])
+            offset = self.styles[i](levels[self._level(i)])
+            codes.append(base + offset if active is None or i <= active else base)
         return torch.stack(codes, dim=1)
+
+
+def enlarged(features: Tensor, like: Tensor) -> Tensor:
+    """Features at the size of others."""
+    return F.interpolate(features, size=like.shape[2:], mode="bilinear", align_corners=True)
 
 
 class PlainE4E(E4E):
     """Plain networks, and the encoder's second pass."""
 
     def __init__(self, prior: str | None = None, **options: Any) -> None:
+        """E4E's own options."""
         super().__init__(prior, **options)
-        own = self.hparams
-        shape = {name: own[name] for name in ("style_dim", "mapping_layers", "channel_base", "channel_max")}
-        self.G = PlainGenerator(own["generator_size"], **shape).requires_grad_(False)
-        how: dict[str, Any] = {"style_dim": own["style_dim"], "size": own["size"]}
-        self.E = PlainEncoder(self.G.layers, width=own["encoder_width"], blocks=own["encoder_blocks"], **how)
+        has: Any = self.hparams  # options by name, as the signature types them
+        self.G = PlainGenerator(
+            has.generator_size,
+            style_dim=has.style_dim,
+            mapping_layers=has.mapping_layers,
+            channel_base=has.channel_base,
+            channel_max=has.channel_max,
+        ).requires_grad_(False)
+        self.E = PlainEncoder(
+            self.G.layers,
+            style_dim=has.style_dim,
+            size=has.size,
+            width=has.encoder_width,
+            blocks=has.encoder_blocks,
+        )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         with torch.no_grad():
@@ -85,19 +104,24 @@ class PlainE4E(E4E):
         super().training_step(batch, batch_idx)
 
 
-def rows(sizes: Sequence[int], repeats: int, **smaller: Any) -> tuple[list[Row], list[str]]:
-    """Rows and footnote for generators of each size, on the GPU where there is one; `smaller` are options of another e4e."""
+def rows(
+    sizes: Sequence[int], repeats: int, compiled: bool = False, **smaller: Any
+) -> tuple[list[Row], list[str]]:
+    """Rows and footnote for generators of each size, on the GPU where there is one.
+
+    `smaller` are options of another e4e; nothing is compiled.
+    """
     device = compute_device()
-    found: list[Row] = []
+    measured: list[Row] = []
     with PRECISIONS["float32"]():
         for size in sizes:
             options = {**SHAPE, "generator_size": size, **smaller}
-            found += method_rows(f"e4e {size}", E4E(**options), PlainE4E(**options), repeats, device)
+            measured += method_rows(f"e4e {size}", E4E(**options), PlainE4E(**options), repeats, device)
             base = {"method": "e4e", "hyper_parameters": options}
             ours, plain = (HFGI(base, size=options["size"], **OFF) for _ in range(2))
             plain.base = PlainE4E(**options).requires_grad_(False)
-            found += method_rows(f"HFGI {size}", ours, plain, repeats, device)
-    return found, [*FOOTNOTE, conditions(device, repeats)]
+            measured += method_rows(f"HFGI {size}", ours, plain, repeats, device)
+    return measured, [*FOOTNOTE, conditions(device, repeats)]
 
 
 def method_rows(name: str, ours: Inverter, plain: Inverter, repeats: int, device: torch.device) -> list[Row]:
@@ -106,27 +130,31 @@ def method_rows(name: str, ours: Inverter, plain: Inverter, repeats: int, device
     methods = {"ours": ours.to(device), "plain": plain.to(device)}
     size = ours.image_shape[1]
     x = torch.rand(BATCH, 3, size, size, device=device) * 2 - 1
-    found: list[Row] = []
-    works: dict[str, tuple[Callable[[Inverter], Callable[[], Any]], int]] = {
-        "inversion": (lambda method: partial(inversion, method.eval(), x[:1]), 1),
-        "iteration": (lambda method: iteration(method.train(), x), BATCH),
-    }
-    for what, (prepared, images) in works.items():
-        candidates = {form: prepared(method) for form, method in methods.items()}
-        results = [run() for run in candidates.values()]  # also warms up
-        times = race(candidates, repeats, device)
-        for form, (seconds, memory) in times.items():
-            row = {
-                "s/image": seconds / images,
-                "images/s": images / seconds,
-                "x plain": times["plain"][0] / seconds,
-            }
-            if device.type == "cuda":
-                row["GiB"] = memory
-            if form == "ours" and what == "inversion":
-                row["image off"] = difference(*([image] for image in results))
-            found.append((f"{name}, {what}, {form}", row))
-    return found
+    inversions = {form: partial(inversion, method.eval(), x[:1]) for form, method in methods.items()}
+    images = [run() for run in inversions.values()]  # also warms up
+    measured = raced(f"{name}, inversion", inversions, 1, repeats, device)
+    _, first = measured[0]
+    first["image off"] = difference(images[:1], images[1:])
+
+    iterations = {form: iteration(method.train(), x) for form, method in methods.items()}
+    for step in iterations.values():
+        step()
+    return measured + raced(f"{name}, iteration", iterations, BATCH, repeats, device)
+
+
+def raced(
+    name: str, candidates: Mapping[str, Callable[[], object]], images: int, repeats: int, device: torch.device
+) -> list[Row]:
+    """A row for each of `ours` and `plain`, which take so many images."""
+    times = race(candidates, repeats, device)
+    plain, _ = times["plain"]
+    measured: list[Row] = []
+    for form, (seconds, memory) in times.items():
+        row = {"s/image": seconds / images, "images/s": images / seconds, "x plain": plain / seconds}
+        if device.type == "cuda":
+            row["GiB"] = memory
+        measured.append((f"{name}, {form}", row))
+    return measured
 
 
 @torch.no_grad()

@@ -1,15 +1,19 @@
-"""How fast images load: processor time per image of our decoding, of the libraries it chooses from, and of a whole training item.
+"""How fast images load: processor time per image.
 
-The images are generated: detail at every scale plus sensor noise, in amounts that give FFHQ's file sizes (1.3 MB for a PNG of 1024 px,
-28 KB for one of 128). Times are of one core, the best of several rounds in which all candidates take turns, files being in memory.
+Timed are our decoding, the libraries it chooses from, and a whole training item. The images are generated:
+detail at every scale plus sensor noise, in amounts that give FFHQ's file sizes (1.3 MB for a PNG of 1024 px,
+28 KB for one of 128). Times are of one core, the best of several rounds in which all candidates take turns,
+files being in memory.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,9 +27,8 @@ from PIL import Image
 from datamodules.datasets import Photographs, Training
 from datamodules.decode import ImageFiles, decode, fit
 from datamodules.degradations import DEGRADATIONS
+from experiments.benchmark.clock import Row
 from experiments.shared.squares import encode
-
-Row = tuple[str, dict[str, float]]  # as experiments.shared.tables.Table takes them
 
 BATCH = 8  # images in a training batch
 FEED = 8 * 100  # images/s that 8 GPUs take at most: no GAN here trains on 100 a second and GPU at 256 px
@@ -37,12 +40,11 @@ def photograph(size: int = 1024, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     image = np.full((size, size, 3), 128, np.float32)
     cells, amplitude = 2, 64.0
-    while (
-        cells <= size
-    ):  # grey detail, and colour detail a third as strong; each octave 0.6 of the one before
-        detail = rng.standard_normal((cells, cells, 1), np.float32) + 0.35 * rng.standard_normal(
-            (cells, cells, 3), np.float32
-        )
+    # grey detail, and colour detail a third as strong; each octave 0.6 of the one before
+    while cells <= size:
+        grey = rng.standard_normal((cells, cells, 1), np.float32)
+        colour = rng.standard_normal((cells, cells, 3), np.float32)
+        detail = grey + 0.35 * colour
         image += amplitude * cv2.resize(detail, (size, size), interpolation=cv2.INTER_CUBIC)
         cells, amplitude = 2 * cells, 0.6 * amplitude
     image += rng.standard_normal(image.shape, np.float32)  # the sensor's
@@ -67,7 +69,10 @@ def files(image: np.ndarray) -> dict[str, bytes]:
 
 
 def readers(data: bytes) -> dict[str, Callable[[bytes], np.ndarray]]:
-    """What reads such a file to uint8 RGB: `decode`, and libraries other than the one it chooses; all of them to the same pixels."""
+    """What reads such a file to uint8 RGB: `decode`, and libraries other than the one it chooses.
+
+    All of them read the same pixels.
+    """
 
     def opencv(data: bytes) -> np.ndarray:
         return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
@@ -78,48 +83,84 @@ def readers(data: bytes) -> dict[str, Callable[[bytes], np.ndarray]]:
     def kornia(data: bytes) -> np.ndarray:
         return kornia_rs.io.decode_image_jpegturbo(data, "rgb")
 
-    found: dict[str, Callable[[bytes], np.ndarray]] = {"ours": decode, "Pillow": pillow}
+    read: dict[str, Callable[[bytes], np.ndarray]] = {"ours": decode, "Pillow": pillow}
     kind = Image.open(io.BytesIO(data)).format
-    return found | ({"OpenCV": opencv} if kind == "PNG" else {"kornia-rs": kornia} if kind == "JPEG" else {})
+    if kind == "PNG":
+        read["OpenCV"] = opencv
+    if kind == "JPEG":
+        read["kornia-rs"] = kornia
+    return read
 
 
-def rows(sizes: Sequence[int] = (1024, 512, 256), rounds: int = 7) -> list[Row]:
-    """Measure, for files of each size: every reader; `decode` and `fit` to every smaller size; training items from PNGs.
+@dataclass
+class Candidate:
+    """What is timed: work on one file.
 
-    A training item is read, reduced, flipped, given its share of a batch and the random numbers of its degradation (gpen-paper's),
-    which itself happens on the GPU. The last column is the number of cores that keep 8 GPUs busy.
+    Attributes:
+        name: of its row.
+        data: the file.
+        work: what is done.
+        images: how many it yields.
+        seconds: the shortest time of an image so far.
+    """
+
+    name: str
+    data: bytes
+    work: Callable[[], object]
+    images: int = 1
+    seconds: float = math.inf
+
+    def run(self) -> None:
+        start = time.process_time()
+        self.work()
+        self.seconds = min(self.seconds, (time.process_time() - start) / self.images)
+
+    def row(self) -> Row:
+        values = (len(self.data) / 1e3, 1e3 * self.seconds, 1 / self.seconds, FEED * self.seconds)
+        return self.name, dict(zip(COLUMNS, values, strict=True))
+
+
+def rows(sizes: Sequence[int], repeats: int, compiled: bool = False) -> tuple[list[Row], list[str]]:
+    """Rows for files of each size, and no footnote; nothing is compiled.
+
+    Measured are every reader, `decode` and `fit` to every smaller size, and training items from PNGs. A
+    training item is read, reduced, flipped, given its share of a batch and the random numbers of its
+    degradation (gpen-paper's), which itself happens on the GPU. The last column is the number of cores that
+    keep 8 GPUs busy.
     """
     original = photograph(max(sizes))
-    candidates: list[
-        tuple[str, bytes, Callable[[], object], int]
-    ] = []  # name, file, what to time, images in it
+    candidates: list[Candidate] = []
     with TemporaryDirectory() as temporary, _single_threaded():
         for size in sizes:
+            smaller = [other for other in sizes if other < size]
             for kind, data in files(fit(original, (size, size))).items():
-                name, smaller = f"{kind} {size}", [small for small in sizes if small < size]
-                candidates += [
-                    (f"{name}, {reader}", data, partial(read, data), 1)
-                    for reader, read in readers(data).items()
-                ]
-                candidates += [
-                    (f"{name} to {small}, ours", data, partial(_reduced, data, small), 1) for small in smaller
-                ]
+                candidates += _candidates(f"{kind} {size}", data, smaller)
                 if kind.startswith("PNG"):
-                    folder = Path(temporary, name)
-                    candidates += [
-                        (f"{name} to {to}, training item", data, _training(folder, data, to), BATCH)
-                        for to in (size, *smaller)
-                    ]
-        best = [float("inf")] * len(candidates)
-        for _ in range(rounds):
-            for k, (_, _, work, images) in enumerate(candidates):
-                start = time.process_time()
-                work()
-                best[k] = min(best[k], (time.process_time() - start) / images)
-    return [
-        (name, dict(zip(COLUMNS, (len(data) / 1e3, 1e3 * seconds, 1 / seconds, FEED * seconds), strict=True)))
-        for (name, data, _, _), seconds in zip(candidates, best, strict=True)
+                    folder = Path(temporary, f"{kind} {size}")
+                    candidates += _training_items(folder, data, [size, *smaller])
+        for _ in range(repeats):
+            for candidate in candidates:
+                candidate.run()
+    return [candidate.row() for candidate in candidates], []
+
+
+def _candidates(name: str, data: bytes, smaller: Sequence[int]) -> list[Candidate]:
+    """Every reader of one file, and our reduction to smaller sizes."""
+    candidates = [
+        Candidate(f"{name}, {reader}", data, partial(read, data)) for reader, read in readers(data).items()
     ]
+    for size in smaller:
+        candidates.append(Candidate(f"{name} to {size}, ours", data, partial(_reduced, data, size)))
+    return candidates
+
+
+def _training_items(folder: Path, data: bytes, sizes: Sequence[int]) -> list[Candidate]:
+    """Training batches of each size from copies of one file."""
+    candidates = []
+    for size in sizes:
+        name = f"{folder.name} to {size}, training item"
+        candidates.append(Candidate(name, data, _training(folder, data, size), BATCH))
+    return candidates
 
 
 def _reduced(data: bytes, size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The generators' speed beside their straightforward construction, and what the other measurements share.
+"""The generators' speed beside their straightforward construction, and a prior's training step.
 
 Run by `python -m experiments.benchmark networks`.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmark import yardstick
-from experiments.benchmark.clock import PRECISIONS, Row, conditions, convolution_peak, race
+from experiments.benchmark.clock import PRECISIONS, Row, Shape, conditions, convolution_peak, race
 from experiments.shared.devices import compute_device
 from lightning_modules.gan_prior import GANPrior
 from lightning_modules.networks.gpen import GPENGenerator
@@ -37,9 +37,12 @@ COLUMNS = {
 }
 FOOTNOTE = (
     "peak: the fastest 3x3 F.conv2d in float32 at the network's shapes, in either memory format",
-    "GFLOP: what torch's counter finds in our network with shared weights, for every row: work that only one construction does is none",
-    "off: difference to the yardstick, of the image and of all parameters' gradients as one vector, relative to its norm. In float64 each",
-    "gradient is within 1e-9; in float32 mostly within 1e-5, but in either construction a unit within rounding of its kink takes the",
+    "GFLOP: what torch's counter finds in our network with shared weights, for every row: "
+    "work that only one construction does is none",
+    "off: difference to the yardstick, of the image and of all parameters' gradients as one vector, "
+    "relative to its norm. In float64 each",
+    "gradient is within 1e-9; in float32 mostly within 1e-5, but in either construction a unit "
+    "within rounding of its kink takes the",
     "other slope now and then, and where there are few units that moves the gradient by up to 1e-2",
 )
 
@@ -56,14 +59,20 @@ class Case:
     straightforward: Callable[..., Tensor]
 
     def ours(self, *inputs: Tensor | list[Tensor]) -> Tensor:
-        return self.network(inputs[0], noise=inputs[1]) if len(inputs) == 2 else self.network(*inputs)
+        """Our construction: of codes and noise, or of images."""
+        if len(inputs) == 1:
+            return self.network(*inputs)
+        w, noise = inputs
+        return self.network(w, noise=noise)
 
 
 def rows(sizes: Sequence[int], repeats: int, compiled: bool) -> tuple[list[Row], list[str]]:
     """Rows and footnote of GPEN at these sizes, and of StyleGAN2 at 256 px."""
-    cases = [
-        partial(build, size) for size in sizes for build in ((stylegan2, gpen) if size == 256 else (gpen,))
-    ]
+    cases: list[Build] = []
+    for size in sizes:
+        if size == 256:
+            cases.append(partial(stylegan2, size))
+        cases.append(partial(gpen, size))
     return networks(cases, repeats, compiled)
 
 
@@ -78,9 +87,8 @@ def networks(cases: Sequence[Build], repeats: int, compiled: bool) -> tuple[list
         method = GANPrior(size=256).to(device)
         rows.append(("GAN-prior training step, 256 px, batch 16", training_step(method, 16, repeats)))
     else:
-        notes.append(
-            "no GPU: TF32, bfloat16, peak memory and the training step of a GAN prior at 256 px are not measured"
-        )
+        missing = "TF32, bfloat16, peak memory and the training step of a GAN prior at 256 px"
+        notes.append(f"no GPU: {missing} are not measured")
     return rows, notes
 
 
@@ -91,22 +99,15 @@ def stylegan2(size: int, device: torch.device, **width: Any) -> Case:
     def inputs(batch: int) -> tuple:
         return torch.randn(batch, G.layers, G.style_dim, device=device), G.synthesis.draw_noise(batch)
 
-    return Case(
-        f"StyleGAN2-{size}",
-        size,
-        G.synthesis,
-        G.synthesis,
-        inputs,
-        partial(yardstick.synthesize, G.synthesis),
-    )
+    plain = partial(yardstick.synthesize, G.synthesis)
+    return Case(f"StyleGAN2-{size}", size, G.synthesis, G.synthesis, inputs, plain)
 
 
 def gpen(size: int, device: torch.device, **width: Any) -> Case:
     """As released: BFR-512, or BFR-256 with a quarter of the width."""
-    G = _alive(
-        GPENGenerator(size, **(width or ({} if size == 512 else {"channel_base": 8192, "channel_max": 256}))),
-        device,
-    )
+    if not width and size != 512:
+        width = {"channel_base": 8192, "channel_max": 256}
+    G = _alive(GPENGenerator(size, **width), device)
 
     def inputs(batch: int) -> tuple:
         return (torch.randn(batch, 3, size, size, device=device),)
@@ -132,58 +133,66 @@ def forward(case: Case, run: Callable[..., Tensor], inputs: tuple) -> list[Tenso
 def forward_backward(case: Case, run: Callable[..., Tensor], inputs: tuple) -> list[Tensor]:
     """The image, and the gradients of its mean square to all parameters."""
     image = run(*inputs)
-    return [
-        image.detach(),
-        *torch.autograd.grad(image.float().square().mean(), list(case.network.parameters())),
-    ]
+    loss = image.float().square().mean()
+    return [image.detach(), *torch.autograd.grad(loss, list(case.network.parameters()))]
 
 
 def measure(build: Build, device: torch.device, repeats: int, compiled: bool) -> list[Row]:
-    """The rows of one network: both constructions, forward with batches of 1 and 8, forward + backward with 4."""
+    """The rows of one network, in both constructions.
+
+    Forward with batches of 1 and 8, forward + backward with 4; fewer at 512 px on a CPU.
+    """
     case, shapes = build(device), build(torch.device("meta"))
-    peak = convolution_peak(
-        {(*conv.weight.shape[:3], conv.resolution) for conv in case.synthesis.convs if not conv.up},
-        device,
-        repeats,
-    )
+    same_size = [conv for conv in case.synthesis.convs if not conv.up]
+    kernels: set[Shape] = {(*conv.weight.shape[:3], conv.resolution) for conv in same_size}
+    peak = convolution_peak(kernels, device, repeats)
     rows: list[Row] = [(f"{case.name}, convolution peak", {"GFLOP/s": peak})]
-    precisions = PRECISIONS if device.type == "cuda" else {"float32": nullcontext}
     todo = LARGE if case.pixels >= 512 and device.type == "cpu" else ALL
-    yards: dict[tuple[str, int], float] = {}
-    for mode in ("", "compiled ") if compiled else ("",):
+    yards: dict[tuple[Work, int], float] = {}  # seconds of the yardstick
+    modes = ("", "compiled ") if compiled else ("",)
+    for mode in modes:
         if mode:
             case.network.compile()
         for work, batch in todo:
             with FlopCounterMode(display=False) as counter:
                 work(shapes, shapes.ours, shapes.inputs(batch))
-            inputs = case.inputs(batch)
-            candidates = {
-                f"{mode}{kind}": partial(_within, precisions[kind], work, case, case.ours, inputs)
-                for kind in precisions
-            }
-            if not mode:
-                candidates["yardstick"] = partial(
-                    _within, precisions["float32"], work, case, case.straightforward, inputs
-                )
+            gigaflop = counter.get_total_flops() / 1e9
+            candidates = candidates_of(case, work, case.inputs(batch), device, mode)
             results = {name: run() for name, run in candidates.items()}  # also warms up, and compiles
-            off = None if mode else distance(results["float32"], results["yardstick"])
+            off = {} if mode else distance(results["float32"], results["yardstick"])
             del results
-            found, key = race(candidates, repeats, device), (work.__name__, batch)
-            yards.setdefault(key, found.get("yardstick", (0.0, 0.0))[0])
-            for name, (seconds, memory) in found.items():
-                speed = counter.get_total_flops() / 1e9 / seconds
-                row = {
-                    "images/s": batch / seconds,
-                    "GFLOP/s": speed,
-                    "% of peak": 100 * speed / peak,
-                    "x yardstick": yards[key] / seconds,
-                }
-                if name == "float32" and off is not None:
+            times = race(candidates, repeats, device)
+            if not mode:
+                yards[work, batch], _ = times["yardstick"]
+            for name, (seconds, memory) in times.items():
+                row = speeds(gigaflop, seconds, batch, peak)
+                row["x yardstick"] = yards[work, batch] / seconds
+                if name == "float32":
                     row |= off
                 if device.type == "cuda":
                     row["GiB"] = memory
                 rows.append((f"{case.name}, {work.__name__.replace('_', ' + ')} {batch}, {name}", row))
     return rows
+
+
+def candidates_of(
+    case: Case, work: Work, inputs: tuple, device: torch.device, mode: str
+) -> dict[str, Callable[[], list[Tensor]]]:
+    """Our construction in every precision that is measured; before it is compiled, the yardstick too."""
+    precisions = PRECISIONS if device.type == "cuda" else {"float32": nullcontext}
+    candidates: dict[str, Callable[[], list[Tensor]]] = {}
+    for name, precision in precisions.items():
+        candidates[f"{mode}{name}"] = partial(_within, precision, work, case, case.ours, inputs)
+    if not mode:
+        plain = partial(_within, precisions["float32"], work, case, case.straightforward, inputs)
+        candidates["yardstick"] = plain
+    return candidates
+
+
+def speeds(gigaflop: float, seconds: float, images: int, peak: float) -> dict[str, float]:
+    """Of so much work on so many images, beside the machine's convolution peak."""
+    speed = gigaflop / seconds
+    return {"images/s": images / seconds, "GFLOP/s": speed, "% of peak": 100 * speed / peak}
 
 
 def _within(
@@ -198,32 +207,32 @@ def _within(
 
 
 ALL: tuple[tuple[Work, int], ...] = ((forward, 1), (forward, 8), (forward_backward, 4))
-LARGE: tuple[tuple[Work, int], ...] = (
-    (forward, 1),
-    (forward_backward, 1),
-)  # minutes, and 16 GiB, for batches at 512 px on a CPU
+# minutes, and 16 GiB, for batches at 512 px on a CPU
+LARGE: tuple[tuple[Work, int], ...] = ((forward, 1), (forward_backward, 1))
 
 
 def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> dict[str, float]:
     """How far an image, and the gradients that follow it, are from their counterparts: ||a - b|| / ||b||."""
 
     def off(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-        squares = torch.stack(
-            [
-                torch.stack([(x - y).double().square().sum(), y.double().square().sum()])
-                for x, y in zip(a, b, strict=True)
-            ]
-        )
-        return (squares[:, 0].sum() / squares[:, 1].sum()).sqrt().item()
+        pairs = list(zip(a, b, strict=True))
+        errors = torch.stack([(x - y).double().square().sum() for x, y in pairs])
+        norms = torch.stack([y.double().square().sum() for _, y in pairs])
+        return (errors.sum() / norms.sum()).sqrt().item()
 
     columns = {"image off": off(ours[:1], theirs[:1])}
-    return columns if len(ours) == 1 else columns | {"gradient off": off(ours[1:], theirs[1:])}
+    if len(ours) > 1:
+        columns["gradient off"] = off(ours[1:], theirs[1:])
+    return columns
 
 
 def training_step(method: GANPrior, batch: int, repeats: int) -> dict[str, float]:
-    """images/s and peak memory of GANPrior's iteration: both players' steps, and the regularisers at their intervals' share."""
-    device, size = method.device, method.hparams["size"]
-    x = torch.randn(batch, 3, size, size, device=device)
+    """images/s and peak memory of GANPrior's iteration.
+
+    It is both players' steps, and the regularisers at their intervals' share.
+    """
+    device = method.device
+    x = torch.randn(batch, 3, method.size, method.size, device=device)
     opt_g, opt_d = method.configure_optimizers()
 
     def step(optimizer: torch.optim.Optimizer, frozen: nn.Module, loss: Callable[[], Tensor]) -> None:
@@ -236,17 +245,18 @@ def training_step(method: GANPrior, batch: int, repeats: int) -> dict[str, float
     def fake(count: int = batch) -> Tensor:
         return method.G(method.sample_w(count))
 
+    def path_length() -> Tensor:
+        return method.path_length(method.G, method.sample_w(max(1, batch // 2)))
+
     parts: dict[str, Callable[[], None]] = {
         "d": lambda: step(opt_d, method.G, lambda: method.adversary.d(method.D(x), method.D(fake()))),
         "g": lambda: step(opt_g, method.D, lambda: method.adversary.g(method.D(fake()))),
         "r1": lambda: step(opt_d, method.G, lambda: method.r1(method.D, x)),
-        "path length": lambda: step(
-            opt_g, method.D, lambda: method.path_length(method.G, method.sample_w(max(1, batch // 2)))
-        ),
+        "path length": lambda: step(opt_g, method.D, path_length),
     }
     for run in parts.values():
         run()
-    found = race(parts, repeats, device)
+    times = race(parts, repeats, device)
     share = {"d": 1.0, "g": 1.0, "r1": 1 / method.R1_EVERY, "path length": 1 / method.PATH_EVERY}
-    seconds = sum(found[part][0] * share[part] for part in parts)
-    return {"images/s": batch / seconds, "GiB": max(memory for _, memory in found.values())}
+    seconds = sum(times[part][0] * share[part] for part in parts)
+    return {"images/s": batch / seconds, "GiB": max(memory for _, memory in times.values())}

@@ -1,7 +1,8 @@
-"""Speed of the restorers, and of what their training waits for: the contextual loss and motion blur, each beside its plain form.
+"""Speed of the restorers, and of what their training waits for: the contextual loss and motion blur.
 
-The networks have their published sizes and random weights, and restore one image: forward without gradients; forward + backward is that
-and the gradients of the result's mean square to all parameters. The plain forms are written out here and used for nothing else.
+The networks have their published sizes and random weights, and restore one image: forward without gradients;
+forward + backward is that and the gradients of the result's mean square to all parameters. The loss and the
+blur stand beside their plain forms, which are written out here and used for nothing else.
 """
 
 from __future__ import annotations
@@ -45,36 +46,46 @@ COLUMNS = {
 }
 FOOTNOTE = (
     "networks: of the published sizes, with random weights, one image",
-    "peak: the fastest dense F.conv2d of stride 1 in float32 at the network's shapes, in either memory format",
+    "peak: the fastest dense F.conv2d of stride 1 in float32 at the network's shapes, "
+    "in either memory format",
     "GFLOP: what torch's counter finds; a convolution's two gradients count as much as itself, each",
-    "x faster, x smaller: than the plain form, the last row of its kind; x smaller compares peak memory (GiB)",
-    "contextual loss: value and gradient of one image, its features being there: random weights, as many channels as VGG-19's conv3_2 and",
-    "conv4_2. GiB: the most that torch's allocator holds beyond these. difference: of value and gradient, relative to the largest",
+    "x faster, x smaller: than the plain form, the last row of its kind; "
+    "x smaller compares peak memory (GiB)",
+    "contextual loss: value and gradient of one image, its features being there: random weights, "
+    "as many channels as VGG-19's conv3_2 and",
+    "conv4_2. GiB: the most that torch's allocator holds beyond these. "
+    "difference: of value and gradient, relative to the largest",
     "motion blur: difference of grey values in [0, 1]",
 )
 BLURRED = 4  # images in a batch
+
+
+def fusion(size: int) -> Restorer:
+    return GANPriorRestoration("identity", "scratch", stage=2, size=size, features="off")
+
+
 NETWORKS: dict[str, Callable[[int], Restorer]] = {
     "NAFNet (width 32)": lambda size: NAFNet(size=size),
     "HINet (wf 64, depth 5)": lambda size: HINet(size=size),
-    "fusion restorer (E, G, F; R: identity)": lambda size: GANPriorRestoration(
-        "identity", "scratch", stage=2, size=size, features="off"
-    ),
+    "fusion restorer (E, G, F; R: identity)": fusion,
 }
 
 
-def rows(sizes: Sequence[int], repeats: int) -> tuple[list[Row], list[str]]:
-    """Rows and footnote for images of each size, on the GPU where there is one."""
+def rows(sizes: Sequence[int], repeats: int, compiled: bool = False) -> tuple[list[Row], list[str]]:
+    """Rows and footnote for images of each size, on the GPU where there is one; nothing is compiled."""
     device = compute_device()
-    found: list[Row] = []
+    measured: list[Row] = []
     with PRECISIONS["float32"]():
         for size in sizes:
             for name, build in NETWORKS.items():
-                found += network_rows(name, build(size).to(device).eval(), size, repeats)
-            found += contextual_rows(size, repeats, device) + blur_rows(size, repeats, device)
-    return found, [*FOOTNOTE, conditions(device, repeats)]
+                measured += network_rows(name, build(size).to(device).eval(), size, repeats)
+            measured += contextual_rows(size, repeats, device) + blur_rows(size, repeats, device)
+    return measured, [*FOOTNOTE, conditions(device, repeats)]
 
 
-# ------------------------------------------------------------------------------------------------------------ networks
+# --- networks ---------------------------------------------------------------------------------------
+
+
 def network_rows(name: str, method: Restorer, size: int, repeats: int) -> list[Row]:
     """The convolution peak; forward; and forward + backward where all of the method trains at once."""
     device = method.device
@@ -83,20 +94,19 @@ def network_rows(name: str, method: Restorer, size: int, repeats: int) -> list[R
     if all(parameter.requires_grad for parameter in method.parameters()):
         runs["forward + backward"] = partial(forward_backward, method, x)
     work = {}
+    convolutions = Convolutions()
     for kind, run in runs.items():
-        with (
-            FlopCounterMode(display=False, custom_mapping=COUNTED) as counter,
-            Convolutions() as convolutions,
-        ):
+        counter = FlopCounterMode(display=False, custom_mapping=COUNTED)
+        with counter, convolutions:
             run()  # which also warms up
         work[kind] = counter.get_total_flops() / 1e9
     peak = convolution_peak(convolutions.shapes, device, repeats)
-    found: list[Row] = [(f"{name} {size}, convolution peak", {"GFLOP/s": peak})]
+    measured: list[Row] = [(f"{name} {size}, convolution peak", {"GFLOP/s": peak})]
     for kind, (seconds, _) in race(runs, repeats, device).items():
         speed = work[kind] / seconds
         row = {"s/image": seconds, "images/s": 1 / seconds, "GFLOP/s": speed, "% of peak": 100 * speed / peak}
-        found.append((f"{name} {size}, {kind}", row))
-    return found
+        measured.append((f"{name} {size}, {kind}", row))
+    return measured
 
 
 def forward(method: Restorer, x: Tensor) -> Tensor:
@@ -111,17 +121,24 @@ def forward_backward(method: Restorer, x: Tensor) -> Sequence[Tensor]:
 def convolution_backward_work(
     gradient: Sequence[int], x: Sequence[int], weight: Sequence[int], *settings: Any, **results: Any
 ) -> int:
-    """From shapes: the convolution's own work for each of its gradients to input and weight, with groups or without."""
+    """From shapes: the convolution's own work for each of its gradients to input and weight.
+
+    That holds with groups too, where torch's own formula takes the gradient to the weight of a depthwise
+    convolution for a dense one's: five times NAFNet's whole work.
+    """
     transposed, wanted = settings[4], settings[7]
-    return sum(wanted[:2]) * conv_flop_count(list(x), list(weight), list(gradient), transposed=transposed)
+    work = conv_flop_count(list(x), list(weight), list(gradient), transposed=transposed)
+    return sum(wanted[:2]) * work
 
 
-# torch's own formula takes the gradient to the weight of a depthwise convolution for a dense one's: five times NAFNet's whole work
 COUNTED = {torch.ops.aten.convolution_backward: convolution_backward_work}
 
 
 class Convolutions(TorchDispatchMode):
-    """Collects the shapes of the dense convolutions of stride 1 and odd kernels that run meanwhile, as `convolution_peak` takes them."""
+    """Collects the shapes of the dense convolutions of stride 1 and odd kernels that run meanwhile.
+
+    They are as `convolution_peak` takes them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,12 +149,15 @@ class Convolutions(TorchDispatchMode):
     ) -> Any:
         if function is torch.ops.aten.convolution.default:
             x, weight, _, stride, _, _, transposed, _, groups = args
-            if set(stride) == {1} and not transposed and groups == 1 and weight.shape[-1] % 2:
+            dense = groups == 1 and not transposed
+            if dense and set(stride) == {1} and weight.shape[-1] % 2:
                 self.shapes.add((*weight.shape[:3], x.shape[-1]))
         return function(*args, **(kwargs or {}))
 
 
-# ----------------------------------------------------------------------------------------------------- contextual loss
+# --- contextual loss --------------------------------------------------------------------------------
+
+
 class WideTrunk(RandomTrunk):
     """The stand-in's layers with the channels of VGG-19's conv3_2 and conv4_2 in the last two."""
 
@@ -145,8 +165,12 @@ class WideTrunk(RandomTrunk):
 
 
 def contextual_rows(size: int, repeats: int, device: torch.device) -> list[Row]:
-    """The loss of a noisy photograph: as `ContextualLoss` has it, and on the whole image in our form and in the plain one."""
-    reference = torch.from_numpy(photograph(size)).permute(2, 0, 1)[None].to(device) / 127.5 - 1
+    """The loss of a noisy photograph: as `ContextualLoss` has it, and on the whole image.
+
+    That is in our form and in the plain one.
+    """
+    pixels = torch.from_numpy(photograph(size)).permute(2, 0, 1)[None]
+    reference = pixels.to(device) / 127.5 - 1
     generated = reference + 0.1 * torch.randn_like(reference)
     loss = ContextualLoss("random")
     loss.trunk.network.layers = WideTrunk()
@@ -155,22 +179,17 @@ def contextual_rows(size: int, repeats: int, device: torch.device) -> list[Row]:
         "whole image, some rows at a time": (partial(mean_of_layers, contextual_loss), loss.trunk),
         "whole image at once": (partial(mean_of_layers, whole_image), loss.trunk),
     }
-    runs = {
-        form: partial(
-            value_and_gradient,
-            compare,
-            [layer.detach() for layer in features(generated)],
-            features(reference),
-        )
-        for form, (compare, features) in forms.items()
-    }
+    runs = {}
+    for form, (compare, features) in forms.items():
+        detached = [layer.detach() for layer in features(generated)]
+        runs[form] = partial(value_and_gradient, compare, detached, features(reference))
     _, ours, plain = (run() for run in runs.values())
-    found = against_the_plain(f"contextual loss {size}", runs, 1, repeats, device)
-    memory = [peak_memory(run, device) for run in runs.values()]
-    for (_, row), peak in zip(found, memory, strict=True):
-        row |= {"GiB": peak, "x smaller": memory[-1] / peak}
-    found[1][1]["difference"] = difference(ours, plain)  # tiles are another function
-    return found
+    measured = against_the_plain(f"contextual loss {size}", runs, 1, repeats, device)
+    peaks = [peak_memory(run, device) for run in runs.values()]
+    for (_, row), peak in zip(measured, peaks, strict=True):
+        row |= {"GiB": peak, "x smaller": peaks[-1] / peak}
+    measured[1][1]["difference"] = difference(ours, plain)  # tiles are another function
+    return measured
 
 
 def value_and_gradient(
@@ -185,11 +204,15 @@ def value_and_gradient(
 def mean_of_layers(
     loss: Callable[[Tensor, Tensor], Tensor], generated: Features, reference: Features
 ) -> Tensor:
-    return torch.stack([loss(x, y) for x, y in zip(generated, reference, strict=True)]).mean()
+    losses = [loss(x, y) for x, y in zip(generated, reference, strict=True)]
+    return torch.stack(losses).mean()
 
 
 def whole_image(x: Tensor, y: Tensor, h: float = 0.5) -> Tensor:
-    """The plain form of `contextual_loss`, from (B, C, H, W): equations 2 to 5 one after the other, each on the whole matrix."""
+    """The plain form of `contextual_loss`, from (B, C, H, W).
+
+    Equations 2 to 5 one after the other, each on the whole matrix.
+    """
     centre = y.mean(dim=(0, 2, 3), keepdim=True)
     x, y = (F.normalize((features - centre).flatten(2), dim=1) for features in (x, y))
     d = (1 - x.transpose(1, 2) @ y).clamp(min=0)
@@ -200,7 +223,10 @@ def whole_image(x: Tensor, y: Tensor, h: float = 0.5) -> Tensor:
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> float:
-    """GiB: the most that torch's allocator holds at a time beyond what it held before; the same on CPU and GPU."""
+    """GiB: the most that torch's allocator holds at a time beyond what it held before.
+
+    It is the same on CPU and GPU.
+    """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -209,51 +235,50 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> float:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints that it starts and stops
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         run()
-    changes = [
-        event for event in profile.kineto_results.events() if event.name() == "[memory]"
-    ]  # allocated, or less than 0: freed
-    held = np.cumsum([event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())])
+    changes = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    held = np.cumsum([event.nbytes() for event in changes])  # a change below 0 frees
     return float(held.max()) / 2**30
 
 
-# --------------------------------------------------------------------------------------------------------- motion blur
+# --- motion blur ------------------------------------------------------------------------------------
+
+
 def blur_rows(size: int, repeats: int, device: torch.device) -> list[Row]:
     """The largest motion kernels for images of that size, a kernel per image."""
     rng = np.random.default_rng(0)
-    kernels = torch.from_numpy(
-        np.stack([motion_kernel(rng, EXTENT, size / REFERENCE) for _ in range(BLURRED)])
-    ).to(device)
+    drawn = [motion_kernel(rng, EXTENT, size / REFERENCE) for _ in range(BLURRED)]
+    kernels = torch.from_numpy(np.stack(drawn)).to(device)
     images = torch.rand(BLURRED, 3, size, size, device=device)
     runs = {
         "ours": partial(blur_batch, images, kernels),
         "grouped F.conv2d": partial(grouped_blur, images, kernels),
     }
     ours, plain = (run() for run in runs.values())
-    name = f"motion blur {kernels.shape[-1]}x{kernels.shape[-1]}, batch {BLURRED}, {size}"
-    found = against_the_plain(name, runs, BLURRED, repeats, device)
-    found[0][1]["difference"] = (ours - plain).abs().max().item()
-    return found
+    side = kernels.shape[-1]
+    name = f"motion blur {side}x{side}, batch {BLURRED}, {size}"
+    measured = against_the_plain(name, runs, BLURRED, repeats, device)
+    measured[0][1]["difference"] = (ours - plain).abs().max().item()
+    return measured
 
 
 def grouped_blur(images: Tensor, kernels: Tensor) -> Tensor:
     """The plain form of `blur_batch`: every channel of every image is a group of one convolution."""
-    batch, channels, height, width = images.shape
+    batch, channels, _, _ = images.shape
     padded = F.pad(images, (kernels.shape[-1] // 2,) * 4, mode="reflect")
     weight = kernels.repeat_interleave(channels, dim=0)[:, None]
-    return F.conv2d(padded.flatten(0, 1)[None], weight, groups=batch * channels).view(
-        batch, channels, height, width
-    )
+    blurred = F.conv2d(padded.flatten(0, 1)[None], weight, groups=batch * channels)
+    return blurred.view(images.shape)
 
 
 def against_the_plain(
     name: str, runs: Mapping[str, Callable[[], object]], images: int, repeats: int, device: torch.device
 ) -> list[tuple[str, dict[str, float]]]:
     """A row for each way of doing the same to so many images; the last of them is the plain one."""
-    seconds = [found for found, _ in race(runs, repeats, device).values()]
-    return [
-        (
-            f"{name}, {form}",
-            {"s/image": taken / images, "images/s": images / taken, "x faster": seconds[-1] / taken},
-        )
-        for form, taken in zip(runs, seconds, strict=True)
-    ]
+    times = {form: seconds for form, (seconds, _) in race(runs, repeats, device).items()}
+    *_, plain = times.values()
+    rows = []
+    for form, seconds in times.items():
+        row = {"s/image": seconds / images, "images/s": images / seconds, "x faster": plain / seconds}
+        rows.append((f"{name}, {form}", row))
+    return rows

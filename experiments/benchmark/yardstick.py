@@ -1,9 +1,13 @@
-"""StyleGAN2 and GPEN built the straightforward way: what `experiments.benchmark` measures our networks against, and used for nothing else.
+"""StyleGAN2 and GPEN built the straightforward way.
 
-Frozen: it stays as it is when the networks get faster. The arithmetic is that of the released repositories where no extension is compiled
-(rosinality/stylegan2-pytorch@bef283a, model.py and op/upfirdn2d.py; GPEN's code is the same): every image has its own modulated weights,
-which one grouped convolution applies; FIR filters take channels as images, see the inserted zeros and filter what is then dropped; noise,
-bias, activation and gain each take their own pass. The parameters are those of our modules, so results and gradients compare.
+`experiments.benchmark` measures our networks against it, and it is used for nothing else.
+
+Frozen: it stays as it is when the networks get faster. The arithmetic is that of the released repositories
+where no extension is compiled (rosinality/stylegan2-pytorch@bef283a, model.py and op/upfirdn2d.py; GPEN's
+code is the same). Every image has its own modulated weights, which one grouped convolution applies. FIR
+filters take channels as images, see the inserted zeros and filter what is then dropped. Noise, bias,
+activation and gain each take their own pass. The parameters are those of our modules, so results and
+gradients compare.
 """
 
 from __future__ import annotations
@@ -24,8 +28,11 @@ def upfirdn(
 ) -> Tensor:
     """Insert zeros, pad, filter every sample, drop all but every down-th; x (B, C, H, W), kernel (k, k)."""
     b, c, h, w = x.shape
-    x = F.pad(x.reshape(b * c, 1, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(b * c, 1, h * up, w * up)
-    x = F.conv2d(F.pad(x, (*pad, *pad)), kernel.flip(0, 1)[None, None].to(x.dtype))[:, :, ::down, ::down]
+    zeros = (0, up - 1, 0, 0, 0, up - 1)  # behind every sample, in both directions
+    x = F.pad(x.reshape(b * c, 1, h, 1, w, 1), zeros).reshape(b * c, 1, h * up, w * up)
+    weight = kernel.flip(0, 1)[None, None].to(x.dtype)
+    x = F.conv2d(F.pad(x, (*pad, *pad)), weight)
+    x = x[:, :, ::down, ::down]
     return x.reshape(b, c, *x.shape[2:])
 
 
@@ -42,7 +49,10 @@ def modulated_convolve(
     demodulate: bool = True,
     resample: Resample = None,
 ) -> Tensor:
-    """x (B, I, H, W), weight (O, I, k, k), style (B, I): as `ops.modulated_convolve`, at the same size or "up"."""
+    """As `ops.modulated_convolve`, at the same size or "up".
+
+    x (B, I, H, W), weight (O, I, k, k), style (B, I).
+    """
     b, i, h, w = x.shape
     o, k = weight.shape[0], weight.shape[-1]
     weights = weight * style[:, None, :, None, None]  # (B, O, I, k, k)
@@ -52,7 +62,8 @@ def modulated_convolve(
     if resample == "up":
         y = F.conv_transpose2d(x, weights.transpose(1, 2).reshape(b * i, o, k, k), stride=2, groups=b)
         return upfirdn(y.view(b, o, *y.shape[2:]), kernel * 4, pad=(1, 1))
-    return F.conv2d(x, weights.view(b * o, i, k, k), padding=k // 2, groups=b).view(b, o, h, w)
+    y = F.conv2d(x, weights.view(b * o, i, k, k), padding=k // 2, groups=b)
+    return y.view(b, o, h, w)
 
 
 def equalised(weight: Tensor) -> Tensor:
@@ -61,16 +72,21 @@ def equalised(weight: Tensor) -> Tensor:
 
 
 def styled_conv(layer: StyledConv, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
-    x = modulated_convolve(x, equalised(layer.weight), style, layer.fir, resample="up" if layer.up else None)
+    """The layer's convolution; then noise, added or as further channels; then bias and activation."""
+    resample: Resample = "up" if layer.up else None
+    x = modulated_convolve(x, equalised(layer.weight), style, layer.fir, resample=resample)
     scaled = layer.noise_strength * noise
-    return flrelu(torch.cat([x, scaled], dim=1) if layer.noise == "concat" else x + scaled, layer.bias)
+    if layer.noise == "concat":
+        return flrelu(torch.cat([x, scaled], dim=1), layer.bias)
+    return flrelu(x + scaled, layer.bias)
 
 
 def to_rgb(layer: ToRGB, x: Tensor, style: Tensor, image: Tensor | None) -> Tensor:
-    rgb = modulated_convolve(
-        x, equalised(layer.weight), style, layer.fir, demodulate=False
-    ) + layer.bias.view(1, 3, 1, 1)
-    return rgb if image is None else rgb + upfirdn(image, layer.fir * 4, up=2, pad=(2, 1))
+    rgb = modulated_convolve(x, equalised(layer.weight), style, layer.fir, demodulate=False)
+    rgb = rgb + layer.bias.view(1, 3, 1, 1)
+    if image is None:
+        return rgb
+    return rgb + upfirdn(image, layer.fir * 4, up=2, pad=(2, 1))
 
 
 def conv_layer(layer: ConvLayer, x: Tensor) -> Tensor:
@@ -78,7 +94,8 @@ def conv_layer(layer: ConvLayer, x: Tensor) -> Tensor:
     assert layer.bias is not None
     weight = equalised(layer.weight)
     if layer.resample == "down":
-        return flrelu(F.conv2d(upfirdn(x, layer.fir, pad=(2, 2)), weight, stride=2), layer.bias)
+        blurred = upfirdn(x, layer.fir, pad=(2, 2))
+        return flrelu(F.conv2d(blurred, weight, stride=2), layer.bias)
     return flrelu(F.conv2d(x, weight), layer.bias)
 
 
@@ -106,6 +123,5 @@ def restore(network: GPENGenerator, x: Tensor) -> Tensor:
         x = conv_layer(stage, x)
         features.append(x)
     w = network.prior.map(network.encoder.final(x.flatten(1)))
-    return synthesize(
-        network.prior.synthesis, w, [feature for feature in reversed(features) for _ in range(2)][1:]
-    )
+    noise = [feature for feature in reversed(features) for _ in range(2)]
+    return synthesize(network.prior.synthesis, w, noise[1:])

@@ -1,1 +1,1 @@
-"""Runs beside each other: `python -m experiments.compare RUN [RUN ...]` reads run folders and writes one page."""
+"""Runs beside each other: `python -m experiments.compare RUN [RUN ...]` writes one page from run folders."""

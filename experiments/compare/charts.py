@@ -40,48 +40,64 @@ class Axis:
         self.low, self.high, self.start, self.end, self.logarithmic = low, high, start, end, logarithmic
 
     def place(self, value: float) -> float:
-        low, high, value = (self._scaled(number) for number in (self.low, self.high, value))
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        return self.start + (self._scaled(value) - low) / (high - low) * (self.end - self.start)
 
     def _scaled(self, value: float) -> float:
         return math.log10(max(value, 1e-300)) if self.logarithmic else value
 
     def ticks(self) -> list[float]:
-        if self.logarithmic:
-            exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            steps = (1, 2, 5) if self.high / self.low < 1000 else (1,)
-            found = [step * 10.0**exponent for exponent in exponents for step in steps]
-        else:
-            step = round_step((self.high - self.low) / 4)
-            first = math.ceil(self.low / step)
-            found = [i * step for i in range(first, first + 8)]
-        return [tick for tick in found if self.low <= tick <= self.high * (1 + 1e-9)]
+        """The round numbers on it."""
+        numbers = self._round_logarithms() if self.logarithmic else self._multiples()
+        return [tick for tick in numbers if self.low <= tick <= self.high * (1 + 1e-9)]
+
+    def _round_logarithms(self) -> list[float]:
+        """1, 2 and 5 times powers of ten; the powers alone where there are many."""
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        steps = (1, 2, 5) if self.high / self.low < 1000 else (1,)
+        return [step * 10.0**exponent for exponent in range(first, last + 1) for step in steps]
+
+    def _multiples(self) -> list[float]:
+        """Multiples of a round step, of which four or five fit."""
+        step = round_step((self.high - self.low) / 4)
+        first = math.ceil(self.low / step)
+        return [i * step for i in range(first, first + 8)]
 
 
 def round_step(rough: float) -> float:
     """The next 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(rough))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
+    steps = [factor * power for factor in (1, 2, 5, 10)]
+    return next(step for step in steps if step >= rough * (1 - 1e-9))
 
 
 def chart(title: str, lines: Sequence[Line], x_title: str, x_max: float, linear: bool = False) -> str:
-    """A figure with its title; empty where no line has a number. Its axis may be logarithmic unless it must be `linear`."""
-    shown = [Line(line.style, line.label, thinned(line.curve)) for line in lines]
-    shown = [line for line in shown if line.curve]
+    """A figure with its title; empty where no line has a number.
+
+    Its axis may be logarithmic unless it must be `linear`.
+    """
+    shown: list[Line] = []
+    values: list[float] = []
+    for line in lines:
+        curve = thinned(line.curve)
+        if curve:
+            shown.append(Line(line.style, line.label, curve))
+            values += curve.values()
     if not shown:
         return ""
-    values = [value for line in shown for value in line.curve.values()]
     logarithmic = wide(values) and not linear
     low, high = limits(values, logarithmic)
     xs = Axis(0, max(x_max, 1), LEFT, WIDTH - RIGHT)
     ys = Axis(low, high, HEIGHT - BOTTOM, TOP, logarithmic)
     name = f"{title} (logarithmic)" if logarithmic else title
     about = f"{name} by {x_title}: {', '.join(line.label for line in shown)}"
+    top, width, height = TOP - 4, WIDTH - LEFT - RIGHT + 5, HEIGHT - TOP - BOTTOM + 8
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(about)}">',
         *grid(xs, ys),
-        f'<svg x="{LEFT}" y="{TOP - 4}" width="{WIDTH - LEFT - RIGHT + 5}" height="{HEIGHT - TOP - BOTTOM + 8}"',
-        f' viewBox="{LEFT} {TOP - 4} {WIDTH - LEFT - RIGHT + 5} {HEIGHT - TOP - BOTTOM + 8}">',  # cuts outliers off
+        # a picture of its own, which cuts outliers off
+        f'<svg x="{LEFT}" y="{top}" width="{width}" height="{height}"',
+        f' viewBox="{LEFT} {top} {width} {height}">',
         *(drawn(line, xs, ys) for line in shown),
         "</svg></svg>",
     ]
@@ -95,8 +111,9 @@ def thinned(curve: Curve) -> Curve:
         return dict(points)
     means: dict[float, float] = {}
     for i in range(POINTS):
-        part = points[i * len(points) // POINTS : (i + 1) * len(points) // POINTS]
-        means[part[-1][0]] = math.fsum(value for _, value in part) / len(part)
+        start, end = i * len(points) // POINTS, (i + 1) * len(points) // POINTS
+        last, _ = points[end - 1]
+        means[last] = math.fsum(value for _, value in points[start:end]) / (end - start)
     return means
 
 
@@ -106,7 +123,7 @@ def wide(values: Sequence[float]) -> bool:
 
 
 def limits(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
-    """What an axis of these values shows: all, or where there are many all but the outlying, with air around them."""
+    """What an axis of these values shows, with air around them: all, or of many all but the outlying."""
     ordered = sorted(values)
     cut = 0 if len(ordered) <= FEW else math.ceil(OUTLYING * len(ordered))
     low, high = ordered[cut], ordered[-1 - cut]
@@ -118,19 +135,16 @@ def limits(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
 
 def grid(xs: Axis, ys: Axis) -> list[str]:
     """Lines at round numbers, and the numbers."""
+    right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts: list[str] = []
     for tick in ys.ticks():
         y = ys.place(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
     for tick in xs.ticks():
         x = xs.place(tick)
-        parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number(tick)}</text>'
-        )
-    parts.append(
-        f'<line class="base" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>'
-    )
+        parts.append(f'<text x="{x:.1f}" y="{base + 18}" text-anchor="middle">{number(tick)}</text>')
+    parts.append(f'<line class="base" x1="{LEFT}" x2="{right}" y1="{base}" y2="{base}"/>')
     return parts
 
 
@@ -143,23 +157,30 @@ def number(value: float) -> str:
 
 
 def drawn(line: Line, xs: Axis, ys: Axis) -> str:
-    """A few points as they are, each with its value to read; many as their running mean over a faint line of all."""
-    parts = [f'<g class="run {line.style}">']
+    """A few points as they are, each with its value to read; of many their running mean over a faint line."""
     if len(line.curve) > FEW:
-        parts.append(polyline(line.curve, xs, ys, "all", line.label))
-        parts.append(polyline(smoothed(line.curve), xs, ys, "mean", line.label))
+        parts = [
+            polyline(line.curve, xs, ys, "all", line.label),
+            polyline(smoothed(line.curve), xs, ys, "mean", line.label),
+        ]
     else:
-        parts.append(polyline(line.curve, xs, ys, "mean", line.label))
-        for x, value in line.curve.items():
-            words = f"{line.label}: {value:.5g} at {x:,.0f}"
-            place = f'cx="{xs.place(x):.1f}" cy="{ys.place(value):.1f}"'
-            parts.append(f'<circle {place} r="3"><title>{escape(words)}</title></circle>')
-    return "".join([*parts, "</g>"])
+        parts = [polyline(line.curve, xs, ys, "mean", line.label), *dots(line, xs, ys)]
+    return f'<g class="run {line.style}">{"".join(parts)}</g>'
+
+
+def dots(line: Line, xs: Axis, ys: Axis) -> list[str]:
+    """A dot at every point, with its value."""
+    marks: list[str] = []
+    for x, value in line.curve.items():
+        words = f"{line.label}: {value:.5g} at {x:,.0f}"
+        place = f'cx="{xs.place(x):.1f}" cy="{ys.place(value):.1f}"'
+        marks.append(f'<circle {place} r="3"><title>{escape(words)}</title></circle>')
+    return marks
 
 
 def polyline(curve: Curve, xs: Axis, ys: Axis, kind: str, label: str) -> str:
-    points = " ".join(f"{xs.place(x):.1f},{ys.place(value):.1f}" for x, value in curve.items())
-    return f'<polyline class="{kind}" points="{points}"><title>{escape(label)}</title></polyline>'
+    places = [f"{xs.place(x):.1f},{ys.place(value):.1f}" for x, value in curve.items()]
+    return f'<polyline class="{kind}" points="{" ".join(places)}"><title>{escape(label)}</title></polyline>'
 
 
 def smoothed(curve: Curve) -> Curve:

@@ -19,13 +19,8 @@ from lightning_modules.metrics.columns import direction
 
 SEED = "seed"
 ABSENT = "-"
-UNSEEN = (
-    *DASHBOARDS,
-    "weights_dir",
-    "log_every",
-    "save_every",
-    "data.workers",
-)  # no part in what a run ends with
+# No part in what a run ends with
+UNSEEN = (*DASHBOARDS, "weights_dir", "log_every", "save_every", "data.workers")
 
 Curve = dict[int, float]  # iteration -> value
 
@@ -60,16 +55,18 @@ class Run:
         """The validation scores that have a best, without `val/`; values that are no numbers are left out."""
         scores: dict[str, Curve] = {}
         for name, curve in self.curves.items():
+            if not name.startswith("val/") or direction(name) is None:
+                continue
             numbers = {iteration: value for iteration, value in curve.items() if math.isfinite(value)}
-            if name.startswith("val/") and direction(name) is not None and numbers:
+            if numbers:
                 scores[name.removeprefix("val/")] = numbers
         return scores
 
     @cached_property
     def pictures(self) -> dict[int, Path]:
         """The grids of held-out samples, by iteration."""
-        found = {path.stem: path for path in (self.folder / "pictures").glob("*.png")}
-        return {int(stem): path for stem, path in sorted(found.items()) if stem.isdecimal()}
+        paths = sorted((self.folder / "pictures").glob("*.png"), key=lambda path: path.stem)
+        return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
 
 def best(score: str, curve: Curve) -> tuple[float, int]:
@@ -97,12 +94,15 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """Raises: UserError where the folder is no run's, or its run logged nothing yet."""
+    """What one run folder holds.
+
+    Raises:
+        UserError: the folder is no run's, or its run logged nothing yet.
+    """
     for file in ("config.yaml", "metrics.csv"):
         if not (folder / file).is_file():
-            raise UserError(
-                f"{folder} is not a run folder, or its run logged nothing yet: {file} is not there"
-            )
+            what = "is not a run folder, or its run logged nothing yet"
+            raise UserError(f"{folder} {what}: {file} is not there")
     try:
         options = read_options(folder)
         curves = read_columns(folder / "metrics.csv")
@@ -116,12 +116,19 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def read_options(folder: Path) -> dict[str, Any]:
-    """The configuration a run began with, and what a resume changed, as options of their own: `model.lr from 5000`."""
+    """The configuration a run began with, and what resumes changed.
+
+    The latter are options of their own: `model.lr from 5000`.
+    """
     options = read_flat(folder / "config.yaml")
     before = dict(options)
-    later = {path.stem.partition("-")[2]: path for path in folder.glob("config-*.yaml")}
-    for iteration in sorted((stem for stem in later if stem.isdecimal()), key=int):
-        after = read_flat(later[iteration])
+    resumes: dict[int, Path] = {}
+    for path in folder.glob("config-*.yaml"):
+        begun = path.stem.partition("-")[2]
+        if begun.isdecimal():
+            resumes[int(begun)] = path
+    for iteration, path in sorted(resumes.items()):
+        after = read_flat(path)
         for name, value in after.items():
             if value != before.get(name, ABSENT) and name not in UNSEEN:
                 options[f"{name} from {iteration}"] = value
@@ -159,10 +166,17 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Options in which the configurations differ -> their values, run by run; ABSENT where a run has no such option."""
+    """Options in which the configurations differ -> their values, run by run.
+
+    They are ABSENT where a run has no such option.
+    """
     names = dict.fromkeys(name for run in runs for name in run.config if name not in UNSEEN)
-    values = {name: [run.config.get(name, ABSENT) for run in runs] for name in names}
-    return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
+    differing: dict[str, list[Any]] = {}
+    for name in names:
+        values = [run.config.get(name, ABSENT) for run in runs]
+        if any(value != values[0] for value in values):
+            differing[name] = values
+    return differing
 
 
 def by_seed(runs: Sequence[Run]) -> list[list[Run]]:
@@ -172,11 +186,15 @@ def by_seed(runs: Sequence[Run]) -> list[list[Run]]:
     """
     groups: list[list[Run]] = []
     for run in runs:
-        for group in groups:
-            alike = not set(differences([group[0], run])) - {SEED}
-            if alike and run.config.get(SEED) not in [other.config.get(SEED) for other in group]:
-                group.append(run)
-                break
-        else:
+        group = next((group for group in groups if belongs(run, group)), None)
+        if group is None:
             groups.append([run])
+        else:
+            group.append(run)
     return groups
+
+
+def belongs(run: Run, group: Sequence[Run]) -> bool:
+    """Whether a run is another seed of a group's training."""
+    alike = set(differences([group[0], run])) <= {SEED}
+    return alike and run.config.get(SEED) not in [other.config.get(SEED) for other in group]

@@ -35,12 +35,15 @@ class Row:
     def values(self, kind: Kind, score: str) -> list[tuple[float, int]]:
         """Value and iteration of every run that has the score."""
         curves = [run.scores[score] for run in self.runs if score in run.scores]
-        return [best(score, curve) if kind == "best" else newest(curve) for curve in curves]
+        if kind == "best":
+            return [best(score, curve) for curve in curves]
+        return [newest(curve) for curve in curves]
 
     def where(self, kind: Kind, score: str) -> str:
         """The iterations that the values are of, in words."""
-        iterations = sorted({iteration for _, iteration in self.values(kind, score)})
-        return " to ".join(f"{iteration:,}" for iteration in dict.fromkeys((iterations[0], iterations[-1])))
+        iterations = [iteration for _, iteration in self.values(kind, score)]
+        first, last = min(iterations), max(iterations)
+        return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def rows_of(groups: Sequence[Sequence[Run]]) -> list[Row]:
@@ -49,9 +52,11 @@ def rows_of(groups: Sequence[Sequence[Run]]) -> list[Row]:
 
 def scores_of(runs: Sequence[Run]) -> list[str]:
     """The scores that any run has, in the order of the suite's tables, parts behind them."""
-    found = dict.fromkeys(score for run in runs for score in run.scores)
-    known = [score for score in COLUMNS if score in found]
-    return known + [score for score in found if score not in COLUMNS]
+    scores: dict[str, None] = {}
+    for run in runs:
+        scores |= dict.fromkeys(run.scores)
+    known = [score for score in COLUMNS if score in scores]
+    return known + [score for score in scores if score not in COLUMNS]
 
 
 def title(score: str) -> str:
@@ -59,8 +64,11 @@ def title(score: str) -> str:
 
 
 def digits(score: str) -> int:
+    """How many are printed: those of the metric whose name the score's begins with."""
     known = [column for column in COLUMNS if score == column or score.startswith(f"{column}_")]
-    return COLUMNS[max(known, key=len)].digits if known else 3
+    if not known:
+        return 3
+    return COLUMNS[max(known, key=len)].digits
 
 
 def table(kind: Kind, rows: Sequence[Row], scores: Sequence[str]) -> Table:
@@ -68,58 +76,69 @@ def table(kind: Kind, rows: Sequence[Row], scores: Sequence[str]) -> Table:
     columns = {title(score): (digits(score), str(direction(score))) for score in scores}
     lines: list[tuple[str, dict[str, float | str]]] = []
     for row in rows:
-        line: dict[str, float | str] = {}
+        means: dict[str, float | str] = {}
         for score in scores:
             values = [value for value, _ in row.values(kind, score)]
             if values:
-                line[title(score)] = Mean.of(values)
-        lines.append((row.name, line))
+                means[title(score)] = Mean.of(values)
+        lines.append((row.name, means))
     return Table(columns, lines, footnote=notes(kind, rows, scores))
 
 
 def notes(kind: Kind, rows: Sequence[Row], scores: Sequence[str]) -> list[str]:
     """What the numbers are of."""
-    said = ["validation on the held-out images of each run"]
+    lines = ["validation on the held-out images of each run"]
     if kind == "newest":
-        reached: dict[str, list[str]] = {}
-        for row in rows:
-            own = [score for score in scores if row.values(kind, score)]
-            if own:
-                reached.setdefault(row.where(kind, own[0]), []).append(row.name)
-        where = [f"{iterations}: {', '.join(names)}" for iterations, names in reached.items()]
-        everywhere = next(iter(reached)) if len(reached) == 1 else "; ".join(where)
-        said.append(f"at iteration {everywhere}")
+        lines.append(f"at iteration {reached(rows, scores)}")
     else:
-        said.append("each score at its own best iteration, chosen on the same images")
+        lines.append("each score at its own best iteration, chosen on the same images")
     if any(len(row.runs) > 1 for row in rows):
-        said.append(
-            "mean ± standard deviation (n - 1) over n runs whose configurations differ in the seed alone"
-        )
-    return said
+        what = "n runs whose configurations differ in the seed alone"
+        lines.append(f"mean ± standard deviation (n - 1) over {what}")
+    return lines
+
+
+def reached(rows: Sequence[Row], scores: Sequence[str]) -> str:
+    """The newest iteration, or of which rows it is which."""
+    names: dict[str, list[str]] = {}  # of the rows at an iteration
+    for row in rows:
+        first = next((score for score in scores if row.values("newest", score)), None)
+        if first is not None:
+            names.setdefault(row.where("newest", first), []).append(row.name)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{iteration}: {', '.join(those)}" for iteration, those in names.items())
 
 
 def to_csv(rows: Sequence[Row], scores: Sequence[str]) -> str:
-    """Both tables in full: a row per run or group, for every score the newest and the best value, deviations and iterations."""
+    """Both tables in full: a row per run or group.
+
+    For every score the newest and the best value, their deviations and iterations.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    fields = ("{}", "{}_deviation", "{}_iteration")
-    header = [field.format(name) for score in scores for name in (score, f"best_{score}") for field in fields]
-    writer.writerow(["name", "n", "folders", *header])
+    header = ["name", "n", "folders"]
+    for score in scores:
+        for name in (score, f"best_{score}"):
+            header += [name, f"{name}_deviation", f"{name}_iteration"]
+    writer.writerow(header)
     for row in rows:
-        cells: list[str] = []
+        folders = " ".join(str(run.folder) for run in row.runs)
+        cells = [row.name, str(len(row.runs)), folders]
         for score in scores:
-            for kind in ("newest", "best"):
-                cells += csv_cells(row, kind, score)  # type: ignore[arg-type]
-        writer.writerow([row.name, len(row.runs), " ".join(str(run.folder) for run in row.runs), *cells])
+            cells += csv_cells(row, "newest", score)
+            cells += csv_cells(row, "best", score)
+        writer.writerow(cells)
     return text.getvalue()
 
 
 def csv_cells(row: Row, kind: Kind, score: str) -> list[str]:
     """Value, deviation over seeds and iteration; empty where there is none."""
-    found = row.values(kind, score)
-    if not found:
+    pairs = row.values(kind, score)
+    if not pairs:
         return ["", "", ""]
-    mean = Mean.of([value for value, _ in found])
+    values, iterations = zip(*pairs, strict=True)
+    mean = Mean.of(values)
     deviation = f"{mean.deviation:.6g}" if isinstance(mean, Mean) else ""
-    iterations = {iteration for _, iteration in found}
-    return [f"{mean:.6g}", deviation, str(iterations.pop()) if len(iterations) == 1 else ""]
+    iteration = str(iterations[0]) if len(set(iterations)) == 1 else ""
+    return [f"{mean:.6g}", deviation, iteration]

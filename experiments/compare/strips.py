@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,9 @@ from experiments.compare.runs import Run
 
 SHARED = ("input", "target", "real", "image")  # rows that show the data, not the run
 FIRST = ("input",)  # of those, above the runs' own rows; the others stand below
-LARGE = 320  # px; rows of higher images are compressed with loss, or a page of 512 px faces takes a hundred megabytes
+# px; rows of higher images are compressed with loss, or a page of 512 px faces takes a hundred megabytes
+LARGE = 320
+Rows = dict[str, np.ndarray]  # of a picture grid, by name, (H, W, 3) each
 
 
 @dataclass(frozen=True)
@@ -42,51 +44,60 @@ def sheets(runs: Sequence[Run], when: Literal["same", "last"]) -> list[Sheet]:
 
     Args:
         runs: those without pictures are left out.
-        when: `same` takes the newest iteration that all have pictures of, the last of each where there is none.
+        when: `same` takes the newest iteration that all have pictures of, the last of each where there is
+            none.
     """
-    shown = [run for run in runs if run.pictures]
-    if not shown:
+    pictured = [run for run in runs if run.pictures]
+    if not pictured:
         return []
-    iterations = chosen(shown, when)
-    found: dict[bytes, list[tuple[Run, dict[str, np.ndarray]]]] = {}
-    for run, iteration in zip(shown, iterations, strict=True):
+    at: dict[str, int] = {}
+    alike: dict[bytes, list[tuple[Run, Rows]]] = {}
+    for run, iteration in zip(pictured, chosen(pictured, when), strict=True):
+        at[run.name] = iteration
         rows = read_rows(run, iteration)
-        key = b"".join(name.encode() + rows[name].tobytes() for name in SHARED if name in rows)
-        key = key or run.name.encode()  # nothing to compare by: a sheet of its own
-        found.setdefault(key, []).append((run, rows))
-    at = {run.name: iteration for run, iteration in zip(shown, iterations, strict=True)}
-    return [sheet(members, at) for members in found.values()]
+        data = [name.encode() + rows[name].tobytes() for name in SHARED if name in rows]
+        key = b"".join(data) or run.name.encode()  # nothing to compare by: a sheet of its own
+        alike.setdefault(key, []).append((run, rows))
+    return [sheet(members, at) for members in alike.values()]
 
 
 def chosen(runs: Sequence[Run], when: Literal["same", "last"]) -> list[int]:
     """The iteration whose pictures are shown, run by run."""
-    common = set.intersection(*(set(run.pictures) for run in runs))
+    common = set(runs[0].pictures).intersection(*(run.pictures for run in runs))
     if when == "same" and common:
         return [max(common)] * len(runs)
     return [max(run.pictures) for run in runs]
 
 
-def sheet(members: Sequence[tuple[Run, dict[str, np.ndarray]]], at: dict[str, int]) -> Sheet:
-    """Input, what every run makes of it, target."""
-    first = members[0][1]
-    above = [Strip(name, None, first[name]) for name in FIRST if name in first]
-    below = [Strip(name, None, first[name]) for name in SHARED if name in first and name not in FIRST]
+def sheet(members: Sequence[tuple[Run, Rows]], at: Mapping[str, int]) -> Sheet:
+    """Input, what every run makes of it, target.
+
+    Args:
+        members: runs of the same faces, with their rows.
+        at: run's name -> the iteration shown.
+    """
+    _, shared = members[0]
+    above = [Strip(name, None, shared[name]) for name in FIRST if name in shared]
+    below = [Strip(name, None, shared[name]) for name in SHARED if name in shared and name not in FIRST]
     middle: list[Strip] = []
     for run, rows in members:
-        own = [name for name in rows if name not in SHARED]
-        for name in own:
-            label = run.name if len(own) == 1 else f"{run.name}: {name}"
+        made = [name for name in rows if name not in SHARED]
+        for name in made:
+            label = run.name if len(made) == 1 else f"{run.name}: {name}"
             middle.append(Strip(label, run, rows[name]))
-    iterations = dict.fromkeys(at[run.name] for run, _ in members)
-    where = [f"{run.name} at {at[run.name]:,}" for run, _ in members]
-    caption = (
-        f"iteration {next(iter(iterations)):,}" if len(iterations) == 1 else f"iterations: {', '.join(where)}"
-    )
-    return Sheet(caption, [*above, *middle, *below])
+    return Sheet(caption([run.name for run, _ in members], at), [*above, *middle, *below])
 
 
-def read_rows(run: Run, iteration: int) -> dict[str, np.ndarray]:
-    """Row name -> (H, W, 3) of a grid; a single row `pictures` where an older one does not say where its rows are."""
+def caption(names: Sequence[str], at: Mapping[str, int]) -> str:
+    """When the faces are from: one iteration, or each run's own."""
+    iterations = {at[name] for name in names}
+    if len(iterations) == 1:
+        return f"iteration {iterations.pop():,}"
+    return f"iterations: {', '.join(f'{name} at {at[name]:,}' for name in names)}"
+
+
+def read_rows(run: Run, iteration: int) -> Rows:
+    """The rows of a grid; a single one, `pictures`, where an older grid does not say where its rows are."""
     path = run.pictures[iteration]
     try:
         with Image.open(path) as image:
@@ -96,14 +107,19 @@ def read_rows(run: Run, iteration: int) -> dict[str, np.ndarray]:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not places:
         return {"pictures": grid}
-    return {name: grid[top:bottom, left:right] for name, (left, top, right, bottom) in places.items()}
+    rows: Rows = {}
+    for name, (left, top, right, bottom) in places.items():
+        rows[name] = grid[top:bottom, left:right]
+    return rows
 
 
 def data_uri(picture: np.ndarray) -> str:
     """The picture as an address that holds it whole."""
     file = io.BytesIO()
     if picture.shape[0] > LARGE:
+        kind = "webp"
         Image.fromarray(picture).save(file, "WEBP", quality=92)
-        return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-    Image.fromarray(picture).save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    else:
+        kind = "png"
+        Image.fromarray(picture).save(file, "PNG", optimize=True)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,1 +1,4 @@
-"""Whole comparisons: `python -m experiments.reproduce TABLE` trains what is missing and prints a paper's table beside the published one."""
+"""Whole comparisons: `python -m experiments.reproduce TABLE`.
+
+Trains what is missing, then prints a paper's table beside the published one.
+"""

@@ -1,8 +1,11 @@
-"""Run a whole comparison, stage after stage: python -m experiments.reproduce TABLE [--preset demo] [--data.root DIR_OR_ZIP].
+"""Run a whole comparison, stage after stage.
 
-Every training is cached under --runs by its configuration and shared by all tables; an interrupted command goes on where it stopped.
---dry_run prints the stages, what is left of each and how long it will take here, and the command that trains each one alone: give
-those --trainer.devices N, or one to each machine that shares the folder; this command then takes what is done.
+python -m experiments.reproduce TABLE [--preset demo] [--data.root DIR_OR_ZIP]
+
+Every training is cached under --runs by its configuration and shared by all tables; an interrupted command
+goes on where it stopped. --dry_run prints the stages, what is left of each and how long it will take here,
+and the command that trains each one alone: give those --trainer.devices N, or one to each machine that shares
+the folder; this command then takes what is done.
 """
 
 from __future__ import annotations
@@ -14,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError, nearest
 from experiments.shared import console
 from experiments.shared.dashboards import add_group_options, check_wandb, shared_run_options
-from experiments.shared.options import WEIGHTS_DIR, Parser, parse
+from experiments.shared.options import WEIGHTS_DIR, Parser, command_parser, parse
 from experiments.shared.recipes import PRESETS
 
-TABLES = ("prior", "table1", "inversion", "tradeoff")  # a module each
+TABLES = ("prior", "table1", "inversion", "tradeoff")  # a module each; rows.py says what is in them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,53 +35,62 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__doc__, "tables:", *(f"  {name:10}{summary(name)}" for name in TABLES), sep="\n")
         print("TABLE --help lists a table's options.")
         return 0
-    if argv[0] not in TABLES:
-        raise UserError(f"unknown table {argv[0]!r}: {nearest(argv[0], TABLES)}")
-    from experiments.reproduce.stages import plan
-
-    name = argv[0]
+    name, *arguments = argv
+    if name not in TABLES:
+        raise UserError(f"unknown table {name!r}: {nearest(name, TABLES)}")
+    # not before: its imports take seconds
     table: Any = importlib.import_module(f"experiments.reproduce.{name}")
-    parser = Parser(
-        prog=f"python -m experiments.reproduce {name}", description=table.__doc__ or "", default_env=False
-    )
-    parser.add_argument("--preset", type=Literal[PRESETS], default="demo", help="how large")  # type: ignore[valid-type]
-    parser.add_argument(
-        "--data.root", type=str | None, help="folder or zip of faces to train on; portraits if not given"
-    )
-    parser.add_argument(
-        "--seeds", type=list[int], default=[0], help="seeds of the trainings; of several, mean and deviation"
-    )
-    parser.add_argument("--runs", type=str, default="runs/stages", help="folder of the cached trainings")
-    parser.add_argument(
-        "--output", type=str | None, help="folder of the results; runs/<table>-<preset> if not given"
-    )
-    parser.add_argument(
-        "--dry_run",
-        action=ActionYesNo,
-        default=False,
-        help="print the stages and what is left of them, then exit",
-    )
-    parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
-    add_group_options(parser)
+    config = options_of(name, table, arguments)
+    return reproduce(table, config)
+
+
+def options_of(name: str, table: Any, argv: Sequence[str]) -> Namespace:
+    """The options of a table, checked."""
+    parser = command_parser(f"reproduce {name}", table.__doc__)
+    add_common_arguments(parser)
     table.add_arguments(parser)
-    config = parse(parser, argv[1:])
+    config = parse(parser, argv)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise UserError(f"--seeds {config.seeds}: expected one or more different numbers")
     config.output = config.output or f"runs/{name}-{config.preset}"
     check_wandb(config)
     config.dashboard = shared_run_options(config, f"{name}-{config.preset}")
+    return config
 
-    root, stages = Path(config.runs), table.stages(config)
+
+def add_common_arguments(parser: Parser) -> None:
+    """The options that every table has."""
+
+    def option(name: str, type: Any, help: str, default: Any = None) -> None:
+        parser.add_argument(f"--{name}", type=type, default=default, help=help)
+
+    option("preset", Literal[PRESETS], "how large", "demo")
+    option("data.root", str | None, "folder or zip of faces to train on; portraits if not given")
+    option("seeds", list[int], "seeds of the trainings; of several, mean and deviation", [0])
+    option("runs", str, "folder of the cached trainings", "runs/stages")
+    option("output", str | None, "folder of the results; runs/<table>-<preset> if not given")
+    help = "print the stages and what is left of them, then exit"
+    parser.add_argument("--dry_run", action=ActionYesNo, default=False, help=help)
+    option("weights_dir", str | None, WEIGHTS_DIR)
+    add_group_options(parser)
+
+
+def reproduce(table: Any, config: Namespace) -> int:
+    """Train and report as the options say."""
+    from experiments.reproduce.rows import train_rows
+    from experiments.reproduce.stages import plan
+
+    root = Path(config.runs)
+    trained = train_rows(table.rows(config), config)
     if config.dry_run:
-        print(plan(stages, root))
+        print(plan(trained.stages, root))
         return 0
-    for stage in stages:
-        stage.train(
-            root,
-            *config.dashboard,
-            *([] if config.weights_dir is None else ["--weights_dir", config.weights_dir]),
-        )
-    table.report(config, stages)
+    placed = []
+    if config.weights_dir is not None:
+        placed = ["--weights_dir", config.weights_dir]
+    for stage in trained.stages:
+        stage.train(root, *config.dashboard, *placed)
+    table.report(config, trained)
     return 0
 
 

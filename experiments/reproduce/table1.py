@@ -1,8 +1,10 @@
-"""Table 1 of Lee et al. 2022: regression, generative and fused restoration of motion-blurred faces, beside the published figures.
+"""Table 1 of Lee et al. 2022: restoration of motion-blurred faces by regression, generation and their fusion.
 
-All methods see the same number of training images; the two priors, and the regression network that ours starts from, come on top and are
-listed in the footnote. Ours divides its share between its two stages. All are scored on one frozen test set: --data.test_root, else images
-held out of --data.root, else portraits that no training has seen. --regressor hinet --data.degradation gfpgan is the second table.
+The published figures stand beside ours. All methods see the same number of training images. The two priors,
+and the regression network that ours starts from, come on top and are listed in the footnote. Ours divides
+its share between its two stages. All are scored on one frozen test set: --data.test_root, else images held
+out of --data.root, else portraits that no training has seen. --regressor hinet --data.degradation gfpgan is
+the second table.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,106 +25,125 @@ from _runtime import UserError, nearest, write_text
 from callbacks.grid import save_png, tile
 from datamodules.degradations import DEGRADATIONS
 from experiments import degrade, evaluate
-from experiments.reproduce.prior import finished, priors, scored_by_portraits, scorer
+from experiments.reproduce import prior
+from experiments.reproduce.prior import CONCATENATED, STYLEGAN2
+from experiments.reproduce.rows import From, Row, Trainings, scoring
 from experiments.reproduce.stages import Stage
+from experiments.shared.evaluation import Evaluation
 from experiments.shared.options import Parser
-from experiments.shared.tables import Table
+from experiments.shared.tables import Table, write_tables
 from lightning_modules.methods import METHODS
 
-Options = list[str | Stage]
-
-OURS = "ours"
-METHOD = {
-    "HINet": "hinet",
-    "NAFNet": "nafnet",
-    "GFP-GAN": "gfpgan",
-    "GPEN": "gpen",
-    OURS: "gan_prior_restoration",
-}
-FAMILY = {
-    "HINet": "regression",
-    "NAFNet": "regression",
-    "GFP-GAN": "generative",
-    "GPEN": "generative",
-    OURS: "fusion",
-}
-PUBLISHED = {  # PSNR, SSIM, LPIPS, FID on 3,000 images of CelebA-HQ at 512 px
-    "HINet": (29.63, 0.81, 0.31, 40.97),
-    "NAFNet": (29.53, 0.81, 0.31, 42.18),
-    "GFP-GAN": (23.09, 0.63, 0.34, 10.73),
-    "GPEN": (20.60, 0.56, 0.43, 15.48),
-    OURS: (28.52, 0.76, 0.30, 9.59),
-}
-CAUTION = "paper: networks of full size, FFHQ and CelebA-HQ at 512 px; its relations compare with the others, its numbers do not"
 COLUMNS = {"PSNR": (2, "max"), "SSIM": (2, "max"), "LPIPS": (2, "min"), "FID": (2, "min")}
+OURS = "ours"
 
-FACES, SHOWN = (
-    5,
-    192,
-)  # in figures: how many, and the px to which smaller images are enlarged, by whole factors
+
+def figures_of(*values: float) -> dict[str, float]:
+    """What the paper measured on 3,000 images of CelebA-HQ at 512 px, in the order of the columns."""
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+ROWS = (
+    Row("HINet", "hinet", "regression", figures_of(29.63, 0.81, 0.31, 40.97)),
+    Row("NAFNet", "nafnet", "regression", figures_of(29.53, 0.81, 0.31, 42.18)),
+    Row("GFP-GAN", "gfpgan", "generative", figures_of(23.09, 0.63, 0.34, 10.73)),
+    Row(
+        "GPEN",
+        "gpen",
+        "generative",
+        figures_of(20.60, 0.56, 0.43, 15.48),
+        options=("--model.prior", From(CONCATENATED)),
+        # the best by PSNR may be from before the adversary joined
+        takes="last",
+    ),
+    Row(
+        OURS,
+        "gan_prior_restoration",
+        "fusion",
+        figures_of(28.52, 0.76, 0.30, 9.59),
+        options=("--model.stage", "2", "--model.stage1", From(OURS)),
+        share=0.5,
+    ),
+)
+
+CAUTION = (
+    "paper: networks of full size, FFHQ and CelebA-HQ at 512 px; its relations compare with the others, "
+    "its numbers do not"
+)
+FACES = 5  # in figures
+SHOWN = 192  # px to which smaller images are enlarged in them, by whole factors
 IMAGES = {"smoke": 16, "demo": 64_000, "small": 1_600_000}  # `paper`: every method's own recipe
 TEST_IMAGES = {"smoke": 6, "demo": 500, "small": 1_000, "paper": 3_000}
-TEST_SEED = 1  # of the test set's degradations, and of the portraits in it: those of seed 0 choose the best checkpoints
-# What the comparison changes in the methods' own presets: there GPEN and ours start from random weights, and R is narrower. On a trained
-# prior GPEN can be more of a GAN; with alpha 1 and the paper's rates it drew one and the same face for its first thousand iterations
-LONG = ["--data.batch_size", "64", "--iterations", "400000"]  # the width 64's own
-RECIPES: dict[str, dict[str, list[str]]] = {
+# Of the test set's degradations, and of the portraits in it: those of seed 0 choose the best checkpoints
+TEST_SEED = 1
+LARGE = ("--data.size", "512", "--model.size", "512")
+# What the comparison changes in the methods' own presets, by preset and method. In the demo's own, GPEN and
+# ours start from random weights, and R is narrower. On a trained prior GPEN can be more of a GAN; with
+# alpha 1 and the paper's rates it drew one and the same face for its first thousand iterations
+RECIPES: dict[str, dict[str, Sequence[str]]] = {
     "demo": {
         "gpen": [
             *("--model.mapping_layers", "2", "--model.adversarial_from", "0.5"),
             *("--model.lr", "4e-3", "--model.lr_ratio", "[20, 10, 1]", "--model.beta1", "0"),
         ],
-        # constant rates leave the running statistics of E's BatchNorm behind its weights: images came out too dark
+        # constant rates leave the running statistics of E's BatchNorm behind its weights: images came out
+        # too dark
         "gan_prior_restoration": [
-            "--model.lr",
-            "5e-4",
-            "--model.lr_d",
-            "1.25e-4",
-            "--model.lr_decay_from",
-            "0.5",
+            *("--model.lr", "5e-4", "--model.lr_d", "1.25e-4", "--model.lr_decay_from", "0.5"),
         ],
-        "fusion": ["--model.lr_f", "2e-3", "--model.lr_drop_at", "0.6"],  # of stage 2 alone
     },
     "paper": {
-        "gan_prior": ["--data.size", "512", "--model.size", "512"],
-        "nafnet": ["--data.size", "512", "--model.size", "512", "--model.width", "64", *LONG],
-        "hinet": ["--data.size", "512", "--model.size", "512"],
+        "gan_prior": LARGE,
+        # the width 64's own length
+        "nafnet": [*LARGE, "--model.width", "64", "--data.batch_size", "64", "--iterations", "400000"],
+        "hinet": LARGE,
     },
 }
+FUSION = {"demo": ("--model.lr_f", "2e-3", "--model.lr_drop_at", "0.6")}  # the same of stage 2 alone
 
 
 def add_arguments(parser: Parser) -> None:
+    """The test set, the degradation, the regressor, and how much is trained and scored."""
     parser.add_argument("--data.test_root", type=str | None, help="folder or zip of the test images")
-    parser.add_argument(
-        "--data.degradation", type=str, default="motion71", help="how inputs are made from targets"
-    )
-    parser.add_argument(
-        "--regressor", type=Literal["nafnet", "hinet"], default="nafnet", help="what ours starts from"
-    )
-    parser.add_argument(
-        "--images", type=int | None, help="training images that each method sees; the preset's if not given"
-    )
-    parser.add_argument(
-        "--test_images", type=int | None, help="size of the test set; the preset's if not given"
-    )
+    how = "how inputs are made from targets"
+    parser.add_argument("--data.degradation", type=str, default="motion71", help=how)
+    regressors = Literal["nafnet", "hinet"]
+    parser.add_argument("--regressor", type=regressors, default="nafnet", help="what ours starts from")
+    seen = "training images that each method sees; the preset's if not given"
+    parser.add_argument("--images", type=int | None, help=seen)
+    scored = "size of the test set; the preset's if not given"
+    parser.add_argument("--test_images", type=int | None, help=scored)
 
 
-def stages(config: Namespace) -> list[Stage]:
-    check(config)
-    everything = [stage for seed in config.seeds for stage in trainings(config, seed).values()]
-    return ([scorer(config)] if scored_by_portraits(config) else []) + everything
+def rows(config: Namespace) -> list[Row]:
+    """Both priors, the rows of the table, and before ours its first stage."""
+    settle(config)
+    recipes = RECIPES.get(config.preset, {})
+    *others, ours = ROWS
+    regressor = ("--model.regressor", From(title_of(config.regressor)))
+    first = replace(ours, options=(*regressor, "--model.prior", From(STYLEGAN2)), step=", stage 1")
+    # only stage 2 is chosen by PSNR in the paper
+    first = replace(first, takes="last")
+    second = replace(ours, options=(*ours.options, *FUSION.get(config.preset, ())))
+    listed = prior.rows(config, recipes.get("gan_prior", ()))
+    for row in (*others, first, second):
+        degraded = ("--data.degradation", config.data.degradation)
+        listed.append(row.after((*degraded, *recipes.get(row.method, ()))))
+    return listed
 
 
-def check(config: Namespace) -> None:
-    if config.data.degradation not in DEGRADATIONS:
-        raise UserError(
-            f"unknown --data.degradation {config.data.degradation!r}: {nearest(config.data.degradation, DEGRADATIONS)}"
-        )
-    if config.data.degradation == "none":
+def settle(config: Namespace) -> None:
+    """Check the options, and fill in what follows from the preset."""
+    degradation = config.data.degradation
+    if degradation not in DEGRADATIONS:
+        known = nearest(degradation, DEGRADATIONS)
+        raise UserError(f"unknown --data.degradation {degradation!r}: {known}")
+    if degradation == "none":
         raise UserError("--data.degradation none leaves nothing to restore: choose another")
     for name in ("root", "test_root"):
-        if config.data[name] is not None and not Path(config.data[name]).expanduser().exists():
-            raise UserError(f"--data.{name} {config.data[name]}: no such folder or zip file")
+        path = config.data[name]
+        if path is not None and not Path(path).expanduser().exists():
+            raise UserError(f"--data.{name} {path}: no such folder or zip file")
     for name in ("images", "test_images"):
         if config[name] is not None and config[name] < 2:
             raise UserError(f"--{name} {config[name]}: expected at least 2")
@@ -129,71 +151,27 @@ def check(config: Namespace) -> None:
     config.test_images = config.test_images or TEST_IMAGES[config.preset]
 
 
-def trainings(config: Namespace, seed: int) -> dict[str, Stage]:
-    """All stages of one seed but the scorer, by what they are called here, in an order in which each finds what it starts from."""
-    recipes = RECIPES.get(config.preset, {})
-    prior = finished(own := priors(config, seed, recipes.get("gan_prior", [])))
-    found: dict[str, Stage] = {stage.name.rpartition(", seed")[0]: stage for stage in own}
+def report(config: Namespace, trained: Trainings) -> None:
+    """Score everything on the frozen test set; write the tables and the figures.
 
-    def add(
-        name: str, method: str, share: float, *options: str | Stage, takes: Literal["best", "last"] = "best"
-    ) -> Stage:
-        common: Options = [
-            "--seed",
-            str(seed),
-            "--data.degradation",
-            config.data.degradation,
-            *recipes.get(method, []),
-            *options,
-        ]
-        common += [] if config.data.root is None else ["--data.root", config.data.root]
-        stage = Stage(f"{name}, seed {seed}", method, config.preset, common, takes)
-        return found.setdefault(name, stage.seeing(config.images and share * config.images))
-
-    regressors = {name: add(name, METHOD[name], 1) for name in ("HINet", "NAFNet")}
-    # the best by PSNR may be from before the adversary joined; only stage 2 is chosen so in the paper
-    add("GPEN", "gpen", 1, "--model.prior", prior["concat"], takes="last")
-    R = next(stage for name, stage in regressors.items() if METHOD[name] == config.regressor)
-    first = add(
-        "ours, stage 1",
-        METHOD[OURS],
-        0.5,
-        "--model.regressor",
-        R,
-        "--model.prior",
-        prior["add"],
-        takes="last",
-    )
-    add(OURS, METHOD[OURS], 0.5, "--model.stage", "2", "--model.stage1", first, *recipes.get("fusion", []))
-    return found
-
-
-def report(config: Namespace, stages: Sequence[Stage]) -> None:
-    """Score everything on the frozen test set; write table.md, table.tex, table.json (with the parts of ours) and the figures."""
+    They are table.md, table.tex and table.json, with the parts of ours, and figure*.png.
+    """
     root, output = Path(config.runs), Path(config.output)
-    by_seed = [trainings(config, seed) for seed in config.seeds]
-    rows = [name for name in METHOD if name in by_seed[0]]
-    pairs = [(name, str(found[name].checkpoint(root))) for name in rows for found in by_seed]
-    evaluation = evaluate.run(
-        [
-            *("--checkpoint", *(path for _, path in pairs), "--names", *(name for name, _ in pairs)),
-            *("--data.val_root", str(test_set(config, by_seed[0][OURS], root)), "--data.root", "null"),
-            *(
-                "--metrics.scorer",
-                str(scorer(config).checkpoint(root)) if config.data.root is None else "null",
-            ),
-            *("--output", str(output / "evaluation"), "--overwrite"),
-            *config.dashboard,
-        ]
-    )
-    tables = comparison(config, evaluation, by_seed[0]), parts(evaluation)
-    print(*(table.text() for table in tables), sep="\n\n")
-    write_text(output / "table.md", "\n".join(table.markdown() for table in tables))
-    write_text(output / "table.tex", "\n".join(table.latex() for table in tables))
-    main, own = tables
+    steps = trained.seeds[0]
+    pairs = []
+    for row in ROWS:
+        if row.title in steps:
+            pairs += [(row.title, path) for path in trained.checkpoints(row.title, root)]
+    reader = trained.scorer if config.data.root is None else None
+    frozen = test_set(config, steps[OURS][-1], root)
+    argv = scoring(config, pairs, reader, output / "evaluation")
+    evaluation = evaluate.run([*argv, "--data.val_root", str(frozen), "--data.root", "null"])
+    main, parts = comparison(config, evaluation, steps), parts_of_ours(evaluation)
+    print(main.text(), parts.text(), sep="\n\n")
+    write_tables(output / "table", main, parts)
     result = {
         "rows": dict(main.rows),
-        "parts": dict(own.rows),
+        "parts": dict(parts.rows),
         "footnote": main.footnote,
         "protocol": evaluation.protocol,
     }
@@ -206,142 +184,150 @@ def report(config: Namespace, stages: Sequence[Stage]) -> None:
 def test_set(config: Namespace, stage: Stage, root: Path) -> Path:
     """The frozen test set, written once; next to the stages, by what it is made of."""
     data = stage.resolved["data"]
-    options: dict[str, Any] = {
-        "size": data["size"],
-        "degradation": data["degradation"],
-        "val_images": config.test_images,
-    }
-    if config.data.test_root is not None:
-        options |= {"val_root": config.data.test_root, "seed": TEST_SEED}
-    elif config.data.root is not None:
-        options |= {
-            "root": config.data.root,
-            "val_images": data["val_images"],
-            "val_split": data["val_split"],
-            "seed": data["seed"],
-        }
+    options: dict[str, Any] = {"size": data["size"], "degradation": data["degradation"]}
+    if config.data.root is not None and config.data.test_root is None:
+        options["root"] = config.data.root
+        options |= {name: data[name] for name in ("val_images", "val_split", "seed")}
     else:
-        options["seed"] = TEST_SEED
+        options |= {"val_images": config.test_images, "seed": TEST_SEED}
+    if config.data.test_root is not None:
+        options["val_root"] = config.data.test_root
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
     folder = root / f"testset-{digest[:10]}"
     if not folder.exists():
-        degrade.main(
-            [
-                "--output",
-                str(folder),
-                *(text for name, value in options.items() for text in (f"--data.{name}", str(value))),
-            ]
-        )
+        argv = ["--output", str(folder)]
+        for name, value in options.items():
+            argv += [f"--data.{name}", str(value)]
+        degrade.main(argv)
     return folder
 
 
-def comparison(config: Namespace, evaluation: evaluate.Evaluation, found: Mapping[str, Stage]) -> Table:
-    """The table of the paper: families, what was measured, and beside it what was published where the two can be compared."""
+def comparison(config: Namespace, evaluation: Evaluation, steps: Mapping[str, Sequence[Stage]]) -> Table:
+    """The table of the paper: families, and what was measured.
+
+    Beside it stands what was published where the two can be compared.
+    """
     measured = dict(evaluation.table.rows)
     published = (config.data.degradation, config.regressor) == ("motion71", "nafnet")
-    rows: list[tuple[str, dict[str, float | str]]] = [("input", {"family": "", **measured["input"]})]
-    for name in METHOD:
-        row: dict[str, float | str] = {"family": FAMILY[name], **measured.get(name, {})}
+    lines: list[tuple[str, dict[str, float | str]]] = [("input", {"family": "", **measured["input"]})]
+    missing = []
+    for row in ROWS:
+        line: dict[str, float | str] = {"family": row.family, **measured.get(row.title, {})}
         if published:
-            row |= {
-                f"{column} (paper)": value for column, value in zip(COLUMNS, PUBLISHED[name], strict=True)
-            }
-        if name in measured or published:
-            rows.append((name, row))
+            line |= {f"{column} (paper)": value for column, value in row.published.items()}
+            if row.method not in METHODS:
+                missing.append(f"{row.title}: no such method here yet")
+        if published or row.title in measured:
+            lines.append((row.title, line))
     columns = {"family": (0, ""), **evaluation.table.columns}
     if published:
         columns |= {f"{column} (paper)": how for column, how in COLUMNS.items()}
-    own_images = (
-        config.data.root is not None and config.data.test_root is None
-    )  # those held out are all there is to score
-    chosen_by = f"PSNR of {'the images of this table' if own_images else 'held-out images'}"
-    note = [
+    notes = [
         *relations(evaluation.table, title_of(config.regressor), published),
-        *(
-            f"{name}: no such method here yet"
-            for name in METHOD
-            if published and name not in measured and METHOD[name] not in METHODS
-        ),
-        f"{len(config.seeds)} training{'s' * (len(config.seeds) > 1)} of each method; images seen: {by_stage(found, images_seen)}",
-        f"checkpoints: {by_stage(found, lambda stage: stage.takes)}; priors' best: by FID; others' best: by {chosen_by}",
+        *missing,
+        *about_trainings(config, steps),
         *([CAUTION] if published else []),
         *evaluation.table.footnote,
     ]
-    return Table(columns, rows, reference=1, footnote=note)
+    return Table(columns, lines, reference=1, footnote=notes)
 
 
-def parts(evaluation: evaluate.Evaluation) -> Table:
-    """What x_hat is made of, and the mean of its parts, which a fusion has to beat."""
-    measured = dict(evaluation.table.rows)
-    titles = {f"{OURS} xr": "x_R", f"{OURS} xg": "x_G", f"{OURS} average": "(x_R + x_G) / 2", OURS: "x_hat"}
-    return Table(evaluation.table.columns, [(title, measured[name]) for name, title in titles.items()])
+def about_trainings(config: Namespace, steps: Mapping[str, Sequence[Stage]]) -> list[str]:
+    """How much every stage saw, and how its checkpoint was chosen."""
+    plural = "s" if len(config.seeds) > 1 else ""
+    chosen_on = "held-out images"
+    if config.data.root is not None and config.data.test_root is None:
+        chosen_on = "the images of this table"  # those held out are all there is to score
+    chosen = f"priors' best: by FID; others' best: by PSNR of {chosen_on}"
+    return [
+        f"{len(config.seeds)} training{plural} of each method; images seen: {by_stage(steps, images_seen)}",
+        f"checkpoints: {by_stage(steps, lambda stage: stage.takes)}; {chosen}",
+    ]
 
 
-def title_of(method: str) -> str:
-    return next(name for name, own in METHOD.items() if own == method)
-
-
-def by_stage(found: Mapping[str, Stage], value: Callable[[Stage], str]) -> str:
-    return "; ".join(
-        f"{'ours, stage 2' if name == OURS else name}: {value(stage)}" for name, stage in found.items()
-    )
+def by_stage(steps: Mapping[str, Sequence[Stage]], value: Callable[[Stage], str]) -> str:
+    """What holds for every stage, in words."""
+    words = []
+    for stages in steps.values():
+        for stage in stages:
+            name = stage.name.rpartition(", seed")[0]
+            if name == OURS:
+                name = f"{OURS}, stage 2"
+            words.append(f"{name}: {value(stage)}")
+    return "; ".join(words)
 
 
 def images_seen(stage: Stage) -> str:
-    return f"{stage.iterations * stage.resolved['data']['batch_size']:,}"
+    return f"{stage.iterations * stage.batch_size:,}"
+
+
+def parts_of_ours(evaluation: Evaluation) -> Table:
+    """What x_hat is made of, and the mean of its parts, which a fusion has to beat."""
+    measured = dict(evaluation.table.rows)
+    titles = {"x_R": f"{OURS} xr", "x_G": f"{OURS} xg", "(x_R + x_G) / 2": f"{OURS} average", "x_hat": OURS}
+    return Table(evaluation.table.columns, [(title, measured[name]) for title, name in titles.items()])
+
+
+def title_of(method: str) -> str:
+    return next(row.title for row in ROWS if row.method == method)
 
 
 def relations(table: Table, regressor: str, published: bool) -> list[str]:
-    """What the paper claims, in differences: ours against its regression network, and against the best generative row by PSNR."""
+    """What the paper claims, in differences.
+
+    Ours against its regression network, and against the best generative row by PSNR.
+    """
     measured = dict(table.rows)
+    generative = [row.title for row in ROWS if row.family == "generative" and row.title in measured]
+    best = max(generative, key=lambda title: float(measured[title]["PSNR"]))
+    return [against(title, table, published) for title in (regressor, best)]
 
-    def against(name: str) -> str:
-        differences = [
-            f"{title} {float(measured[OURS][title]) - float(measured[name][title]):+.{digits}f}"
-            for title, (digits, _) in table.columns.items()
-            if title in measured[OURS] and title in measured[name] and "%" not in title
-        ]
-        if not published:
-            return ", ".join(differences)
-        theirs = [
-            f"{column} {a - b:+.2f}"
-            for column, a, b in zip(COLUMNS, PUBLISHED[OURS], PUBLISHED[name], strict=True)
-        ]
-        return f"{', '.join(differences)} (paper: {', '.join(theirs)})"
 
-    generative = [name for name in measured if FAMILY.get(name) == "generative"]
-    best = max(generative, key=lambda name: float(measured[name]["PSNR"]))
-    return [f"ours against {regressor}: {against(regressor)}", f"ours against {best}: {against(best)}"]
+def against(title: str, table: Table, published: bool) -> str:
+    """Ours less the row of that title, column by column."""
+    measured = dict(table.rows)
+    ours, other = measured[OURS], measured[title]
+    differences = []
+    for column, (digits, _) in table.columns.items():
+        if column in ours and column in other and "%" not in column:
+            differences.append(f"{column} {float(ours[column]) - float(other[column]):+.{digits}f}")
+    words = f"{OURS} against {title}: {', '.join(differences)}"
+    if not published:
+        return words
+    figures = {row.title: row.published for row in ROWS}
+    claimed = [f"{column} {figures[OURS][column] - figures[title][column]:+.2f}" for column in COLUMNS]
+    return f"{words} (paper: {', '.join(claimed)})"
 
 
 def figures(pictures: Mapping[str, Tensor], regressor: str) -> dict[str, Any]:
-    """As the paper's figures 2, 4 and 5: faces by columns, the degraded input inset into the first of them."""
-    chosen = {
-        "figure2_parts": {f"x_R ({title_of(regressor)})": f"{OURS} xr", "x_G": f"{OURS} xg", "x_hat": OURS},
-        "figure4_regression": {title: title for title in ("HINet", "NAFNet", OURS)},
-        "figure5_generative": {title: title for title in ("GFP-GAN", "GPEN", OURS)},
+    """As the paper's figures 2, 4 and 5: faces by columns, the degraded input inset into the first column."""
+    parts = {f"x_R ({title_of(regressor)})": f"{OURS} xr", "x_G": f"{OURS} xg", "x_hat": OURS}
+    return {
+        "figure2_parts": figure(pictures, parts),
+        "figure4_regression": figure(pictures, {title: title for title in ("HINet", "NAFNet", OURS)}),
+        "figure5_generative": figure(pictures, {title: title for title in ("GFP-GAN", "GPEN", OURS)}),
     }
-    drawn = {}
-    for figure, columns in chosen.items():
-        shown = {
-            title: found for title, key in columns.items() if (found := first(pictures, key)) is not None
-        }
-        images = [enlarged(image) for image in (*shown.values(), pictures["target"])]
-        images[0] = inset(images[0], pictures["input"])
-        rows = list(torch.stack(images, dim=1)[:FACES])  # (face, column, 3, H, W)
-        drawn[figure] = tile(rows, column_names=[*shown, "ground truth"])
-    return drawn
 
 
-def first(pictures: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """The pictures of a row; of several trainings those of the first."""
-    return pictures.get(name, pictures.get(f"{name} #1"))
+def figure(pictures: Mapping[str, Tensor], columns: Mapping[str, str]) -> Any:
+    """Column title -> row of the table, as far as they are there, and the ground truth."""
+    shown = {}
+    for title, name in columns.items():
+        # of several trainings the first
+        images = pictures.get(name, pictures.get(f"{name} #1"))
+        if images is not None:
+            shown[title] = enlarged(images)
+    shown["ground truth"] = enlarged(pictures["target"])
+    leftmost = next(iter(shown))
+    shown[leftmost] = inset(shown[leftmost], pictures["input"])
+    faces = list(torch.stack(list(shown.values()), dim=1)[:FACES])  # (column, 3, H, W) each
+    return tile(faces, column_names=list(shown))
 
 
 def enlarged(images: Tensor) -> Tensor:
-    return images.repeat_interleave(k := max(1, -(-SHOWN // images.shape[-1])), dim=-1).repeat_interleave(
-        k, dim=-2
-    )
+    """Images of at least `SHOWN` px, every pixel a square."""
+    factor = max(1, -(-SHOWN // images.shape[-1]))
+    return images.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
 
 
 def inset(images: Tensor, small: Tensor) -> Tensor:

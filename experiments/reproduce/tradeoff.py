@@ -1,15 +1,16 @@
-"""The trade-off of distortion, perception and editability on portraits, as the e4e paper argues it: from W to W+, and consultation on top.
+"""The trade-off of distortion, perception and editability on portraits, as the e4e paper argues it.
 
-Each row leaves out one of the means by which e4e keeps codes close to W, or all of them (pSp); W itself never lets an offset join. All are
-trained on the same number of images on one prior. Distortion is PSNR, perception the distance of portraits' features, editability how the
-edits of the inversion table (yaw, smile, age, glasses) turn out, as means over the four.
+From W to W+, and consultation on top: each row leaves out one of the means by which e4e keeps codes close to
+W, or all of them (pSp); W itself never lets an offset join. All are trained on the same number of images on
+one prior. Distortion is PSNR, perception the distance of portraits' features, editability how the edits of
+the inversion table (yaw, smile, age, glasses) turn out, as means over the four.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,121 +22,101 @@ from _runtime import UserError, write_text
 from callbacks import edits as laboratory
 from callbacks.grid import save_png
 from experiments import evaluate
-from experiments.reproduce import inversion
-from experiments.reproduce.prior import finished, priors, scorer
-from experiments.reproduce.stages import Stage
-from experiments.shared.devices import load_to_device
+from experiments.reproduce import inversion, prior
+from experiments.reproduce.inversion import ON_PRIOR
+from experiments.reproduce.prior import STYLEGAN2
+from experiments.reproduce.rows import From, Row, Trainings, scoring
 from experiments.shared.options import Parser
-from experiments.shared.tables import Table
+from experiments.shared.tables import Table, write_tables
+from lightning_modules.base import Inverter
+from lightning_modules.metrics.image import MeanOverImages
 from lightning_modules.psp import PSP
 from lightning_modules.scorer import Scorer
 
-VARIANTS: dict[str, tuple[str, list[str]]] = {
-    "W": ("e4e", ["--model.delta_from", "1"]),
-    "e4e": ("e4e", []),
-    "all offsets at once": ("e4e", ["--model.delta_from", "0", "--model.delta_every", "0"]),
-    "no delta regularisation": ("e4e", ["--model.lambda_delta", "0"]),
-    "no latent discriminator": ("e4e", ["--model.lambda_adv", "0"]),
-    "W+ (pSp)": ("psp", []),
-}
+AT_ONCE = ("--model.delta_from", "0", "--model.delta_every", "0")
 CONSULTED = "e4e + consultation (HFGI)"
+ROWS = (
+    Row("W", "e4e", options=(*ON_PRIOR, "--model.delta_from", "1")),
+    Row("e4e", "e4e", options=ON_PRIOR),
+    Row("all offsets at once", "e4e", options=(*ON_PRIOR, *AT_ONCE)),
+    Row("no delta regularisation", "e4e", options=(*ON_PRIOR, "--model.lambda_delta", "0")),
+    Row("no latent discriminator", "e4e", options=(*ON_PRIOR, "--model.lambda_adv", "0")),
+    Row("W+ (pSp)", "psp", options=ON_PRIOR),
+    Row(CONSULTED, "hfgi", options=("--model.base", From("e4e"))),
+)
+# Means over the four edits: what they are called -> how they are shown
+EDITING = {
+    "edit_psnr": ("edit PSNR", (2, "max")),
+    "correlation": ("correlation", (3, "max")),
+    "reached": ("reached", (2, "")),
+    "drift": ("drift", (4, "min")),
+}
 
 
 def add_arguments(parser: Parser) -> None:
     inversion.add_arguments(parser)
 
 
-def stages(config: Namespace) -> list[Stage]:
-    inversion.check(config)
+def rows(config: Namespace) -> list[Row]:
+    """The prior and the variants."""
+    inversion.settle(config)
     if config.data.root is not None:
-        raise UserError(
-            "--data.root: edits of photographs have no truth to be scored against; leave it out for the portraits"
-        )
-    return [scorer(config), *trainings(config).values()]
+        why = "edits of photographs have no truth to be scored against"
+        raise UserError(f"--data.root: {why}; leave it out for the portraits")
+    return [*prior.rows_of(STYLEGAN2, config), *ROWS]
 
 
-def trainings(config: Namespace) -> dict[str, Stage]:
-    (seed,), images = config.seeds, inversion.images_of(config)
-    prior = [stage for stage in priors(config, seed) if stage.resolved["model"]["noise"] == "add"]
-    G = finished(prior)["add"]
-    found = {stage.name: stage for stage in prior}
-    for name, (method, options) in VARIANTS.items():
-        common: list[str | Stage] = [
-            "--seed",
-            str(seed),
-            "--model.prior",
-            G,
-            *inversion.shape_of(G),
-            *options,
-        ]
-        found[name] = Stage(name, method, config.preset, common).seeing(images)
-    consulted: list[str | Stage] = ["--seed", str(seed), "--model.base", found["e4e"]]
-    found[CONSULTED] = Stage(CONSULTED, "hfgi", config.preset, consulted).seeing(images)
-    return found
-
-
-def report(config: Namespace, stages: Sequence[Stage]) -> None:
+def report(config: Namespace, trained: Trainings) -> None:
     """Score all variants; write tradeoff.md, .tex, .json and the picture of the curve."""
-    root, output, own = Path(config.runs), Path(config.output), trainings(config)
-    paths = {name: str(own[name].checkpoint(root)) for name in (*VARIANTS, CONSULTED)}
-    reader = str(scorer(config).checkpoint(root))
-    evaluation = evaluate.run(
-        [
-            *("--checkpoint", *paths.values(), "--names", *paths, "--metrics.scorer", reader),
-            *("--output", str(output / "evaluation"), "--overwrite"),
-            *config.dashboard,
-        ]
-    )
+    root, output = Path(config.runs), Path(config.output)
+    assert trained.scorer is not None
+    paths = {row.title: trained.checkpoints(row.title, root)[0] for row in ROWS}
+    evaluation = evaluate.run(scoring(config, list(paths.items()), trained.scorer, output / "evaluation"))
     measured = dict(evaluation.table.rows)
-    measure = load_to_device(reader)
-    base = inversion.inverter(paths["e4e"])
-    assert isinstance(measure, Scorer)
+    scorer = inversion.load_scorer(trained.scorer.checkpoint(root))
+    base = inversion.load_inverter(paths["e4e"])
     assert isinstance(base, PSP)
-    edits = laboratory.find_edits(base.G, measure, samples=inversion.SAMPLES[config.preset])
-    rows: list[tuple[str, dict[str, float | str]]] = []
-    for name, path in paths.items():
-        method = inversion.inverter(path)
-        scores = [
-            laboratory.score_edit(
-                method, edit, measure, attribute, evaluation.judge.images, inversion.EDITED[config.preset]
-            )[0]
-            for attribute, edit in edits.items()
-        ]
-        means = {
-            key: statistics.fmean(score[key] for score in scores)
-            for key in ("edit_psnr", "correlation", "reached", "drift")
-        }
-        rows.append((name, {**measured[name], "edit PSNR": means.pop("edit_psnr"), **means}))
-    columns = {
-        **evaluation.table.columns,
-        "edit PSNR": (2, "max"),
-        "correlation": (3, "max"),
-        "reached": (2, ""),
-        "drift": (4, "min"),
-    }
-    table = Table(
-        columns, rows, footnote=[*inversion.edit_notes(config.preset, edits), *evaluation.table.footnote]
-    )
+    edits = laboratory.find_edits(base.G, scorer, samples=inversion.SAMPLES[config.preset])
+    count, judged = inversion.EDITED[config.preset], evaluation.judge.images
+    lines: list[tuple[str, dict[str, float | str]]] = []
+    for title, path in paths.items():
+        means = editability(inversion.load_inverter(path), edits, scorer, judged, count)
+        lines.append((title, {**measured[title], **means}))
+    columns = {**evaluation.table.columns, **dict(EDITING.values())}
+    notes = [*inversion.edit_notes(config.preset, edits), *evaluation.table.footnote]
+    table = Table(columns, lines, footnote=notes)
     print(table.text())
-    for suffix, text in (("md", table.markdown()), ("tex", table.latex())):
-        write_text(output / f"tradeoff.{suffix}", text)
-    write_text(
-        output / "tradeoff.json",
-        json.dumps({"rows": dict(rows), "protocol": evaluation.protocol}, indent=2) + "\n",
-    )
-    draw(rows, output / "tradeoff.png")
+    write_tables(output / "tradeoff", table)
+    result = {"rows": dict(lines), "protocol": evaluation.protocol}
+    write_text(output / "tradeoff.json", json.dumps(result, indent=2) + "\n")
+    draw(lines, output / "tradeoff.png")
     print(f"written to {output}")
 
 
-def draw(rows: Sequence[tuple[str, dict[str, float | str]]], path: Path) -> None:
+def editability(
+    method: Inverter,
+    edits: Mapping[str, laboratory.Edit],
+    scorer: Scorer,
+    judged: Mapping[str, MeanOverImages],
+    count: int,
+) -> dict[str, float]:
+    """How the edits of `count` portraits turn out, as means over all edits, by column."""
+    scores = []
+    for attribute, edit in edits.items():
+        reached, _ = laboratory.score_edit(method, edit, scorer, attribute, judged, count)
+        scores.append(reached)
+    return {column: statistics.fmean(score[key] for score in scores) for key, (column, _) in EDITING.items()}
+
+
+def draw(lines: Sequence[tuple[str, Mapping[str, float | str]]], path: Path) -> None:
     """Distortion against editability, a point for each row."""
     figure = Figure(figsize=(7, 5), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)  # pyplot would look for a screen and keep the figure
     axes = figure.subplots()
-    for name, row in rows:
-        x, y = float(row["PSNR"]), float(row["edit PSNR"])
+    for title, line in lines:
+        x, y = float(line["PSNR"]), float(line["edit PSNR"])
         axes.plot(x, y, "o")
-        axes.annotate(name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=9)
+        axes.annotate(title, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=9)
     axes.set(xlabel="PSNR of the inversion, dB", ylabel="PSNR of edits against the truth, dB")
     axes.margins(0.2)
     canvas.draw()

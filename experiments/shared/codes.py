@@ -28,7 +28,7 @@ def load_inverter(path: str) -> tuple[Inverter, Filter]:
     method, checkpoint = load_method(path)
     if not isinstance(method, Inverter):
         raise UserError(
-            f"{path}: {type(method).__name__} does not invert images; give a checkpoint of psp, e4e or hfgi"
+            f"{path}: {type(method).__name__} does not invert images; give a checkpoint of an inverter"
         )
     return method.to(compute_device()), filter_of(checkpoint)
 

@@ -10,23 +10,22 @@ from collections.abc import Callable, Sequence
 
 from _runtime import UserError
 
+Command = Callable[[Sequence[str]], int | None]
+POINTLESS = (r".*does not have many workers.*", r".*module\(s\) in eval mode.*", r".*sync_dist=True.*")
+
 
 def quiet() -> None:
     """Leave out what Lightning says at every start and nobody can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        r".*does not have many workers.*",
-        r".*module\(s\) in eval mode.*",
-        r".*sync_dist=True.*",
-    ):
+    for message in POINTLESS:
         warnings.filterwarnings("ignore", module=r"lightning\..*", message=message)
 
 
-Command = Callable[[Sequence[str]], int | None]
-
-
 def run(command: Command) -> None:
-    """Run a command's `main` on the command line's arguments and exit: 0 done, 2 user error, 130 or 143 interrupted."""
+    """Run a command's `main` on the command line's arguments and exit.
+
+    The status is 0 where it is done, 2 after a user's error, 130 or 143 where it was interrupted.
+    """
     sys.exit(status_of(command) or 0)
 
 

@@ -23,7 +23,7 @@ from experiments.shared.photographs import check_new, make_folder
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction, Layers
 from lightning_modules.editing.ganspace import find_components
-from lightning_modules.editing.interfacegan import find_boundary, project
+from lightning_modules.editing.interfacegan import find_boundaries, project
 from lightning_modules.editing.sefa import find_directions
 from lightning_modules.generators import generator_of
 from lightning_modules.networks.stylegan2 import Generator
@@ -135,15 +135,11 @@ def boundaries(G: Generator, layers: Layers | None, config: Namespace) -> list[D
         inverted.check_generator(G, config.checkpoint)
         data = join_labels(inverted, table, layers)
 
+    scores = {name: data.scores[name] for name in dict.fromkeys([*attributes, *conditions])}
+    separated = find_boundaries(data.codes, scores, ratio=config.ratio, seed=config.seed)
     raw: dict[str, Tensor] = {}
     figures: dict[str, list[str]] = {}
-    for name in dict.fromkeys([*attributes, *conditions]):
-        there = ~data.scores[name].isnan()
-        codes, scores = data.codes[there], data.scores[name][there]
-        try:
-            boundary = find_boundary(codes, scores, ratio=config.ratio, count=rarer(scores), seed=config.seed)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from error
+    for name, boundary in separated.items():
         raw[name] = boundary.direction
         figures[name] = [
             "-" if value is None else f"{100 * value:.1f} %" for value in (boundary.validation, boundary.rest)
@@ -162,12 +158,6 @@ def boundaries(G: Generator, layers: Layers | None, config: Namespace) -> list[D
         print(f"{name:16} {validation:>10} {rest:>7} {correlation:12.3f} {along.std():7.3f}")
         found.append(Direction(title, "interfacegan", n, layers))
     return found
-
-
-def rarer(scores: Tensor) -> int | None:
-    """Where there are but two values, how often the rarer occurs: all of it trains, against as many others. None for other scores."""
-    values, counts = scores.unique(return_counts=True)
-    return int(counts.min()) if len(values) == 2 else None
 
 
 def load_scorer(checkpoint: str) -> Scorer:

@@ -16,7 +16,7 @@ UNNAMED = {  # sections and options that say how a call starts, where it runs, h
     *("trainer", "compile", "weights_dir", "data.workers", "data.val_batch_size", "data.accumulate"),
     *("iterations", "images", "validate_every", "validate_images", "save_every", "save_images"),
     *("log_every", "loss_limit", "metrics", "edits", "tensorboard"),
-    *("data.root", "data.degradation"),  # the folder above is called so
+    *("data.root", "data.pairs", "data.degradation"),  # the folder above is called so
     *("data.size", "data.height"),  # the model's say the same
     *("data.val_images", "data.val_split", "data.val_root", "data.unreadable"),
 }
@@ -24,16 +24,18 @@ UNNAMED = {  # sections and options that say how a call starts, where it runs, h
 
 def data_name(root: str | None) -> str:
     """What the data are called in folders and on dashboards."""
-    return Path(root).expanduser().resolve().name.removesuffix(".zip") if root else "portraits"
+    if not root:
+        return "portraits"
+    return Path(root).expanduser().resolve().name.removesuffix(".zip")
 
 
 def describe_overrides(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """Which options of a run are not the recipe's, in words that name it: `["model.lr=0.001", "seed=1"]`.
 
-    One `option=value` each, in the order of the options, under their full names; empty where nothing differs.
-    Values are short and of characters that every file system takes: a path is its last two parts, a list is
-    separated by commas. What does not change what is trained is left out (`UNNAMED`, and all of `wandb*`): a run
-    that is longer, elsewhere or watched otherwise is called the same.
+    One `option=value` each, in the order of the options, under their full names; empty where nothing
+    differs. Values are short and of characters that every file system takes: a path is its last two parts,
+    a list is separated by commas. What does not change what is trained is left out (`UNNAMED`, and all of
+    `wandb*`): a run that is longer, elsewhere or watched otherwise is called the same.
 
     A parsed call has them as `config.overrides`, see `experiments.training.command_line`.
 
@@ -59,6 +61,8 @@ def default_folder(config: Mapping[str, Any], overrides: list[str]) -> Path:
     """The run folder of a call that names none, with the overrides of `describe_overrides` in its name."""
     data = config["data"]
     folder = f"{data_name(data.get('root'))}-{data['degradation']}"
+    if data.get("pairs"):
+        folder = f"{data_name(data['pairs'])}-pairs"
     name = "-".join([f"{config['method']}-{config['preset']}", *_limited(overrides)])
     return Path("runs") / folder / name
 
@@ -80,6 +84,7 @@ def _is_named(name: str) -> bool:
 
 
 def _short(value: Any) -> str:
+    """A value in characters that every file system takes."""
     if value is None or isinstance(value, bool):
         words = str(value).lower()
     elif isinstance(value, list):

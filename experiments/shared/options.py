@@ -1,11 +1,12 @@
 """The command line's parser: one-line errors, the nearest known option, flags that need no value.
 
-`--help` and a wrong option are answered at once: what the top of a command's module imports, this one included, imports no torch, which
-takes seconds. The function that does the work imports what it needs.
+`--help` and a wrong option are answered at once: what the top of a command's module imports, this one
+included, imports no torch, which takes seconds. The function that does the work imports what it needs.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from _runtime import UserError, nearest
 from datamodules.decode import Filter
-from lightning_modules.pretrained.weights import FOLDER_VARIABLE
+from lightning_modules.weights import FOLDER_VARIABLE
 
 FLAGS = (bool, int | bool)  # types of options that need no value; the second is that of fast_dev_run
 GROUPS = ("--trainer", "--model", "--data", "--metrics")
@@ -22,7 +23,7 @@ REFUSED = {  # what users of Lightning will try, and what to use instead
     "min_steps": "use --iterations N",
     "max_epochs": "runs are counted in iterations: use --iterations N",
     "min_epochs": "runs are counted in iterations: use --iterations N",
-    "limit_train_batches": "use --iterations N; --trainer.overfit_batches N trains on the same N batches again and again",
+    "limit_train_batches": "use --iterations N, or --trainer.overfit_batches N to train on the same N again",
     "limit_val_batches": "use --data.val_images N",
     "limit_test_batches": "a run tests nothing: use python -m experiments.evaluate",
     "limit_predict_batches": "a run predicts nothing: use python -m experiments.restore or invert",
@@ -31,7 +32,7 @@ REFUSED = {  # what users of Lightning will try, and what to use instead
     "check_val_every_n_epoch": "use --validate_every N",
     "log_every_n_steps": "use --log_every N",
     "default_root_dir": "use --run_dir DIR",
-    "logger": "metrics.csv is always written; use --wandb offline or online for W&B, --tensorboard for TensorBoard",
+    "logger": "metrics.csv is always written; --wandb offline, --wandb online and --tensorboard log besides",
     "gradient_clip_val": "methods step their optimizers themselves, and clip where their recipe does",
     "gradient_clip_algorithm": "methods step their optimizers themselves, and clip where their recipe does",
     "accumulate_grad_batches": "methods step their optimizers themselves: use --data.accumulate N",
@@ -50,7 +51,6 @@ REFUSED = {  # what users of Lightning will try, and what to use instead
     "plugins": "train from Python: docs/api.md",
 }
 
-
 WEIGHTS_DIR = f"folder of pretrained files, searched before torch's cache; ${FOLDER_VARIABLE} if not given"
 INPUT = "an image, a folder (searched recursively) or a zip of images"
 
@@ -62,37 +62,51 @@ class Parser(ArgumentParser):
         raise UserError(" ".join(message.split())) from ex
 
 
+def command_parser(name: str, description: str | None) -> Parser:
+    """The parser of `python -m experiments.<name>`; `parse` reads the command line with it."""
+    return Parser(prog=f"python -m experiments.{name}", description=description, default_env=False)
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
+    """The parsed options of `argv`, or of the command line; every complaint is a `UserError` of one line."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return parser.parse_args(check_options(parser, arguments))
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
 def check_options(parser: ArgumentParser, argv: Sequence[str]) -> list[str]:
-    """The arguments with `true` after lone boolean flags; `UserError` for unknown options, with the nearest known one."""
+    """The arguments with `true` after lone boolean flags.
+
+    Raises:
+        UserError: an option is unknown; the message names the nearest known one.
+    """
     known = parser._option_string_actions
     checked: list[str] = []
     for i, argument in enumerate(argv):
         checked.append(argument)
-        option = argument.partition("=")[0]
         if not argument.startswith("--") or argument == "--":
             continue
-        if option not in known and not any(
-            option.startswith(f"{name}.") for name in known if name not in GROUPS
-        ):
-            trainer_option = option.removeprefix("--trainer.")
-            if option.startswith("--trainer.") and trainer_option in REFUSED:
-                raise UserError(f"{option} is not offered: {REFUSED[trainer_option]}")
-            raise UserError(
-                f"unknown option {option}: {nearest(option, [name for name in known if name.startswith('--')])}"
-            )
-        action = known.get(option)
+        option = argument.partition("=")[0]
+        check_known(option, list(known))
         lone = i + 1 == len(argv) or argv[i + 1].startswith("--")
-        if "=" not in argument and lone and getattr(action, "_typehint", None) in FLAGS:
+        is_flag = getattr(known.get(option), "_typehint", None) in FLAGS
+        if "=" not in argument and lone and is_flag:
             checked.append("true")
     return checked
 
 
-def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """The parsed options; every complaint is a `UserError` of one line."""
-    try:
-        return parser.parse_args(check_options(parser, argv))
-    except ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from error
+def check_known(option: str, known: Sequence[str]) -> None:
+    """Raise `UserError` for an option that is neither known nor an entry of one whose value is a mapping."""
+    mappings = [f"{name}." for name in known if name not in GROUPS]
+    if option in known or option.startswith(tuple(mappings)):
+        return
+    trainer_option = option.removeprefix("--trainer.")
+    if trainer_option != option and trainer_option in REFUSED:
+        raise UserError(f"{option} is not offered: {REFUSED[trainer_option]}")
+    long = [name for name in known if name.startswith("--")]
+    raise UserError(f"unknown option {option}: {nearest(option, long)}")
 
 
 def add_reading_options(parser: Parser) -> None:
@@ -103,16 +117,13 @@ def add_reading_options(parser: Parser) -> None:
 
 def add_filter_option(parser: Parser) -> None:
     """How photographs are reduced for an inverter; `filter_of` its checkpoint where nothing is given."""
-    parser.add_argument(
-        "--filter",
-        type=Filter | None,
-        help="how images are reduced: by means over areas, or by Pillow's bilinear filter; as the checkpoint was trained if not given",
-    )
+    ways = "by means over areas, or by Pillow's bilinear filter"
+    help = f"how images are reduced: {ways}; as the checkpoint was trained if not given"
+    parser.add_argument("--filter", type=Filter | None, help=help)
 
 
 def check_reading(config: Namespace) -> None:
     """Raise `UserError` where the options of `add_reading_options` cannot work."""
     if config.batch_size < 1 or config.workers < 0:
-        raise UserError(
-            f"--batch_size {config.batch_size} --workers {config.workers}: expected at least 1 and 0"
-        )
+        given = f"--batch_size {config.batch_size} --workers {config.workers}"
+        raise UserError(f"{given}: expected at least 1 and 0")

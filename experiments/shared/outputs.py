@@ -158,16 +158,17 @@ class Folder:
 class Archive:
     """Uncompressed members in a zip.
 
-    A zip's table of contents comes last, so an interrupted one has none. But each member stands behind a header with its name,
-    checksum and length, from which the table is made again.
+    A zip's table of contents comes last, so an interrupted one has none. But each member stands behind a
+    header with its name, checksum and length, from which the table is made again. `zipfile` makes headers and
+    table; a member goes to the file here, since `ZipFile.writestr` writes its header before it knows the
+    checksum and completes it even behind data that a full disk or Ctrl-C has cut.
 
     Attributes:
         names: what was there in the beginning
     """
 
-    header = struct.Struct(
-        "<4s10x3I2H"
-    )  # magic, ..., CRC, compressed and plain length, lengths of the name and of what follows it
+    # magic, ..., CRC, compressed and plain length, lengths of the name and of what follows it
+    header = struct.Struct("<4s10x3I2H")
 
     def __init__(self, path: Path) -> None:
         path.touch()
@@ -205,10 +206,8 @@ class Archive:
     def close(self) -> None:
         """Write the table of contents."""
         try:
-            with (
-                self.file,
-                zipfile.ZipFile(self.file, "w") as archive,
-            ):  # an open file is not emptied: the table goes where it stands
+            # an open file is not emptied: the table goes where it stands
+            with self.file, zipfile.ZipFile(self.file, "w") as archive:
                 archive.filelist.extend(self.members)
         except OSError as error:
             raise UserError(f"{self.path} could not be written: {error.strerror}") from error

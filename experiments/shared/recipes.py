@@ -1,7 +1,8 @@
-"""Configuration in layers: signature defaults, the method's recipe, the preset, --config files, flags; later ones win.
+"""Configuration in layers: signature defaults, the method's recipe, the preset, --config files, flags.
 
-A method's recipe (configs/methods/<method>.yaml) is the paper's; under `presets:` it says what changes for itself at each
-preset. A preset (configs/presets/<preset>.yaml) holds what is common to all methods.
+Later ones win. A method's recipe (configs/methods/<method>.yaml) is the paper's; under `presets:` it says
+what changes for itself at each preset. A preset (configs/presets/<preset>.yaml) holds what is common to all
+methods.
 """
 
 from __future__ import annotations
@@ -21,21 +22,30 @@ PRESETS = ("smoke", "demo", "small", "paper")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; `UserError` where the file is missing or something else."""
+    """A YAML mapping, empty for an empty file.
+
+    Raises:
+        UserError: the file is missing or something else.
+    """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"configuration {path} cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}"
-        ) from error
+        content = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UserError(f"configuration {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"configuration {path} cannot be read: not a text file") from error
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f", line {mark.line + 1}"
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UserError(f"configuration {path}{line}: not valid YAML: {problem}") from error
-    if not isinstance(content or {}, dict):
+        raise UserError(f"configuration {path}{_complaint(error)}") from error
+    if not isinstance(content, dict):
         raise UserError(f"configuration {path} must be a mapping of options, e.g. `iterations: 1000`")
-    return content or {}
+    return content
+
+
+def _complaint(error: yaml.YAMLError) -> str:
+    """What is not valid YAML, and in which line where that is known."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    line = "" if mark is None else f", line {mark.line + 1}"
+    return f"{line}: not valid YAML: {problem}"
 
 
 def config_files(argv: Sequence[str]) -> list[str]:
@@ -46,7 +56,11 @@ def config_files(argv: Sequence[str]) -> list[str]:
 
 
 def check_files(argv: Sequence[str], options: Collection[str]) -> None:
-    """Raise `UserError` where a --config file names what is none of the `options` (`model.lr`, ...), with the nearest one."""
+    """Check that --config files name nothing but the `options` (`model.lr`, ...).
+
+    Raises:
+        UserError: one does; the message names the nearest option.
+    """
     for path in config_files(argv):
         check_keys(path, read_yaml(Path(path)), options)
 
@@ -54,32 +68,43 @@ def check_files(argv: Sequence[str], options: Collection[str]) -> None:
 def check_keys(path: str, tree: Mapping[str, Any], options: Collection[str], section: str = "") -> None:
     """The keys of one section of a file; an option's own value may be a mapping."""
     inside = [name.removeprefix(section) for name in options if name.startswith(section)]
+    known = {name.partition(".")[0] for name in inside}
     sections = {name.partition(".")[0] for name in inside if "." in name}
     for key, value in tree.items():
+        if key not in known and key not in inside:
+            unknown = f"unknown option {section}{key}: {nearest(str(key), known)}"
+            raise UserError(f"configuration {path}: {unknown}")
         if key in sections and isinstance(value, dict):
             check_keys(path, value, options, f"{section}{key}.")
-        elif key not in inside and key not in sections:
-            known = {name.partition(".")[0] for name in inside}
-            raise UserError(
-                f"configuration {path}: unknown option {section}{key}: {nearest(str(key), known)}"
-            )
 
 
 def check_frozen(argv: Sequence[str], config: Mapping[str, Any], preset: str) -> None:
-    """Raise `UserError` where a random generator would be kept as it is that nobody asked for: the recipe's, of a demo that trains it."""
-    if preset == "smoke" or config.get("model.prior") != "scratch" or not config.get("model.freeze_prior"):
+    """Check that a random generator which is not trained was asked for; demos have one to be trained.
+
+    Raises:
+        UserError: nobody asked for it.
+    """
+    kept_random = config.get("model.prior") == "scratch" and config.get("model.freeze_prior")
+    if preset == "smoke" or not kept_random:
         return
     by_hand = any(argument.partition("=")[0] == "--model.prior" for argument in argv)
-    in_files = any("prior" in (read_yaml(Path(path)).get("model") or {}) for path in config_files(argv))
-    if not by_hand and not in_files:
+    models = [read_yaml(Path(path)).get("model") or {} for path in config_files(argv)]
+    if not by_hand and not any("prior" in model for model in models):
         raise UserError(
-            "--model.freeze_prior keeps what --model.prior names, and the recipe's is random: give --model.prior PATH "
-            "(python -m experiments.reproduce prior trains one), or ask for it with --model.prior scratch"
+            "--model.freeze_prior keeps what --model.prior names, and the recipe's is random: "
+            "give --model.prior PATH (python -m experiments.reproduce prior trains one), "
+            "or ask for it with --model.prior scratch"
         )
 
 
 def peek(argv: Sequence[str]) -> argparse.Namespace:
-    """method, preset and data root that an invocation names, by flag or in a --config file, before anything else is parsed."""
+    """What a call names before anything else is parsed: method, preset and data root.
+
+    A flag counts over the --config files, the later of them over the earlier.
+
+    Raises:
+        UserError: a file cannot be read, an option lacks its value, or the preset is unknown.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--method")
     parser.add_argument("--preset")
@@ -94,7 +119,8 @@ def peek(argv: Sequence[str]) -> argparse.Namespace:
         named.method = named.method or config.get("method")
         named.preset = named.preset or config.get("preset")
         named.root = named.root or (config.get("data") or {}).get("root")
-    named.preset = named.preset or ("paper" if named.root else "demo")
+    if not named.preset:
+        named.preset = "paper" if named.root else "demo"
     if named.preset not in PRESETS:
         raise UserError(f"unknown preset {named.preset!r}: {nearest(named.preset, PRESETS)}")
     return named
@@ -102,21 +128,18 @@ def peek(argv: Sequence[str]) -> argparse.Namespace:
 
 def recipe(method: str, preset: str) -> dict[str, Any]:
     """Flat option -> value of the method's recipe with the preset on top, e.g. {"model.lr": 0.002}."""
-    own = read_yaml(CONFIGS / "methods" / f"{method}.yaml")
-    changes = own.pop("presets", {})
-    options: dict[str, Any] = {}
-    for layer in (own, read_yaml(CONFIGS / "presets" / f"{preset}.yaml"), changes.get(preset, {})):
-        options.update(flatten(layer))
-    return options
+    paper = read_yaml(CONFIGS / "methods" / f"{method}.yaml")
+    changes = paper.pop("presets", {})
+    common = read_yaml(CONFIGS / "presets" / f"{preset}.yaml")
+    return {**flatten(paper), **flatten(common), **flatten(changes.get(preset, {}))}
 
 
 def flatten(tree: dict[str, Any]) -> dict[str, Any]:
     """Sections of options as dotted keys; an option's own value may be a mapping."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat.update(
-            {f"{key}.{name}": option for name, option in value.items()}
-            if isinstance(value, dict)
-            else {key: value}
-        )
+        if isinstance(value, dict):
+            flat.update({f"{key}.{name}": option for name, option in value.items()})
+        else:
+            flat[key] = value
     return flat

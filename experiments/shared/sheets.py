@@ -32,16 +32,17 @@ SWEEPS: dict[str, tuple[float, float]] = {  # parameter -> its first and last va
     "light_elevation": (-20, 70),
 }
 TURNED, GLAD, OLDER = -30.0, 1.0, 40.0  # what edits.png shows
+WHITE = (255, 255, 255)
 COLOURS = {  # of the labels in the masks, sRGB; what the renderer does not draw has none
-    "background": (30, 30, 40), "skin": (232, 190, 160), "l_brow": (120, 70, 40), "r_brow": (160, 110, 70), "l_eye": (50, 110, 220),
-    "r_eye": (90, 180, 250), "eye_g": (15, 15, 15), "l_ear": (235, 130, 120), "r_ear": (245, 160, 140), "nose": (255, 155, 80),
-    "mouth": (110, 20, 40), "u_lip": (205, 40, 70), "l_lip": (235, 90, 110), "neck": (200, 150, 125), "cloth": (80, 95, 170),
-    "hair": (100, 65, 30),
+    "background": (30, 30, 40), "skin": (232, 190, 160), "l_brow": (120, 70, 40), "r_brow": (160, 110, 70),
+    "l_eye": (50, 110, 220), "r_eye": (90, 180, 250), "eye_g": (15, 15, 15), "l_ear": (235, 130, 120),
+    "r_ear": (245, 160, 140), "nose": (255, 155, 80), "mouth": (110, 20, 40), "u_lip": (205, 40, 70),
+    "l_lip": (235, 90, 110), "neck": (200, 150, 125), "cloth": (80, 95, 170), "hair": (100, 65, 30),
 }  # fmt: skip
 
 
 def write_sheets(folder: Path, people: Parameters, size: int, overwrite: bool) -> None:
-    """Write every sheet of `people` into the folder."""
+    """Write every sheet of `people` into the folder. Raises `UserError` where it may not or cannot be."""
     existing = [name for name in SHEETS if (folder / name).exists()]
     if existing and not overwrite:
         raise UserError(f"{folder / existing[0]} exists: give --overwrite or another --sheet")
@@ -64,18 +65,17 @@ def faces(people: Parameters, size: int) -> np.ndarray:
 
 
 def edits(people: Parameters, size: int) -> np.ndarray:
+    """The same people turned, smiling and older, and their parsing."""
     people = first(people, ACROSS)
     older = (people["age"] + OLDER).clamp(max=85.0)
-    rows = [
-        pictures(people, size),
-        pictures(counterfactual(people, yaw=TURNED), size),
-        pictures(counterfactual(people, smile=GLAD), size),
-        pictures(counterfactual(people, age=older), size),
-        parsing(people, size),
-    ]
-    return tile(
-        rows, row_names=["portrait", f"yaw {TURNED:g}", f"smile {GLAD:g}", f"age +{OLDER:g}", "parsing"]
-    )
+    rows = {
+        "portrait": pictures(people, size),
+        f"yaw {TURNED:g}": pictures(counterfactual(people, yaw=TURNED), size),
+        f"smile {GLAD:g}": pictures(counterfactual(people, smile=GLAD), size),
+        f"age +{OLDER:g}": pictures(counterfactual(people, age=older), size),
+        "parsing": parsing(people, size),
+    }
+    return tile(list(rows.values()), row_names=list(rows))
 
 
 def sweeps(people: Parameters, size: int) -> np.ndarray:
@@ -96,20 +96,22 @@ def masks(people: Parameters, size: int) -> np.ndarray:
     squares = torch.tensor(list(COLOURS.values())).view(-1, 3, 1, 1).expand(-1, -1, 96, 96) / 127.5 - 1.0
     legend = tile([squares], column_names=list(COLOURS))
     width = max(sheet.shape[1], legend.shape[1])
-    return np.concatenate(
-        [
-            np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255)
-            for part in (sheet, legend)
-        ]
-    )
+    return np.concatenate([widened(sheet, width), widened(legend, width)])
+
+
+def widened(sheet: np.ndarray, width: int) -> np.ndarray:
+    """A sheet that ends in white."""
+    missing = width - sheet.shape[1]
+    return np.pad(sheet, ((0, 0), (0, missing), (0, 0)), constant_values=255)
 
 
 def backgrounds(people: Parameters, size: int) -> np.ndarray:
+    """Every kind of background behind the same people."""
     people = first(people, ACROSS)
-    rows = [
-        pictures(counterfactual(people, back_kind=(kind + 0.5) / len(KINDS)), size)
-        for kind in range(len(KINDS))
-    ]
+    rows = []
+    for kind in range(len(KINDS)):
+        middle = (kind + 0.5) / len(KINDS)  # of the parameter's values that mean this kind
+        rows.append(pictures(counterfactual(people, back_kind=middle), size))
     return tile(rows, row_names=list(KINDS))
 
 
@@ -129,5 +131,6 @@ def pictures(people: Parameters, size: int) -> Tensor:
 
 def parsing(people: Parameters, size: int) -> Tensor:
     """The masks in `COLOURS`, (N, 3, size, size) in [-1, 1]."""
-    table = torch.tensor([COLOURS.get(name, (255, 255, 255)) for name in LABELS]) / 127.5 - 1.0
-    return table[render(people, size)["mask"].long()].permute(0, 3, 1, 2)
+    colours = torch.tensor([COLOURS.get(name, WHITE) for name in LABELS]) / 127.5 - 1.0
+    labels = render(people, size)["mask"].long()
+    return colours[labels].permute(0, 3, 1, 2)

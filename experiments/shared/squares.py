@@ -17,9 +17,19 @@ from experiments.shared.outputs import Folder
 
 
 class Squares(Dataset):
-    """Names and encoded squares; where the output is a folder, the worker itself writes them; in place of what fails stands the error.
+    """Names and encoded squares; in place of what fails stands the error.
 
-    Bytes are tensors, since these go through shared memory: a worker that is filling a pipe when the command is killed never ends.
+    Where the output is a folder, the worker itself writes them, and a square is an empty tensor. Bytes are
+    tensors, since these go through shared memory: a worker that is filling a pipe when the command is killed
+    never ends.
+
+    Args:
+        files: the images.
+        names: of their squares.
+        todo: numbers of the images that are still to be done.
+        size: of the squares in pixels.
+        kind: png, webp or jpeg.
+        folder: the output, unless that is a zip.
     """
 
     def __init__(
@@ -31,29 +41,18 @@ class Squares(Dataset):
         kind: str,
         folder: Folder | None,
     ) -> None:
-        self.files, self.names, self.todo, self.size, self.kind, self.folder = (
-            files,
-            names,
-            todo,
-            size,
-            kind,
-            folder,
-        )
+        self.files, self.names, self.todo = files, names, todo
+        self.size, self.kind, self.folder = size, kind, folder
 
     def __len__(self) -> int:
         return len(self.todo)
 
     def __getitem__(self, k: int) -> tuple[str, Tensor | UserError]:
+        """The name of a square, and its bytes, nothing where they are written, or what was wrong."""
         i = self.todo[k]
         name = self.names[i]
         try:
-            image = self.files.image(i)
-            height, width = image.shape[:2]
-            if min(height, width) < self.size:
-                raise SmallImage(
-                    f"{self.files.path(i)}: {width}x{height} pixels are too few for --size {self.size}"
-                )
-            data = encode(fit(image, (self.size, self.size)), self.kind)
+            data = self.square(i)
             if self.folder is None:
                 return name, torch.frombuffer(bytearray(data), dtype=torch.uint8)
             self.folder.add(name, data)
@@ -61,22 +60,32 @@ class Squares(Dataset):
             return name, error
         return name, torch.empty(0)
 
+    def square(self, i: int) -> bytes:
+        """Image number i as an encoded square. Raises `UserError` where it is damaged or too small."""
+        image = self.files.image(i)
+        height, width = image.shape[:2]
+        if min(height, width) < self.size:
+            few = f"{width}x{height} pixels are too few for --size {self.size}"
+            raise SmallImage(f"{self.files.path(i)}: {few}")
+        return encode(fit(image, (self.size, self.size)), self.kind)
+
 
 def encode(image: np.ndarray, kind: str) -> bytes:
     """uint8 (H, W, 3) RGB as a png, webp or jpeg file.
 
-    OpenCV's PNG (one filter for all rows, only runs compressed) is written about ten times faster than Pillow's and read up to twice as
-    fast, for a tenth more bytes. Lossless WebP is a fifth smaller than that, and takes three to four times longer to write and to read.
+    OpenCV's PNG (one filter for all rows, only runs compressed) is written about ten times faster than
+    Pillow's and read up to twice as fast, for a tenth more bytes. Lossless WebP is a fifth smaller than that,
+    and takes three to four times longer to write and to read.
     """
     if kind == "png":
-        return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".png", bgr)[1].tobytes()
     data = io.BytesIO()
+    picture = Image.fromarray(image)
     if kind == "webp":
-        Image.fromarray(image).save(
-            data, "WEBP", lossless=True, method=1, quality=0
-        )  # quality is the effort here
+        picture.save(data, "WEBP", lossless=True, method=1, quality=0)  # quality is the effort here
     else:
-        Image.fromarray(image).save(data, "JPEG", quality=95, subsampling=0)
+        picture.save(data, "JPEG", quality=95, subsampling=0)
     return data.getvalue()
 
 

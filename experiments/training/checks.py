@@ -14,12 +14,13 @@ from lightning_modules.methods import find_method
 
 def check_config(config: Namespace) -> None:
     """Raise `UserError` where options do not agree with each other."""
+    method = find_method(config.method)
     if config.data.size != config.model.size:
         sizes = f"--data.size {config.data.size} and --model.size {config.model.size}"
         raise UserError(f"{sizes} differ: set both")
     check_dashboards(config)
     check_precision(config)
-    check_strategy(config, find_method(config.method))
+    check_strategy(config, method)
     if config.loss_limit != 0 and config.loss_limit <= 1:
         raise UserError(f"--loss_limit {config.loss_limit:g}: expected more than 1, or 0 for none")
     if config.iterations < 0:
@@ -31,7 +32,7 @@ def check_config(config: Namespace) -> None:
         raise UserError(f"--stop_at must be at least 1, got {config.stop_at}")
     if config.edits is not None:
         check_edits(config)
-    if config.data.degradation == "none" and issubclass(find_method(config.method), Restorer):
+    if config.data.degradation == "none" and config.data.pairs is None and issubclass(method, Restorer):
         raise UserError(f"--data.degradation none leaves {config.method} nothing to restore: choose another")
     if config.resume is not None and config.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
@@ -45,6 +46,7 @@ def check_edits(config: Namespace) -> None:
         raise UserError(f"--edits {config.edits}: expected at least 2")
     if not issubclass(find_method(config.method), Inverter):
         raise UserError(f"--edits: {config.method} inverts nothing that could be edited; leave it out")
-    if config.data.root is not None or config.metrics.scorer is None:
+    photographs = config.data.root is not None or config.data.pairs is not None
+    if photographs or config.metrics.scorer is None:
         why = "photographs have no truth to be compared with"
         raise UserError(f"--edits needs --metrics.scorer CKPT, and portraits: {why}")

@@ -28,6 +28,10 @@ TRAINER_OPTIONS = {
     "accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic", "benchmark", "profiler",
     "fast_dev_run", "overfit_batches", "detect_anomaly",
 }  # fmt: skip
+RESUME = "go on from a checkpoint: a path, or `auto` for the run folder's, if there"
+LENGTH = "length of the whole run in batches; 0 writes the start as a checkpoint"
+EDITS = "inverters: portraits edited at every validation, beside the true picture"
+LOSS_LIMIT = "a loss so many times as large as of late ends the run; 0 lets it pass"
 
 
 def resolve(argv: Sequence[str]) -> tuple[Namespace, dict[str, Any]]:
@@ -62,6 +66,8 @@ class CLI(LightningCLI):
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The options of a run, in the order of --help."""
+
         def option(name: str, type: Any, help: str, default: Any = None) -> None:
             parser.add_argument(f"--{name}", type=type, default=default, help=help)
 
@@ -71,42 +77,28 @@ class CLI(LightningCLI):
         option("method", Literal[tuple(METHODS)], "what to train", self.method)
         option("preset", Literal[PRESETS], "demo without --data.root, else paper", self.preset)
         parser.add_argument("--run_dir", "--run", type=str | None, help=RUN_DIR)
-        option(
-            "resume", str | None, "go on from a checkpoint: a path, or `auto` for the run folder's, if there"
-        )
+        option("resume", str | None, RESUME)
         flag("overwrite", "delete what an earlier run left in the run folder")
         option("init_from", str | None, "start a new run from the weights of this checkpoint")
         flag("dry_run", "print data, parameters, memory and what is missing; exit")
-        option(
-            "iterations",
-            int,
-            "length of the whole run in batches; 0 writes the start as a checkpoint",
-            ITERATIONS,
-        )
+        option("iterations", int, LENGTH, ITERATIONS)
         option("stop_at", int | None, "iteration to stop at this time, of a run that is to be resumed")
         option("validate_every", int, "iterations between validations", 5_000)
         option("save_every", int, "iterations between saves of last.ckpt", 5_000)
         add_image_options(parser)
         option("log_every", int, "iterations between rows of metrics.csv", 50)
-        option(
-            "edits", int | None, "inverters: portraits edited at every validation, beside the true picture"
-        )
+        option("edits", int | None, EDITS)
         option("seed", int, "seed of weights, order and noise; held-out data follow --data.seed", 0)
         flag("compile", "compile the networks' main passes, minutes at the start")
-        option(
-            "loss_limit",
-            float,
-            "a loss so many times as large as of late ends the run; 0 lets it pass",
-            1000.0,
-        )
+        option("loss_limit", float, LOSS_LIMIT, 1000.0)
         option("weights_dir", str | None, WEIGHTS_DIR)
         add_dashboard_options(parser)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        trainer_parameters = set(inspect.signature(L.Trainer).parameters) - TRAINER_OPTIONS
-        parser.add_class_arguments(
-            L.Trainer, "trainer", instantiate=False, fail_untyped=False, skip=trainer_parameters
-        )
+        """The options of the trainer, the method, the data and the metrics."""
+        unoffered = set(inspect.signature(L.Trainer).parameters) - TRAINER_OPTIONS
+        as_options: dict[str, Any] = {"instantiate": False, "fail_untyped": False, "skip": unoffered}
+        parser.add_class_arguments(L.Trainer, "trainer", **as_options)
         describe_switches(parser)
         parser.add_lightning_class_args(self._model_class, "model")
         parser.add_lightning_class_args(FaceData, "data")

@@ -1,4 +1,4 @@
-"""The trainer's switches for looking closer at a run, in iterations: fast_dev_run, overfit_batches, profiler."""
+"""The trainer's switches for looking closer at a run: fast_dev_run, overfit_batches, profiler."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PROFILERS: dict[str, type[Profiler]] = {
 PROFILE = "profile"  # of a run folder
 
 HELP = {
-    "fast_dev_run": "try so many iterations and validation batches, one if no number is given, and keep nothing",
-    "overfit_batches": "train on the same so many batches again and again, which a method must be able to learn by heart",
+    "fast_dev_run": "try so many iterations and validation batches, one if no number is given; keep nothing",
+    "overfit_batches": "train on the same so many batches again and again: a method must learn them by heart",
     "profiler": "write where the time goes into the run folder: simple, advanced or pytorch",
 }
 
@@ -36,12 +36,12 @@ def describe_switches(parser: ArgumentParser) -> None:
 
 def check_switches(config: Namespace) -> None:
     """Raise `UserError` where a switch has a value that means nothing here."""
-    own = config.trainer
-    profiler, repeated, tried = own.profiler, own.overfit_batches, own.fast_dev_run
+    trainer = config.trainer
+    profiler, batches, tried = trainer.profiler, trainer.overfit_batches, trainer.fast_dev_run
     if isinstance(profiler, str) and profiler not in PROFILERS:
         raise UserError(f"--trainer.profiler {profiler}: expected {', '.join(PROFILERS)}")
-    if repeated < 0 or repeated != int(repeated):
-        raise UserError(f"--trainer.overfit_batches {repeated:g}: expected a number of batches, e.g. 1")
+    if batches < 0 or batches != int(batches):
+        raise UserError(f"--trainer.overfit_batches {batches:g}: expected a number of batches, e.g. 1")
     if tried < 0:
         raise UserError(f"--trainer.fast_dev_run {tried}: expected a number of iterations, e.g. 3")
     if tried and config.resume is not None:
@@ -52,7 +52,7 @@ def check_switches(config: Namespace) -> None:
 
 @contextmanager
 def trial(config: Namespace) -> Iterator[Namespace]:
-    """The options of a run of a few iterations and one validation, whose folder vanishes with the context."""
+    """The options of a run of a few iterations and one validation; its folder vanishes with the context."""
     iterations = int(config.trainer.fast_dev_run)
     with tempfile.TemporaryDirectory(prefix="fast_dev_run-") as folder:
         short = config.clone()
@@ -65,7 +65,7 @@ def trial(config: Namespace) -> Iterator[Namespace]:
 
 
 def trainer_options(config: Namespace, run: Path) -> dict[str, Any]:
-    """`--trainer` for Lightning's own trainer, with the switches that it would understand otherwise translated."""
+    """`--trainer` for Lightning's own trainer, without the switches that it would understand otherwise."""
     options = config.trainer.as_dict()
     tried = int(options.pop("fast_dev_run"))
     if tried:
@@ -77,10 +77,11 @@ def trainer_options(config: Namespace, run: Path) -> dict[str, Any]:
 
 
 def _profiler(name: str, folder: Path) -> Profiler:
+    """One of `PROFILERS`, which writes into the folder."""
     kind = PROFILERS[name]
     if kind is not PyTorchProfiler:
         return kind(dirpath=folder, filename="report")  # type: ignore[call-arg]
-    # three training and three validation steps: Lightning's own choice is the whole run where a validation is short
+    # three steps of training and of validation; Lightning's own choice may be the whole run
     steps = torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1)
     options: dict[str, Any] = {"schedule": steps, "acc_events": True}
     return PyTorchProfiler(folder, "report", table_kwargs={"max_name_column_width": 80}, **options)

@@ -1,4 +1,4 @@
-"""Who started the processes of a run: srun, torchrun or Lightning; they must be as many as the options name."""
+"""Who started the processes of a run: srun, torchrun or Lightning; and are they as many as asked for?"""
 
 from __future__ import annotations
 
@@ -50,9 +50,8 @@ def find_launch() -> Launch:
         return Launch("hand")
     batch_script = os.environ.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_ID" not in os.environ
     if "SLURM_PROCID" not in os.environ or batch_script:
-        raise UserError(
-            f"the SLURM job has {tasks} tasks, but this started without srun: put srun before python"
-        )
+        without = f"the SLURM job has {tasks} tasks, but this started without srun"
+        raise UserError(f"{without}: put srun before python")
     return Launch("srun", *_layout(tasks))
 
 
@@ -61,9 +60,8 @@ def _layout(tasks: int) -> tuple[int, int]:
     nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ.get("SLURM_NNODES") or "1")
     spread = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")  # e.g. 4(x2), or 3,1
     if "," in spread or tasks % nodes:
-        raise UserError(
-            f"SLURM spread {spread or tasks} tasks over {nodes} nodes unevenly: give --ntasks-per-node"
-        )
+        uneven = f"SLURM spread {spread or tasks} tasks over {nodes} nodes unevenly"
+        raise UserError(f"{uneven}: give --ntasks-per-node")
     return tasks // nodes, nodes
 
 
@@ -71,10 +69,10 @@ def check_launch(launch: Launch, devices: int, nodes: int) -> None:
     """Raise `UserError` unless `--trainer.devices` times `--trainer.num_nodes` is what was started."""
     if launch.by == "hand":
         if nodes > 1 and "SLURM_JOB_ID" in os.environ and "NODE_RANK" not in os.environ:
+            srun = f"srun --nodes {nodes} --ntasks-per-node {devices} python -m experiments.fit ..."
             raise UserError(
                 f"--trainer.num_nodes {nodes} without srun would wait for the other nodes for ever: "
-                f"start one task per device, "
-                f"srun --nodes {nodes} --ntasks-per-node {devices} python -m experiments.fit ..."
+                f"start one task per device, {srun}"
             )
         return
     if (launch.per_node, launch.nodes) == (devices, nodes):
@@ -85,7 +83,8 @@ def check_launch(launch: Launch, devices: int, nodes: int) -> None:
     machines = "node" if launch.nodes == 1 else "nodes"
     raise UserError(
         f"{launch.by} started {launch.per_node * launch.nodes} processes on {launch.nodes} {machines}, "
-        f"but --trainer.devices times --trainer.num_nodes are {devices} x {nodes}: write {wanted}, or start {devices * nodes}"
+        f"but --trainer.devices times --trainer.num_nodes are {devices} x {nodes}: "
+        f"write {wanted}, or start {devices * nodes}"
     )
 
 
@@ -94,9 +93,8 @@ def environments(launch: Launch) -> list[Any]:
     if launch.by == "srun":
         # what `srun --ntasks` leaves out and Lightning insists on
         os.environ["SLURM_NTASKS_PER_NODE"] = str(launch.per_node)
-        return [
-            SLURMEnvironment(auto_requeue=False)
-        ]  # its handler saves within a signal, ours after an iteration
+        # its handler saves within a signal, ours after an iteration
+        return [SLURMEnvironment(auto_requeue=False)]
     if launch.by == "hand" and "SLURM_NTASKS" in os.environ:
         return [LightningEnvironment()]
     return []
@@ -108,11 +106,15 @@ def job() -> str | None:
     if number is None or os.environ.get("SLURM_JOB_NAME") in INTERACTIVE:
         return None
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return number if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if array is None:
+        return number
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
 
 
 def ask_for_requeue(resumes: bool) -> str:
-    """Let SLURM start the job again that a signal ended. One process calls this, last: SLURM ends the job with it.
+    """Let SLURM start the job again that a signal ended.
+
+    One process calls this, last: SLURM ends the job with it.
 
     Args:
         resumes: whether the job's command goes on where it stopped.
@@ -125,11 +127,18 @@ def ask_for_requeue(resumes: bool) -> str:
         return "not in a batch job of SLURM: nothing was requeued"
     if not resumes:
         return f"job {name} is not requeued, since its command would start anew: give it --resume auto"
+    complaint = _requeue(name)
+    if complaint is None:
+        return f"job {name} is requeued and goes on by itself"
+    return f"job {name} is not requeued: {' '.join(complaint.split())}; submit it again"
+
+
+def _requeue(name: str) -> str | None:
+    """Requeue a job; returns why it could not be, None where it was."""
     try:
         done = subprocess.run(["scontrol", "requeue", name], capture_output=True, text=True, timeout=60)
-        complaint = done.stderr.strip() or f"scontrol ended with status {done.returncode}"
     except (OSError, subprocess.SubprocessError) as error:
-        return f"job {name} is not requeued: {' '.join(str(error).split())}; submit it again"
+        return str(error)
     if done.returncode:
-        return f"job {name} is not requeued: {' '.join(complaint.split())}; submit it again"
-    return f"job {name} is requeued and goes on by itself"
+        return done.stderr.strip() or f"scontrol ended with status {done.returncode}"
+    return None

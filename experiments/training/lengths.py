@@ -1,4 +1,7 @@
-"""The length of a run and its intervals, in iterations or in images seen, and what another batch than the recipe's is for them."""
+"""The length of a run and its intervals, in iterations or in images seen.
+
+And what another batch than the recipe's is for them.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +34,16 @@ def add_image_options(parser: LightningArgumentParser) -> None:
 def settle_lengths(config: Namespace, argv: Sequence[str]) -> Namespace:
     """The options with every length that is given in images as iterations too.
 
-    A flag counts over a configuration file, whichever of the two it names. A file that has both was written by a run,
-    and its images are what was asked for.
+    A flag counts over a configuration file, whichever of the two it names. A file that has both was written
+    by a run, and its images are what was asked for.
 
     Raises:
         UserError: both flags are given, or fewer than one image.
     """
     for images, iterations in IN_IMAGES.items():
-        flags = [name for name in (images, iterations) if _given(name, argv)]
-        if len(flags) == 2:
-            raise UserError(f"--{images} and --{iterations} say one thing in two units: give one of them")
-        if flags == [iterations]:
+        if _given(iterations, argv):
+            if _given(images, argv):
+                raise UserError(f"--{images} and --{iterations} say one thing in two units: give one of them")
             config[images] = None
         if config[images] is None:
             continue
@@ -65,36 +67,43 @@ def rescaling(config: Namespace, advice: str = "") -> str | None:
         return None  # its length is no choice
     options = recipe(config.method, config.preset)
     default = inspect.signature(FaceData).parameters["batch_size"].default
-    theirs, own = options.get("data.batch_size", default), config.data.batch_size
-    if own == theirs:
+    usual_batch, batch = options.get("data.batch_size", default), config.data.batch_size
+    if batch == usual_batch:
         return None
-    length = options.get("iterations", ITERATIONS)
-    wanted = theirs * length
-    matching = -(-wanted // own)
-    words = f"batch of {own} instead of the recipe's {theirs}: "
-    if config.iterations == matching:
-        words += f"{matching:,} iterations see as many images as the recipe's {length:,}, {wanted:,}"
+    usual_length, length = options.get("iterations", ITERATIONS), config.iterations
+    images = usual_batch * usual_length
+    matching = -(-images // batch)
+    words = f"batch of {batch} instead of the recipe's {usual_batch}: "
+    if length == matching:
+        words += f"{matching:,} iterations see as many images as the recipe's {usual_length:,}, {images:,}"
     else:
         words += (
-            f"the recipe's {length:,} iterations see {wanted:,} images, this run's {config.iterations:,} see "
-            f"{own * config.iterations:,}; as many would be --images {wanted} or --iterations {matching}"
+            f"the recipe's {usual_length:,} iterations see {images:,} images, "
+            f"this run's {length:,} see {batch * length:,}; "
+            f"as many would be --images {images} or --iterations {matching}"
         )
-    return f"{words} ({advice})" if advice and own < theirs else words
+    if advice and batch < usual_batch:
+        words += f" ({advice})"
+    return words
 
 
 def parts_of_batch(config: Namespace, method: Method, images: int) -> int:
-    """In how many parts a method takes the `images` that a process has of a batch; `UserError` where it cannot."""
+    """In how many parts a method takes the `images` that a process has of a batch.
+
+    Raises:
+        UserError: it takes a batch in one piece only, or the images do not divide.
+    """
     parts = config.data.accumulate
     if parts == 1:
         return 1
     if method.one_piece:
-        raise UserError(
-            f"--data.accumulate {parts}: {config.method} needs a batch in one piece, since {method.one_piece}; use "
-            "a smaller --data.batch_size, more --trainer.devices or --trainer.precision bf16-mixed"
-        )
+        why = f"{config.method} needs a batch in one piece, since {method.one_piece}"
+        ways = "use a smaller --data.batch_size, more --trainer.devices or --trainer.precision bf16-mixed"
+        raise UserError(f"--data.accumulate {parts}: {why}; {ways}")
     if images % parts:
+        what = f"--data.accumulate {parts} does not divide the {images} images that a process has of a batch"
         fitting = [str(n) for n in range(2, images + 1) if images % n == 0]
-        ways = f"choose {', '.join(fitting)}" if fitting else "leave it out"
-        what = f"the {images} images that a process has of a batch"
-        raise UserError(f"--data.accumulate {parts} does not divide {what}: {ways}")
+        if not fitting:
+            raise UserError(f"{what}: leave it out")
+        raise UserError(f"{what}: choose {', '.join(fitting)}")
     return parts

@@ -1,8 +1,9 @@
-"""How much memory a training takes at its peak, without taking it: its steps are run on tensors that have shapes and no values.
+"""How much memory a training takes at its peak, without taking it.
 
-Counted is what torch allocates for tensors: weights, gradients, what the optimizers keep, running averages, the networks of losses, and
-what a step's passes hold, those of R1 and path length included. Not counted: the workspace of CUDA's libraries, and what the allocator
-holds in reserve.
+Its steps are run on tensors that have shapes and no values. Counted is what torch allocates for tensors:
+weights, gradients, what the optimizers keep, running averages, the networks of losses, and what a step's
+passes hold, those of R1 and path length included. Not counted: the workspace of CUDA's libraries, and what
+the allocator holds in reserve.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ Copied = TypeVar("Copied", Method, Judge)
 
 
 class Need(NamedTuple):
-    """Bytes of the weights, of gradients and what optimizers keep, of the scores' networks, and of all else there is at the peak."""
+    """Bytes of the parts of a training.
+
+    Attributes:
+        weights: of the method and of its losses' networks.
+        optimizers: gradients and what optimizers keep.
+        scores: the networks of the scores.
+        activations: all else there is at the peak.
+    """
 
     weights: int
     optimizers: int
@@ -37,7 +45,7 @@ class Need(NamedTuple):
 
 
 def training_bytes(method: Method, batch: int, judge: Judge | None = None, val_batch: int = 1) -> Need:
-    """What a process takes that trains the method on `batch` images at a time, in the precision of its weights.
+    """What a process takes that trains the method on `batch` images at a time, in its weights' precision.
 
     With a judge the validations count, each step of `val_batch` images.
     """
@@ -49,14 +57,13 @@ def training_bytes(method: Method, batch: int, judge: Judge | None = None, val_b
         scores = None if judge is None else without_values(judge)
         tallies = validate(twin, scores, val_batch)  # as every run does before its first step
         scored = count.held - weights
-        for _ in range(
-            2
-        ):  # in a parameter's first step its gradient of before, and what the optimizer keeps of it, are not there yet
-            take_step(twin, batch)
+        take_step(twin, batch)  # makes the gradients, and what the optimizers keep
+        take_step(twin, batch)
         optimizers = count.held - weights - scored
         del tallies
         validate(twin, scores, val_batch)
-        return Need(weights, optimizers, scored, count.peak - weights - scored - optimizers)
+        activations = count.peak - weights - scored - optimizers
+        return Need(weights, optimizers, scored, activations)
 
 
 class count_bytes(TorchDispatchMode):
@@ -78,6 +85,7 @@ class count_bytes(TorchDispatchMode):
         return result
 
     def _see(self, storage: torch.UntypedStorage) -> None:
+        """Count what is new, until it is freed."""
         address, size = storage._cdata, storage.nbytes()
         if address in self.alive:
             return
@@ -97,6 +105,7 @@ class _OnlyShapes(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        """Copy and clone tensors without their values; call everything else as it is."""
         if function is Tensor.__deepcopy__:
             tensor, memo = args
             if id(tensor) not in memo:
@@ -124,20 +133,20 @@ def connect(twin: Method) -> None:
 
 def example(twin: Method, images: int) -> dict[str, Tensor]:
     """A batch for the method, as its data module would give it."""
-    own = next(twin.parameters())
-    image = (images, 3, *twin.image_shape)
+    weight = next(twin.parameters())
+    shape = (images, 3, *twin.image_shape)
     batch = {
-        "target": own.new_zeros(image),
-        "attributes": own.new_zeros(images, len(ATTRIBUTES)),
+        "target": weight.new_zeros(shape),
+        "attributes": weight.new_zeros(images, len(ATTRIBUTES)),
         "index": torch.arange(images),
     }
     if isinstance(twin, Restorer):
-        batch["input"] = own.new_zeros(image)
+        batch["input"] = weight.new_zeros(shape)
     return batch
 
 
 def take_step(twin: Method, images: int) -> None:
-    """The last iteration of a run, as the trainer takes it, with all that is done lazily, as far as the run is long enough for it."""
+    """The last iteration of a run as the trainer takes it, with all lazy terms that the run comes to."""
     last = twin.total_iterations or 1
     twin.iteration, twin.images_seen = last, last * images
     twin.due = lambda every: every <= last  # type: ignore[method-assign]
@@ -147,7 +156,10 @@ def take_step(twin: Method, images: int) -> None:
 
 @torch.no_grad()
 def validate(twin: Method, judge: Judge | None, images: int) -> list[Tally]:
-    """A step of a validation; what its scores keep until the next one begins. What computing a score takes is not counted."""
+    """A step of a validation; returns what its scores keep until the next one begins.
+
+    What computing a score takes is not counted.
+    """
     if judge is None:
         return []
     batch = example(twin, images)

@@ -23,7 +23,9 @@ SCORES_OFF: dict[str, Any] = {"lpips": "off", "fid": "off", "scorer": None, "ide
 
 
 class Missing:
-    """What a run needs and does not find: listed where `listing`; else the first that is missing ends the command, as anywhere.
+    """What a run needs and does not find.
+
+    It is listed where `listing`; else the first that is missing ends the command, as anywhere.
 
     Attributes:
         words: a line about each.
@@ -49,7 +51,11 @@ class Missing:
 
 
 def build_method(config: Namespace, missing: Missing) -> Method:
-    """The method that the options describe; where what is missing has its shape, with a stand-in for that. Raises `UserError`."""
+    """The method that the options describe, with a stand-in for what is missing where that has its shape.
+
+    Raises:
+        UserError: a file is missing and not listed, or the options fit nothing.
+    """
     cls, options = find_method(config.method), config.model.as_dict()
     try:
         return build(config.method, **options)
@@ -67,12 +73,14 @@ def build_method(config: Namespace, missing: Missing) -> Method:
 def print_plan(
     config: Namespace, method: Method, data: FaceData, images: int, run: Path, missing: Missing
 ) -> int:
-    """Data, parameters, memory of a process that takes `images` an iteration, and all that is missing. Returns the exit status."""
+    """Print data, parameters, memory of a process that takes `images` an iteration, and all that is missing.
+
+    Returns:
+        The exit status.
+    """
     batch = config.data.batch_size
-    seen = config.iterations * batch
-    print(
-        f"{config.method}: {config.iterations:,} iterations of {batch} images = {seen:,} images seen; run folder {run}"
-    )
+    seen = f"{config.iterations * batch:,} images seen"
+    print(f"{config.method}: {config.iterations:,} iterations of {batch} images = {seen}; run folder {run}")
     missing.find(partial(print_data, config, data))
     print_parameters(method, missing.parts)
     find_networks(method, missing)
@@ -84,19 +92,23 @@ def print_plan(
         notes.append(f"with a stand-in for {', '.join(missing.parts)}")
     if config.iterations > 0:
         print_memory(method, judge, images, config, notes)
+    if not missing.words:
+        return 0
     for words in missing.words:
         print(f"  missing                 {words}")
-    return 2 if missing.words else 0
+    return 2
 
 
 def check_roots(config: Namespace) -> None:
     """Raise `UserError` where there is no data to train on."""
-    for name in ("root", "val_root"):
-        if config.data[name] is not None and not Path(config.data[name]).expanduser().exists():
-            raise UserError(f"--data.{name} {config.data[name]}: no such folder or zip file")
-    if config.preset == "paper" and config.data.root is None:
+    for name in ("root", "pairs", "val_root"):
+        place = config.data[name]
+        if place is not None and not Path(place).expanduser().exists():
+            raise UserError(f"--data.{name} {place}: no such folder or zip file")
+    if config.preset == "paper" and config.data.root is None and config.data.pairs is None:
         raise UserError(
-            "--preset paper trains on photographs: give --data.root DIR_OR_ZIP (FFHQ, CelebA-HQ or any folder of aligned faces), "
+            "--preset paper trains on photographs: give --data.root DIR_OR_ZIP "
+            "(FFHQ, CelebA-HQ or any folder of aligned faces), "
             "or choose --preset demo for the embedded portraits"
         )
 
@@ -104,8 +116,11 @@ def check_roots(config: Namespace) -> None:
 def print_data(config: Namespace, data: FaceData) -> None:
     """What there is to train and validate on. Raises `UserError` where there is nothing."""
     check_roots(config)
+    data.setup("fit")
     for key, value in data.describe().items():
         print(f"  data {key:20} {value}")
+    for line in data.folders():
+        print(f"  data folder               {line}")
 
 
 def print_parameters(method: Method, unknown: tuple[str, ...]) -> None:
@@ -113,9 +128,10 @@ def print_parameters(method: Method, unknown: tuple[str, ...]) -> None:
     for part, module in method.named_children():
         if part in unknown or not count_parameters(module):
             continue
-        trained = any(parameter.requires_grad for parameter in module.parameters())
-        note = "" if trained else " (not trained)"
-        print(f"  parameters {part:14} {count_parameters(module) / 1e6:10.3f} M{note}")
+        words = f"{count_parameters(module) / 1e6:10.3f} M"
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            words += " (not trained)"
+        print(f"  parameters {part:14} {words}")
     for part in unknown:
         print(f"  parameters {part:14}    unknown: they are those of a file that is missing")
 
@@ -129,13 +145,13 @@ def find_networks(method: Method, missing: Missing) -> None:
 
 def find_scores(method: Method, options: dict[str, Any], missing: Missing) -> Judge:
     """What scores the run, without the scores whose files are missing; these are noted."""
-    found = dict(SCORES_OFF)
+    possible = dict(SCORES_OFF)
     for name, value in options.items():
         alone = {**SCORES_OFF, name: value}
-        there = [missing.find(partial(Judge, **alone, scored=(kind,))) for kind in method.scored]
-        if all(there):
-            found[name] = value
-    return Judge(**found, scored=method.scored)
+        found = [missing.find(partial(Judge, **alone, scored=(kind,))) for kind in method.scored]
+        if all(found):
+            possible[name] = value
+    return Judge(**possible, scored=method.scored)
 
 
 def print_memory(method: Method, judge: Judge, images: int, config: Namespace, notes: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The further processes of a run that uses several devices: none outlives the first one, and none ends unnoticed."""
+"""The further processes of a run that uses several devices: none outlives the first one or ends unnoticed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -14,7 +15,11 @@ from lightning.fabric.utilities.rank_zero import _get_rank
 
 from experiments.training.launchers import find_launch
 
-FIRST = "FACE_SUITE_FIRST_PROCESS"  # environment variable: the process that was started by hand and starts the others of its machine
+# Environment variable: the process that was started by hand and starts the others of its machine
+FIRST = "FACE_SUITE_FIRST_PROCESS"
+LOOKS = 30  # for another process that has ended, a tenth of a second apart
+
+Processes = Sequence["subprocess.Popen[bytes]"]
 
 
 def first_process() -> bool:
@@ -23,9 +28,10 @@ def first_process() -> bool:
 
 
 def tie() -> None:
-    """Let the processes that Lightning starts end within seconds of the one that starts them, however that ends; all of them call this.
+    """Let the processes that Lightning starts end within seconds of the one that starts them.
 
-    A killed process takes no leave: without this the others could wait for it until the collectives' timeout, half an hour.
+    All of them call this. A killed process takes no leave: without this the others could wait for it until
+    the collectives' timeout, half an hour.
     """
     by_lightning = find_launch().by == "hand" and "LOCAL_RANK" in os.environ
     if not by_lightning or FIRST not in os.environ:  # it may come from whoever started srun or torchrun
@@ -45,25 +51,43 @@ def _first_lives() -> bool:
 
 
 def end_others(trainer: L.Trainer) -> str | None:
-    """After an error: end the processes that this one started. Returns words about another process whose end is behind the error, if so."""
+    """After an error: end the processes that this one started.
+
+    Returns:
+        Words about another process whose end is behind the error; None where there is none.
+    """
     launcher: Any = trainer.strategy.launcher
-    others: list[subprocess.Popen[bytes]] = getattr(launcher, "procs", [])
+    others: Processes = getattr(launcher, "procs", [])
     ended = None
-    for _ in range(
-        30 if trainer.world_size > 1 else 0
-    ):  # a process's connections close a moment before it ends
-        for rank, process in enumerate(others, 1):
-            status = process.poll()
-            if status:
-                how = (
-                    f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-                )
-                ended = ended or f"process {rank} of {1 + len(others)} {how}"
-        if not _first_lives():
-            ended = "the first process has ended"
-        if ended is not None:
-            break
-        time.sleep(0.1)
+    if trainer.world_size > 1:
+        ended = _wait_for_end(others)
     for process in others:
         process.kill()
     return ended
+
+
+def _wait_for_end(others: Processes) -> str | None:
+    """Words about a process that has ended: its connections close a moment before it does."""
+    for _ in range(LOOKS):
+        ended = _ended(others)
+        if ended is not None:
+            return ended
+        time.sleep(0.1)
+    return None
+
+
+def _ended(others: Processes) -> str | None:
+    """Words about a process that has ended by now, the first one or one of the others."""
+    if not _first_lives():
+        return "the first process has ended"
+    for rank, process in enumerate(others, 1):
+        status = process.poll()
+        if status:
+            return f"process {rank} of {1 + len(others)} {_manner(status)}"
+    return None
+
+
+def _manner(status: int) -> str:
+    if status < 0:
+        return f"died of {signal.Signals(-status).name}"
+    return f"ended with status {status}"

@@ -9,45 +9,55 @@ from jsonargparse import Namespace
 
 from _runtime import UserError
 from datamodules.faces import FaceData
+from experiments.training.same_data import check_same_data
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import check_entries, check_optimizers, load_weights, read_checkpoint
 
+ENTRIES = {  # of a checkpoint that a run has saved
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "callbacks": dict,
+    "datamodule_hyper_parameters": dict,
+    "pytorch-lightning_version": str,
+}
+
 
 def restart(method: Method, data: FaceData, checkpoint: dict[str, Any], path: Path, config: Namespace) -> int:
-    """Put method and data where the run of a checkpoint, read from `path`, stood; the trainer restores optimizers and callbacks.
+    """Put method and data where the run of a checkpoint stood; the trainer restores optimizers and callbacks.
 
-    Returns the newest iteration that was validated.
+    Args:
+        checkpoint: what was read from `path`.
+
+    Returns:
+        The newest iteration that was validated.
+
+    Raises:
+        UserError: the checkpoint is not one of such a run, or of other data.
     """
     what = f"checkpoint {path}"
     if "optimizer_states" not in checkpoint:
         raise UserError(f"{path} was imported, not trained here: start a run from it with --init_from {path}")
     load_weights(method, checkpoint["state_dict"], what)
-    trained = {
-        "optimizer_states": list,
-        "lr_schedulers": list,
-        "callbacks": dict,
-        "datamodule_hyper_parameters": dict,
-    }
-    check_entries(checkpoint, {**trained, "pytorch-lightning_version": str}, what)
+    check_entries(checkpoint, ENTRIES, what)
     check_optimizers(method.configure_optimizers(), checkpoint["optimizer_states"], what)
     check_entries(checkpoint["datamodule_hyper_parameters"], {"batch_size": int}, what)
     check_entries(checkpoint["callbacks"], {"Checkpoints": dict}, what)
     check_entries(checkpoint["callbacks"]["Checkpoints"], {"best": object, "validated": int}, what)
     batch = checkpoint["datamodule_hyper_parameters"]["batch_size"]
     if batch != config.data.batch_size:
-        raise UserError(
-            f"{what} was trained with --data.batch_size {batch}, and where it stands in the data depends on it: keep "
-            f"it, or start a new run from the weights with --init_from {path} and another --run_dir"
-        )
+        trained = f"was trained with --data.batch_size {batch}, and where it stands in the data depends on it"
+        anew = f"start a new run from the weights with --init_from {path} and another --run_dir"
+        raise UserError(f"{what} {trained}: keep it, or {anew}")
     method.on_load_checkpoint(checkpoint)
     data.start_iteration = method.iteration
+    data.changed_validation = check_same_data(data, checkpoint, path)
     return checkpoint["callbacks"]["Checkpoints"]["validated"]
 
 
 def checkpoint_of(path: str | Path, method: str) -> dict[str, Any]:
+    """What is read from a checkpoint. Raises `UserError` where it is of another method."""
     checkpoint = read_checkpoint(path)
-    if checkpoint["suite"]["method"] != method:
-        raise UserError(
-            f"{path} is a checkpoint of {checkpoint['suite']['method']}, this run trains {method}"
-        )
+    trained = checkpoint["suite"]["method"]
+    if trained != method:
+        raise UserError(f"{path} is a checkpoint of {trained}, this run trains {method}")
     return checkpoint

@@ -37,7 +37,9 @@ from experiments.training.lengths import parts_of_batch, rescaling
 from experiments.training.plan import Missing, build_method, print_plan
 from experiments.training.ranks import end_others, first_process, tie
 from experiments.training.restart import checkpoint_of, restart
+from experiments.training.same_data import describe_differences, inherit
 from experiments.training.story import (
+    Changes,
     command,
     describe_changes,
     later_segments,
@@ -46,11 +48,11 @@ from experiments.training.story import (
     write_configuration,
 )
 from experiments.training.transcript import Transcript
+from lightning_modules import weights
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import load_weights
 from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import Judge
-from lightning_modules.pretrained import weights
 
 
 def fit(config: Namespace, resolved: dict[str, Any]) -> int:
@@ -67,12 +69,7 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
 def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -> int:
     """`fit` within a transcript."""
     console.quiet()
-    if config.weights_dir is not None:
-        os.environ[weights.FOLDER_VARIABLE] = config.weights_dir
-    check_config(config)
-    if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
-        config.trainer.accelerator = "cpu"  # the metrics need float64, which Apple's GPUs do not have
-
+    settle(config)
     run = Path(config.run_dir or default_run(config))
     resume = resume_path(config, run)
     saved = None
@@ -86,14 +83,17 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
     first = first_process()
     if first:
         announce(config, method, run, anew=resume is None)
-
     validated = 0
     if saved is None:
         missing.find(method.check_start)
     elif resume is not None:
         validated = restart(method, data, saved, resume, config)
+        if first:
+            for words in describe_differences(data, method, saved):
+                print(words)
     else:
         load_weights(method, saved["state_dict"], f"checkpoint {config.init_from}")
+    inherit(data, config, saved, resume)
     del saved  # it may be large
     if config.dry_run:
         return print_plan(config, method, data, images, run, missing) if first else 0
@@ -103,27 +103,23 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
     done = method.iteration > config.iterations or method.iteration == config.iterations == validated
     if resume is not None and done:
         if first:
-            print(
-                f"{resume} is at iteration {method.iteration} of {config.iterations}: nothing left to train"
-            )
+            reached = f"{resume} is at iteration {method.iteration} of {config.iterations}"
+            print(f"{reached}: nothing left to train")
             draw_curves(run)
         return 0
     if resume is None and config.init_from is None:
         method.initialise()
     if config.compile:
         compile_parts(method)
-
-    changes: dict[str, tuple[Any, Any]] = {}
+    changes: Changes = {}
     if first:
-        prepare_run(run, config)
-        transcript.keep_in(run / "train.log", f"$ {command()}")
-        changes = write_configuration(run, resolved, method.iteration, method.starts_from)
-        if changes:
-            print(describe_changes(changes, method.iteration))
+        changes = open_folder(run, config, resolved, method, transcript)
     tie()
     trainer, guards, metrics = build_trainer(config, resolved, run, method, judge)
     if trainer.is_global_zero:
         record_start(run, method.iteration, changes, trainer)
+        for line in data.folders():
+            print(f"data: {line}")
         print(opening(config.method, method, data, trainer, run), flush=True)
     try:
         trainer.fit(method, data, ckpt_path=resume, weights_only=True)
@@ -132,16 +128,20 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
         raise
     if not trainer.is_global_zero:
         return 0
-    draw_curves(run)
     report(run, method, guards, metrics, config)
-    if guards.signal is None:
-        return 0
-    if guards.signal == signal.SIGUSR1:
-        print(ask_for_requeue(config.resume == "auto"), flush=True)
-    return 128 + guards.signal
+    return close(guards, config)
 
 
 # --- before -----------------------------------------------------------------------------------------
+
+
+def settle(config: Namespace) -> None:
+    """Check the options, and take from them what holds for the whole process. Raises `UserError`."""
+    if config.weights_dir is not None:
+        os.environ[weights.FOLDER_VARIABLE] = config.weights_dir
+    check_config(config)
+    if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
+        config.trainer.accelerator = "cpu"  # the metrics need float64, which Apple's GPUs do not have
 
 
 def take_from_checkpoint(config: Namespace, saved: dict[str, Any], resumed: bool) -> None:
@@ -175,12 +175,26 @@ def prepared(config: Namespace, data: FaceData, images: int, missing: Missing) -
     return method
 
 
+def open_folder(
+    run: Path, config: Namespace, resolved: dict[str, Any], method: Method, transcript: Transcript
+) -> Changes:
+    """Make the run folder and begin what is written in it; returns which options a resumed run changes."""
+    prepare_run(run, config)
+    transcript.keep_in(run / "train.log", f"$ {command()}")
+    changes = write_configuration(run, resolved, method.iteration, method.starts_from)
+    if changes:
+        print(describe_changes(changes, method.iteration))
+    return changes
+
+
 def announce(config: Namespace, method: Method, run: Path, anew: bool) -> None:
     """Check the run folder, and print what a user may not have meant."""
     if not config.dry_run:
         check_run(run, config)
-    elsewhere = other_runs(config) if anew else None
-    for words in (rescaling(config, method.batch_advice), elsewhere, later_segments(config.config or ())):
+    said = [rescaling(config, method.batch_advice), later_segments(config.config or ())]
+    if anew:
+        said.insert(1, other_runs(config))
+    for words in said:
         if words is not None:
             print(words)
 
@@ -268,13 +282,23 @@ def explain_end(
         raise UserError(f"{where}: {error.strerror or error} ({error.filename or run})") from error
 
 
+def close(guards: Guards, config: Namespace) -> int:
+    """The exit status of a run; SLURM is asked to start again what it is about to end."""
+    if guards.signal is None:
+        return 0
+    if guards.signal == signal.SIGUSR1:
+        print(ask_for_requeue(config.resume == "auto"), flush=True)
+    return 128 + guards.signal
+
+
 def draw_curves(run: Path) -> None:
     if (run / "metrics.csv").exists():  # not where a run ended before its first row
         plot_curves(run / "metrics.csv", run / "curves.png")
 
 
 def report(run: Path, method: Method, guards: Guards, metrics: Metrics, config: Namespace) -> None:
-    """The last lines of a run: what it reached and where it is."""
+    """The end of a run: its curves, and the last lines about what it reached and where it is."""
+    draw_curves(run)
     reached = f"at iteration {method.iteration} of {config.iterations}"
     if guards.signal is not None:
         print(f"stopped by {signal.Signals(guards.signal).name} {reached}; go on with --resume auto")

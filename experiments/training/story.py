@@ -1,8 +1,8 @@
-"""What a run folder tells of its run: the options of every segment, when and where and by which code it was started.
+"""What a run folder tells of its run: every segment's options, when, where and by which code it was started.
 
-A segment is what one start of the command trains. The first one's options are config.yaml. One that goes on with
-other options leaves that file as it is and writes its own beside it, config-<iteration>.yaml. segments.jsonl has a
-line for every start.
+A segment is what one start of the command trains. The first one's options are config.yaml. One that goes on
+with other options leaves that file as it is and writes its own beside it, config-<iteration>.yaml.
+segments.jsonl has a line for every start.
 """
 
 from __future__ import annotations
@@ -60,11 +60,12 @@ def write_configuration(
         write_text(run / "config.yaml", yaml.safe_dump(dict(resolved), sort_keys=False))
         return {}
     before = read_yaml(earlier[-1])
-    now = {**resolved, "model": dict(resolved["model"])}
+    model = dict(resolved["model"])
     for name in kept:
-        now["model"].pop(name, None)
+        model.pop(name, None)
         if name in before["model"]:
-            now["model"][name] = before["model"][name]
+            model[name] = before["model"][name]
+    now = {**resolved, "model": model}
     changes = differences(before, now)
     if changes:
         write_text(run / f"config-{iteration}.yaml", yaml.safe_dump(now, sort_keys=False))
@@ -73,7 +74,9 @@ def write_configuration(
 
 def configurations(run: Path) -> list[tuple[int, Path]]:
     """The configurations in a run folder and the iterations from which they hold, in order."""
-    found = [(0, run / "config.yaml")] if (run / "config.yaml").exists() else []
+    found: list[tuple[int, Path]] = []
+    if (run / "config.yaml").exists():
+        found.append((0, run / "config.yaml"))
     for path in run.glob("config-*.yaml"):
         start = re.fullmatch(r"config-(\d+)\.yaml", path.name)
         if start is not None:
@@ -85,7 +88,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     """Options that differ; None stands for one that is not there."""
     old, new = flatten(before), flatten(now)
     names = dict.fromkeys([*new, *old])
-    return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
+    pairs = {name: (old.get(name), new.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def describe_changes(changes: Changes, iteration: int) -> str:
@@ -94,13 +98,12 @@ def describe_changes(changes: Changes, iteration: int) -> str:
     words = [f"{name} {_plain(now)} (was {_plain(before)})" for name, (before, now) in shown]
     if len(changes) > SHOWN:
         words.append(f"{len(changes) - SHOWN} more")
-    return (
-        f"from iteration {iteration} on with other options, see config-{iteration}.yaml: {', '.join(words)}"
-    )
+    where = f"see config-{iteration}.yaml"
+    return f"from iteration {iteration} on with other options, {where}: {', '.join(words)}"
 
 
 def later_segments(paths: Collection[str | os.PathLike[str]]) -> str | None:
-    """Words for a call that takes the options of a run which was resumed with others; None where it was not."""
+    """Words for a call that takes the options of a run which was resumed with others; None for any other."""
     for path in map(Path, paths):
         later = configurations(path.parent)[1:]
         if later and path.name == "config.yaml":
@@ -142,7 +145,10 @@ def command() -> str:
 
 
 def commit() -> dict[str, Any]:
-    """Commit of the checkout that this code lies in, and whether files differ from it; None where it is none."""
+    """Commit of the checkout that this code lies in, and whether files differ from it.
+
+    Both are None where it lies in none.
+    """
     root = Path(__file__).resolve().parents[2]
     unknown: dict[str, Any] = {"commit": None, "dirty": None}
     if not (root / ".git").exists():  # not one that an installed package merely lies below
@@ -160,6 +166,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def versions() -> dict[str, str | None]:
+    """Versions of this suite and of what its numbers depend on."""
     try:
         suite = importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:  # run from its folder
@@ -179,14 +186,14 @@ def device_name(trainer: L.Trainer) -> str:
 
 
 def opening(name: str, method: Method, data: FaceData, trainer: L.Trainer, run: Path) -> str:
-    """The line a run begins with: where and how it computes, what it trains, on which data, in which folder."""
+    """The line a run begins with: on what it computes, what it trains, on which data, in which folder."""
     trained = sum(parameter.numel() for parameter in method.parameters() if parameter.requires_grad)
-    described = data.describe()
-    source = data_name(data.options.root)
+    facts = data.describe()
+    images = f"{facts['train']:,} images of {data_name(data.options.root or data.options.pairs)}"
     return (
         f"{name} on {trainer.world_size} x {device_name(trainer)}, {trainer.precision}; "
         f"trains {trained / 1e6:.2f} M of {count_parameters(method) / 1e6:.2f} M parameters "
-        f"on {described['train']:,} images of {source} ({described['degradation']}, {described['val']:,} held out); "
+        f"on {images} ({facts['degradation']}, {facts['val']:,} held out); "
         f"{_position(method)}; {run}"
     )
 

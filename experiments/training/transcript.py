@@ -18,9 +18,9 @@ SECONDS = 60  # a line that is drawn over again and again, as a bar is, is kept 
 
 
 class Transcript:
-    """Keeps what goes to the standard streams in its context: in memory, then in the file that `keep_in` names.
+    """Keeps what goes to the standard streams in its context.
 
-    A full disk costs the file, not the run.
+    In memory first, then in the file that `keep_in` names. A full disk costs the file, not the run.
     """
 
     def __init__(self) -> None:
@@ -36,6 +36,7 @@ class Transcript:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        """Give the streams back; what ended the context is the last line."""
         sys.stdout, sys.stderr = self._streams
         for copy in self._copies:
             copy.finish()
@@ -68,7 +69,7 @@ class Transcript:
 
 
 class Copied:
-    """A stream whose finished lines a transcript gets too; of what is drawn over and over, one state a minute."""
+    """A stream whose finished lines a transcript gets too; of what is drawn over, one state a minute."""
 
     def __init__(self, stream: Any, transcript: Transcript) -> None:
         self._stream, self._transcript = stream, transcript
@@ -79,6 +80,7 @@ class Copied:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        """Write to the stream; whole lines go to the transcript too."""
         written = self._stream.write(text)
         *finished, self._line = (self._line + text).split("\n")
         for line in finished:

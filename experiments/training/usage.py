@@ -1,4 +1,7 @@
-"""What `experiments.fit` answers a call that does not name what to train. It needs none of fit's imports, which take seconds."""
+"""What `experiments.fit` answers a call that does not name what to train.
+
+It needs none of fit's imports, which take seconds.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,13 @@ ABOUT = (
 
 
 def explain(argv: Sequence[str]) -> int | None:
-    """Print what there is to choose from where help is asked for; returns the exit status, None where a method is named.
+    """Print what there is to choose from where help is asked for.
+
+    Returns:
+        The exit status; None where a method is named.
 
     Raises:
-        UserError: the method is missing or unknown, and whatever `peek` raises.
+        UserError: the method is missing or unknown, or one of `peek`.
     """
     method = peek(argv).method
     if method in METHODS:

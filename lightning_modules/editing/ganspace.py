@@ -1,9 +1,10 @@
 """GANSpace: the principal components of w.
 
-Source  Harkonen et al., "GANSpace: Discovering Interpretable GAN Controls", arXiv:2004.02546; 80 components of a million samples
-        as in harskish/ganspace@5a704c4 (config.py).
-Differs exact covariance in float64 instead of incremental PCA; standard deviations from all samples instead of 5000 new ones; signs, which
-        are arbitrary, by the entry of largest magnitude. So signs and strengths are not those of the released files: look at the edit.
+Source  Harkonen et al., "GANSpace: Discovering Interpretable GAN Controls", arXiv:2004.02546; 80 components
+        of a million samples as in harskish/ganspace@5a704c4 (config.py).
+Differs exact covariance in float64 instead of incremental PCA; standard deviations from all samples instead
+        of 5000 new ones; signs, which are arbitrary, by the entry of largest magnitude. So signs and
+        strengths are not those of the released files: look at the edit.
 Shapes  z (B, Z) -> w (B, D); components (K, D), K <= D.
 """
 
@@ -24,7 +25,7 @@ BATCH = 10_000
 class Components(NamedTuple):
     """Principal components of w, by falling standard deviation.
 
-    Attributes
+    Attributes:
         mean: (1, D).
         vectors: (K, D), unit length and orthogonal.
         std: (K,), of w along each.
@@ -37,9 +38,10 @@ class Components(NamedTuple):
     def direction(self, component: int, layers: Layers | None = None, *, relative: bool = False) -> Direction:
         """Component number `component` (from 0) in layers (first, end), None for all.
 
-        Strengths are coordinates to reach (e4e, HFGI, PTI), or steps in standard deviations (GANSpace) where `relative`.
+        Strengths are coordinates to reach (e4e, HFGI, PTI), or steps in standard deviations (GANSpace) where
+        `relative`.
 
-        Raises
+        Raises:
             UserError: there is no such component, or see `Direction`.
         """
         if not 0 <= component < len(self.std):
@@ -59,21 +61,23 @@ class Components(NamedTuple):
 def find_components(
     G: Generator, *, components: int = 80, samples: int = 1_000_000, seed: int = 0
 ) -> Components:
-    """The first principal components of G.mapping(z), z ~ N(0, I), in float32 on the CPU; the same samples on every device.
+    """The first principal components of G.mapping(z), z ~ N(0, I), in float32 on the CPU.
 
-    Raises
+    The samples are the same on every device.
+
+    Raises:
         UserError: more components than w has dimensions, or not more samples than components.
     """
-    if not 1 <= components <= G.style_dim:
-        raise UserError(
-            f"components {components}: w has {G.style_dim} dimensions, expected 1 .. {G.style_dim}"
-        )
+    width = G.style_dim
+    if not 1 <= components <= width:
+        raise UserError(f"components {components}: w has {width} dimensions, expected 1 .. {width}")
     if samples <= components:
         raise UserError(
             f"{samples} samples cannot give {components} components: expected more samples than components"
         )
     generator = torch.Generator().manual_seed(seed)
-    total, products = torch.zeros(G.style_dim).double(), torch.zeros(G.style_dim, G.style_dim).double()
+    total = torch.zeros(width).double()
+    products = torch.zeros(width, width).double()
     for start in range(0, samples, BATCH):
         z = torch.randn(min(BATCH, samples - start), G.z_dim, generator=generator)
         w = G.mapping(z.to(G.w_avg)).cpu().double()

@@ -1,7 +1,8 @@
 """Directions as others released them, read without executing anything in their files.
 
-Source  torch files of omertov/encoder4editing@99ea505, shared by HFGI, BDInvert and PTI: a boundary (1, D) or (1, L, D), or GANSpace's
-        {mean (1, D), comp (K, 1, D), std (K,)}; numpy files of genforce/interfacegan@8da3fc0: a boundary (1, D).
+Source  torch files of omertov/encoder4editing@99ea505, shared by HFGI, BDInvert and PTI: a boundary (1, D) or
+        (1, L, D), or GANSpace's {mean (1, D), comp (K, 1, D), std (K,)}; numpy files of
+        genforce/interfacegan@8da3fc0: a boundary (1, D).
 Differs the boundaries of genforce/idinvert_pytorch are pickled dicts inside of numpy files, and are refused.
 """
 
@@ -25,39 +26,48 @@ LAYOUTS = "a boundary (1, D) or (1, L, D), or a dict of mean (1, D), comp (K, 1,
 def read_released(path: Path, *, component: int | None = None, layers: Layers | None = None) -> Direction:
     """A released direction, in float32 on the CPU; a boundary is named like its file.
 
-    Args
+    Args:
         path: torch or numpy file.
-        component: which of GANSpace's components; strengths are then coordinates to reach, as in the code those files come with.
+        component: which of GANSpace's components; strengths are then coordinates to reach, as in the code
+            those files come with.
         layers: (first, end) that it edits, end exclusive; None for all. The files do not say.
 
-    Raises
-        UserError: the file is missing, damaged, of another format or layout, would have to be unpickled, or `component` is missing, unknown
-            or given for a boundary.
+    Raises:
+        UserError: the file is missing, damaged, of another format or layout, would have to be unpickled, or
+            `component` is missing, unknown or given for a boundary.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the file")
     if not path.is_file():
-        raise UserError(
-            f"{path} does not exist" if not path.exists() else f"{path} is a folder: give the file"
-        )
+        raise UserError(f"{path} does not exist")
     with path.open("rb") as file:
         numpy = file.read(6) == np.lib.format.MAGIC_PREFIX
     content = _read_numpy(path) if numpy else _read_torch(path)
     try:
         if isinstance(content, dict):
-            if component is None:
-                raise UserError(
-                    f"it holds {len(content['std'])} components: choose one, expected 0 .. {len(content['std']) - 1}"
-                )
-            parts = Components(content["mean"].float(), content["comp"].float()[:, 0], content["std"].float())
-            return parts.direction(component, layers)
+            return _component(content, component, layers)
         if component is not None:
             raise UserError(f"it holds one boundary, and no component {component}")
         vectors = content.float()
-        return Direction(path.stem, "interfacegan", vectors if vectors.ndim == 2 else vectors[0], layers)
+        if vectors.ndim == 3:
+            vectors = vectors[0]
+        return Direction(path.stem, "interfacegan", vectors, layers)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
+def _component(content: dict[str, Tensor], component: int | None, layers: Layers | None) -> Direction:
+    """One of GANSpace's components. Raises `UserError` where there is no such one."""
+    count = len(content["std"])
+    if component is None:
+        raise UserError(f"it holds {count} components: choose one, expected 0 .. {count - 1}")
+    vectors = content["comp"].float()[:, 0]
+    parts = Components(content["mean"].float(), vectors, content["std"].float())
+    return parts.direction(component, layers)
+
+
 def _read_torch(path: Path) -> Tensor | dict[str, Tensor]:
+    """The tensors in a torch file. Raises `UserError`."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
@@ -67,27 +77,27 @@ def _read_torch(path: Path) -> Tensor | dict[str, Tensor]:
     if not _known(content):
         _refuse(path, content)
     tensors = content.values() if isinstance(content, dict) else [content]
-    if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > path.stat().st_size:
+    declared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if declared > path.stat().st_size:
         raise UserError(f"{path} declares more numbers than it holds")
     return content
 
 
 def _read_numpy(path: Path) -> Tensor:
+    """The array in a numpy file. Raises `UserError`."""
     with path.open("rb") as file:
         try:
             version = np.lib.format.read_magic(file)
-            read_header = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
+            read_header = np.lib.format.read_array_header_2_0
+            if version == (1, 0):
+                read_header = np.lib.format.read_array_header_1_0
             shape, _, dtype = read_header(file)
         except Exception as error:  # of several types, and all mean the same to the user
             raise UserError(f"{path} cannot be read as an array: truncated or damaged") from error
         if dtype.hasobject:
             raise UserError(
-                f"{path} holds pickled objects, which could run code, and is refused (IDInvert's boundaries are such files): "
-                "give their 'boundary' as an array in a numpy file"
+                f"{path} holds pickled objects, which could run code, and is refused "
+                "(IDInvert's boundaries are such files): give their 'boundary' as an array in a numpy file"
             )
         if math.prod(shape) * dtype.itemsize > path.stat().st_size - file.tell():
             raise UserError(f"{path} declares more numbers than it holds: truncated or damaged")
@@ -100,6 +110,7 @@ def _read_numpy(path: Path) -> Tensor:
 
 
 def _known(content: Any) -> bool:
+    """Whether the content of a file is one of `LAYOUTS`."""
     if isinstance(content, Tensor):
         return _plain(content) and content.ndim in (2, 3) and len(content) == 1
     if not isinstance(content, dict) or set(content) != {"mean", "comp", "std"}:
@@ -107,19 +118,18 @@ def _known(content: Any) -> bool:
     mean, comp, std = content["mean"], content["comp"], content["std"]
     if not all(isinstance(part, Tensor) and _plain(part) for part in (mean, comp, std)):
         return False
-    return mean.ndim == 2 and std.ndim == 1 and len(mean) == 1 and comp.shape == (len(std), 1, mean.shape[1])
+    if mean.ndim != 2 or len(mean) != 1 or std.ndim != 1:
+        return False
+    return comp.shape == (len(std), 1, mean.shape[1])
 
 
 def _plain(tensor: Tensor) -> bool:
-    return (
-        tensor.layout == torch.strided
-        and not tensor.is_nested
-        and not tensor.is_meta
-        and tensor.is_floating_point()
-    )
+    dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
+    return dense and tensor.is_floating_point()
 
 
 def _refuse(path: Path, content: Any) -> NoReturn:
+    """Raises the `UserError` that says what was found."""
     if isinstance(content, Tensor):
         got = f"{content.dtype} {tuple(content.shape)}"
     elif isinstance(content, dict):

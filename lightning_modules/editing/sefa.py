@@ -1,10 +1,12 @@
 """SeFa: the directions of w that change a generator's styles most, from its weights alone.
 
-Source  Shen and Zhou, "Closed-Form Factorization of Latent Semantics in GANs", arXiv:2007.06600; as genforce/sefa@0d16060
-        (utils.py), where the last layer is the last RGB layer and those before are the convolutions.
-Differs a symmetric solver, sorted: the released one is neither, so its first directions are not the strongest, and vary with the machine.
-        Signs, which are arbitrary, by the entry of largest magnitude. The layers that are edited are those that were analysed;
-        omertov/encoder4editing@99ea505 analyses layer l and edits l - 1.
+Source  Shen and Zhou, "Closed-Form Factorization of Latent Semantics in GANs", arXiv:2007.06600; as
+        genforce/sefa@0d16060 (utils.py), where the last layer is the last RGB layer and those before are the
+        convolutions.
+Differs a symmetric solver, sorted: the released one is neither, so its first directions are not the
+        strongest, and vary with the machine. Signs, which are arbitrary, by the entry of largest magnitude.
+        The layers that are edited are those that were analysed; omertov/encoder4editing@99ea505 analyses
+        layer l and edits l - 1.
 Shapes  the affine layer driven by w_i has a weight A_i^T (C_i, D).
 """
 
@@ -22,13 +24,16 @@ from lightning_modules.networks.stylegan2 import Synthesis
 
 
 def factorise(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (D,), falling, and unit eigenvectors (D, D), in rows, of A A^T, where A (D, sum C) is made of all weights (C_i, D).
+    """Eigenvalues (D,), falling, and unit eigenvectors (D, D), in rows, of A A^T.
 
-    The columns of A, the rows of the weights, are brought to unit length, so the factor of equalised learning rates changes nothing.
+    A (D, sum C) is made of all weights (C_i, D). Its columns, the rows of the weights, are brought to unit
+    length, so the factor of equalised learning rates changes nothing.
     """
-    A = F.normalize(torch.cat([weight.detach().cpu().double() for weight in weights]), dim=1).T
+    rows = torch.cat([weight.detach().cpu().double() for weight in weights])
+    A = F.normalize(rows, dim=1).T
     values, vectors = torch.linalg.eigh(A @ A.T)  # ascending, vectors in columns
-    return values.flip(0).to(weights[0].dtype), fix_signs(vectors.T.flip(0)).to(weights[0].dtype)
+    dtype = weights[0].dtype
+    return values.flip(0).to(dtype), fix_signs(vectors.T.flip(0)).to(dtype)
 
 
 def affine_weights(synthesis: Synthesis) -> list[Tensor]:
@@ -36,13 +41,16 @@ def affine_weights(synthesis: Synthesis) -> list[Tensor]:
 
     The other RGB layers share their w with a convolution and are left out, as in the released code.
     """
-    return [*(conv.affine.weight for conv in synthesis.convs), synthesis.rgbs[-1].affine.weight]
+    weights = [conv.affine.weight for conv in synthesis.convs]
+    return [*weights, synthesis.rgbs[-1].affine.weight]
 
 
 def find_directions(synthesis: Synthesis, count: int = 5, layers: Layers | None = None) -> list[Direction]:
-    """The `count` strongest directions of layers (first, end), end exclusive, None for all; they edit these very layers.
+    """The `count` strongest directions of layers (first, end), end exclusive, None for all.
 
-    Raises
+    They edit these very layers.
+
+    Raises:
         UserError: the generator has no such layers, or w fewer dimensions than `count`.
     """
     first, end = layers or (0, synthesis.layers)
@@ -53,7 +61,8 @@ def find_directions(synthesis: Synthesis, count: int = 5, layers: Layers | None 
     _, vectors = factorise(affine_weights(synthesis)[first:end])
     if not 1 <= count <= len(vectors):
         raise UserError(f"{count} directions: w has {len(vectors)} dimensions, expected 1 .. {len(vectors)}")
-    return [
-        Direction(f"sefa {first}-{end - 1} {k}", "sefa", vectors[k : k + 1], (first, end))
-        for k in range(count)
-    ]
+    directions = []
+    for k in range(count):
+        name = f"sefa {first}-{end - 1} {k}"
+        directions.append(Direction(name, "sefa", vectors[k : k + 1], (first, end)))
+    return directions

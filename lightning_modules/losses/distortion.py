@@ -17,7 +17,10 @@ from lightning_modules.losses.lpips import LPIPS
 
 
 class Distortion(nn.Module):
-    """l2 ||x - x_hat||^2 + lpips LPIPS(x, x_hat) + id L_id(x, x_hat); a term of weight 0, or whose features are off, is not built."""
+    """l2 ||x - x_hat||^2 + lpips LPIPS(x, x_hat) + id L_id(x, x_hat).
+
+    A term of weight 0, or whose features are off, is not built.
+    """
 
     def __init__(
         self,
@@ -39,9 +42,11 @@ class Distortion(nn.Module):
             self.weights.append(id)
 
     def forward(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its terms by the names under which they are logged."""
         terms = {"l2": F.mse_loss(x_hat, x)}
         loss = self.l2 * terms["l2"]
         for weight, term in zip(self.weights, self.terms, strict=True):
-            terms[term.name] = term(x_hat, x)  # type: ignore[index]
-            loss = loss + weight * terms[term.name]  # type: ignore[index]
+            value = term(x_hat, x)
+            terms[term.name] = value  # type: ignore[index]
+            loss = loss + weight * value
         return loss, terms

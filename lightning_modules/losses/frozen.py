@@ -12,10 +12,11 @@ from lightning_modules.networks.ops import full_precision
 
 
 class Frozen(nn.Module):
-    """A network without gradients of its own, always in evaluation mode, where its input is and as precise, at least float32.
+    """A network without gradients of its own, always in evaluation mode.
 
-    It is built at its first use: what a loss was measured with is not needed to load, restore, invert or export. It is no submodule of
-    its holder, so it enters no checkpoint, no optimizer, no running average, and DDP does not send it around.
+    It is where its input is and as precise, at least float32. It is built at its first use: what a loss was
+    measured with is not needed to load, restore, invert or export. It is no submodule of its holder, so it
+    enters no checkpoint, no optimizer, no running average, and DDP does not send it around.
 
     Args:
         build: makes the network. Raises `UserError` where a file is missing or damaged.
@@ -29,6 +30,7 @@ class Frozen(nn.Module):
 
     @property
     def network(self) -> nn.Module:
+        """The network; asking for it builds it."""
         if not self._unregistered:
             # the first use may be in a validation, and must leave the run's random numbers as they are
             with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
@@ -37,14 +39,16 @@ class Frozen(nn.Module):
 
     def build_bare(self) -> None:
         """Take the network without its weights, for what depends on its shapes alone."""
+        build = self.bare or self.build
         with torch.device("meta"):
-            self._unregistered = [(self.bare or self.build)().requires_grad_(False).eval()]
+            self._unregistered = [build().requires_grad_(False).eval()]
 
     def forward(self, x: Tensor, *more: Tensor) -> Any:
+        """What the network makes of images, of which whole grey levels stay as they are."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         network = self.network.to(x.device, dtype)
-        images = (
-            image.to(dtype) if image.is_floating_point() else image for image in (x, *more)
-        )  # whole grey levels stay
+        images = []
+        for image in (x, *more):
+            images.append(image.to(dtype) if image.is_floating_point() else image)
         with full_precision(x):
             return network(*images)

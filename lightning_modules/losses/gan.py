@@ -3,8 +3,10 @@
 Source  Goodfellow et al., arXiv:1406.2661 (non-saturating loss); Mescheder et al., arXiv:1801.04406 (R1);
         Karras et al., arXiv:1912.04958, section 3.2 and appendix B (path length, lazy regularisation);
         Yang et al., arXiv:2105.06070 (feature matching of GPEN).
-The weight stands outside, except R1's gamma / 2, which is part of its definition. R1 and path length run in float32 or better also under
-autocast, and need the networks as they are: compiled ones cannot be differentiated twice.
+
+The weight stands outside, except R1's gamma / 2, which is part of its definition. R1 and path length run in
+float32 or better also under autocast, and need the networks as they are: compiled ones cannot be
+differentiated twice.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from lightning_modules.networks.ops import at_least_float32, full_precision
 
 
 class NonSaturating(nn.Module):
-    """D minimises softplus(-D(x)) + softplus(D(G(z))), G minimises softplus(-D(G(z))); logits of any shape, means over all."""
+    """D minimises softplus(-D(x)) + softplus(D(G(z))), G minimises softplus(-D(G(z))).
+
+    Logits are of any shape, the losses means over all.
+    """
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(-real).mean() + F.softplus(fake).mean()
@@ -45,10 +50,11 @@ class R1(nn.Module):
 
 
 class PathLength(nn.Module):
-    """E (|J_w^T y| - a)^2: a step in w of fixed length should change the image by a fixed amount; a is the running mean of the lengths.
+    """E (|J_w^T y| - a)^2: a step in w of fixed length should change the image by a fixed amount.
 
-    y is N(0, I) / sqrt(H W) in image space. The length of an image is the root of the mean over layers of ||J||^2. The mean is a buffer,
-    so a resumed run continues with it; it is that of all processes, and gradients flow through its newest part.
+    a is the running mean of the lengths, y is N(0, I) / sqrt(H W) in image space. The length of an image is
+    the root of the mean over layers of ||J||^2. The mean is a buffer, so a resumed run continues with it; it
+    is that of all processes, and gradients flow through its newest part.
     """
 
     mean: Tensor
@@ -61,14 +67,21 @@ class PathLength(nn.Module):
     def forward(
         self, synthesize: Callable[[Tensor], Tensor], w: Tensor, noise: Tensor | None = None
     ) -> Tensor:
-        """The penalty for w (B, L, D) and `synthesize`: w -> image (B, 3, H, W); `noise` like the image, drawn if not given."""
+        """The penalty.
+
+        Args:
+            synthesize: w -> image (B, 3, H, W).
+            w: (B, L, D).
+            noise: like the image, drawn if not given.
+        """
         with full_precision(w):
             w = at_least_float32(w)
-            w = w if w.requires_grad else w.detach().requires_grad_()
+            if not w.requires_grad:
+                w = w.detach().requires_grad_()
             image = synthesize(w)
-            y = (torch.randn_like(image) if noise is None else noise) / math.sqrt(
-                image.shape[2] * image.shape[3]
-            )
+            if noise is None:
+                noise = torch.randn_like(image)
+            y = noise / math.sqrt(image.shape[2] * image.shape[3])
             (gradient,) = torch.autograd.grad((image * y).sum(), w, create_graph=True)
             lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
             mean = torch.lerp(self.mean, mean_over_processes(lengths.mean()), self.decay)
@@ -77,15 +90,17 @@ class PathLength(nn.Module):
 
 
 class FeatureMatching(nn.Module):
-    """L_F of GPEN: sum over layers of ||D_i(y) - D_i(G(x))||_2, each norm the root mean square over one image's elements.
+    """L_F of GPEN: sum over layers of ||D_i(y) - D_i(G(x))||_2.
 
-    The paper leaves T, the layers and the scale of the norm open; all residual blocks and the root *mean* square keep the term independent
-    of resolution and width.
+    Each norm is the root mean square over one image's elements. The paper leaves T, the layers and the scale
+    of the norm open; all residual blocks and the root *mean* square keep the term independent of resolution
+    and width.
     """
 
     def forward(self, fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-        """fake, real: features (B, C, H, W) per layer of D (`Discriminator.features`); no gradient flows through `real`."""
-        return sum(
-            torch.linalg.vector_norm((f - r.detach()).flatten(1), dim=1).mean() / math.sqrt(f[0].numel())
-            for f, r in zip(fake, real, strict=True)
-        )
+        """Features (B, C, H, W) per layer (`Discriminator.features`); no gradient flows through `real`."""
+        layers = []
+        for f, r in zip(fake, real, strict=True):
+            norm = torch.linalg.vector_norm((f - r.detach()).flatten(1), dim=1)
+            layers.append(norm.mean() / math.sqrt(f[0].numel()))
+        return sum(layers)

@@ -1,7 +1,8 @@
 """The identity loss: how little two images have in common in the eyes of a recognition network.
 
-Source  Richardson et al., "Encoding in Style", arXiv:2008.00951 (ArcFace, for faces); Tov et al., arXiv:2102.02766 (MoCo-v2,
-        arXiv:2003.04297, for everything else); omertov/encoder4editing@99ea505 (criteria/id_loss.py, moco_loss.py).
+Source  Richardson et al., "Encoding in Style", arXiv:2008.00951 (ArcFace, for faces); Tov et al.,
+        arXiv:2102.02766 (MoCo-v2, arXiv:2003.04297, for everything else); omertov/encoder4editing@99ea505
+        (criteria/id_loss.py, moco_loss.py).
 Shapes  y_hat, y (B, 3, H, W) RGB, nominally in [-1, 1] -> scalar mean over B, or (B,), in [0, 2].
 Raises  UserError: at the first use, the network's weights are not found, or are another network's.
         ValueError: shapes differ, or images are too small.
@@ -9,17 +10,19 @@ Raises  UserError: at the first use, the network's weights are not found, or are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from lightning_modules import weights
 from lightning_modules.losses.frozen import Frozen
 from lightning_modules.losses.lpips import RandomTrunk, check_pair
 from lightning_modules.networks.arcface import ArcFace
 from lightning_modules.networks.ops import area_means
-from lightning_modules.pretrained import names, weights
+from lightning_modules.pretrained import names
 
 SMALLEST = 8  # pixels
 MOCO_SIZE = 224  # pixels
@@ -30,8 +33,8 @@ class Identity(nn.Module):
     """1 - <f(y), f(y_hat)> with features f of length 1.
 
     Args:
-        features: `arcface` recognises faces (square images, aligned as in FFHQ); `moco` tells images of any kind apart; `random` is a small
-            stand-in (`RandomEmbedding`) for runs without any weights.
+        features: `arcface` recognises faces (square images, aligned as in FFHQ); `moco` tells images of any
+            kind apart; `random` is a small stand-in (`RandomEmbedding`) for runs without any weights.
 
     Attributes:
         name: `id`, `id_moco` or `id_random`, so that no two of them are ever logged under one name.
@@ -41,12 +44,12 @@ class Identity(nn.Module):
     def __init__(self, features: Literal["arcface", "moco", "random"] = "arcface") -> None:
         super().__init__()
         self.name = "id" if features == "arcface" else f"id_{features}"
-        build, bare = {
+        networks: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module] | None]] = {
             "arcface": (arcface, ArcFace),
             "moco": (moco, MoCo),
             "random": (RandomEmbedding, None),
-        }[features]
-        self.embed = Frozen(build, bare)
+        }
+        self.embed = Frozen(*networks[features])
 
     def forward(self, y_hat: Tensor, y: Tensor, per_image: bool = False) -> Tensor:
         """Two (B, 3, H, W) in [-1, 1] -> the mean over B, or (B,) if `per_image`."""
@@ -56,7 +59,10 @@ class Identity(nn.Module):
 
 
 class MoCo(nn.Module):
-    """MoCo-v2's ResNet-50 without its head, on images resized to 224 pixels by nearest neighbour and not normalised, as e4e has it."""
+    """MoCo-v2's ResNet-50 without its head, as e4e has it.
+
+    Images are resized to 224 pixels by nearest neighbour and not normalised.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +75,10 @@ class MoCo(nn.Module):
 
 
 class RandomEmbedding(nn.Module):
-    """A stand-in: where on a 32-pixel version of the image random features are strong. Its values say nothing about identities."""
+    """A stand-in: where on a 32-pixel version of the image random features are strong.
+
+    Its values say nothing about identities.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,8 +87,10 @@ class RandomEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, 1024) of length 1."""
         features = self.trunk(area_means(x, 32))[-1]
-        # behind a ReLU all features are positive and any two images are close: only the differences from the mean place count
-        return F.normalize((features - features.mean(dim=(2, 3), keepdim=True)).flatten(1))
+        # behind a ReLU all features are positive and any two images are close: only the differences from the
+        # mean place count
+        centred = features - features.mean(dim=(2, 3), keepdim=True)
+        return F.normalize(centred.flatten(1))
 
 
 def arcface() -> ArcFace:
@@ -93,11 +104,11 @@ def arcface() -> ArcFace:
 def moco() -> MoCo:
     """ResNet-50 with MoCo-v2's published weights."""
     published: Any = weights.read("identity/moco")
-    trunk = {
-        name.removeprefix(MOCO_PREFIX): value
-        for name, value in published.get("state_dict", {}).items()
-        if name.startswith(MOCO_PREFIX) and not name.startswith(f"{MOCO_PREFIX}fc.")
-    }
+    trunk = {}
+    for name, value in published.get("state_dict", {}).items():
+        layer = name.removeprefix(MOCO_PREFIX)
+        if layer != name and not layer.startswith("fc."):
+            trunk[layer] = value
     network = MoCo()
     names.load(network.trunk, trunk, "weights 'identity/moco'", optional=("num_batches_tracked",))
     return network

@@ -1,9 +1,10 @@
 """LPIPS: the distance of two images between the features of a classification network.
 
-Source  Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", arXiv:1801.03924, eq. 1; version 0.1 of
-        richzhang/PerceptualSimilarity, which scales its input. Per image the criterion of e4e and HFGI (omertov/encoder4editing@99ea505).
+Source  Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
+        arXiv:1801.03924, eq. 1; version 0.1 of richzhang/PerceptualSimilarity, which scales its input. Per
+        image the criterion of e4e and HFGI (omertov/encoder4editing@99ea505).
 Shapes  x, y (B, 3, H, W) RGB, nominally in [-1, 1] -> scalar mean over B, or (B,).
-Raises  UserError: at the first use, the trunk's weights are not found (pretrained/weights.py).
+Raises  UserError: at the first use, the trunk's weights are not found (lightning_modules/weights.py).
         ValueError: shapes differ, or images are too small.
 """
 
@@ -19,19 +20,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules import weights
 from lightning_modules.losses.frozen import Frozen
-from lightning_modules.pretrained import weights
 
 Net = Literal["alex", "vgg"]
 SMALLEST = {"alex": 31, "vgg": 16, "random": 8}  # pixels: below, a pooling layer has nothing left to pool
 
 
 class LPIPS(nn.Module):
-    """sum_l mean_hw ||w_l * (phi_l(x) - phi_l(y))||^2 with channel-normalised features phi_l, w_l^2 learned on human judgements.
+    """sum_l mean_hw ||w_l * (phi_l(x) - phi_l(y))||^2 with channel-normalised features phi_l.
+
+    w_l^2 is learned on human judgements.
 
     Args:
         net: trunk of the features, AlexNet or VGG-16.
-        features: `pretrained` takes the published trunk; `random` a small stand-in (`RandomDistance`) for runs without any weights.
+        features: `pretrained` takes the published trunk; `random` a small stand-in (`RandomDistance`) for
+            runs without any weights.
 
     Attributes:
         name: `lpips`, or `lpips_random` for the stand-in, so that the two are never logged under one name.
@@ -39,11 +43,11 @@ class LPIPS(nn.Module):
 
     def __init__(self, net: Net = "alex", features: Literal["pretrained", "random"] = "pretrained") -> None:
         super().__init__()
-        self.name = "lpips" if features == "pretrained" else "lpips_random"
-        self.smallest = SMALLEST[net if features == "pretrained" else "random"]
         if features == "pretrained":
+            self.name, self.smallest = "lpips", SMALLEST[net]
             self.distance = Frozen(partial(pretrained, net), partial(bare, net))
         else:
+            self.name, self.smallest = "lpips_random", SMALLEST["random"]
             self.distance = Frozen(RandomDistance)
 
     def forward(self, x: Tensor, y: Tensor, per_image: bool = False) -> Tensor:
@@ -54,7 +58,10 @@ class LPIPS(nn.Module):
 
 
 class RandomDistance(nn.Module):
-    """A stand-in for LPIPS: the same formula on random features, equal heads. Its values mean nothing beside those of LPIPS."""
+    """A stand-in for LPIPS: the same formula on random features, equal heads.
+
+    Its values mean nothing beside those of LPIPS.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,14 +71,16 @@ class RandomDistance(nn.Module):
         """Two (B, 3, H, W) -> (B,)."""
         layers = []
         for a, b in zip(self.trunk(x), self.trunk(y), strict=True):
-            layers.append(
-                (F.normalize(a, eps=1e-10) - F.normalize(b, eps=1e-10)).square().sum(1).mean((1, 2))
-            )
+            difference = F.normalize(a, eps=1e-10) - F.normalize(b, eps=1e-10)
+            layers.append(difference.square().sum(1).mean((1, 2)))
         return torch.stack(layers).sum(0)
 
 
 class RandomTrunk(nn.Module):
-    """Three convolutions with weights drawn once and for all, each halving the resolution; depends on no file and no random state."""
+    """Three convolutions with weights drawn once and for all, each halving the resolution.
+
+    They depend on no file and no random state.
+    """
 
     widths = (16, 32, 64)
 
@@ -79,11 +88,12 @@ class RandomTrunk(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.weights = nn.ParameterList()
-        for fan_in, width in zip((3, *self.widths), self.widths, strict=False):
-            std = (2 / (9 * fan_in)) ** 0.5  # keeps the variance through a ReLU
-            self.weights.append(
-                std * torch.randn(width, fan_in, 3, 3, generator=generator, dtype=torch.float32)
-            )
+        inputs = 3
+        for width in self.widths:
+            std = (2 / (9 * inputs)) ** 0.5  # keeps the variance through a ReLU
+            drawn = torch.randn(width, inputs, 3, 3, generator=generator, dtype=torch.float32)
+            self.weights.append(std * drawn)
+            inputs = width
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [-1, 1] -> features (B, C_l, H / 2^l, W / 2^l) after each ReLU."""
@@ -95,39 +105,40 @@ class RandomTrunk(nn.Module):
 
 
 def pretrained(net: Net) -> nn.Module:
-    """The lpips package's network with the published trunk, without its download: (x, y) in [-1, 1] -> (B, 1, 1, 1)."""
+    """The lpips package's network, (x, y) in [-1, 1] -> (B, 1, 1, 1), with the published weights.
+
+    The trunk is from `weights`, without the package's download; the linear heads ship with the package.
+    """
     network = bare(net)
-    fill(network, net, Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth")
+    published = weights.read(f"lpips/{net}")
+    # slice2.3.weight is torchvision's features.3.weight
+    trunk = {name: published[f"features.{name.partition('.')[2]}"] for name in network.net.state_dict()}
+    network.net.load_state_dict(trunk, assign=True)
+    file = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    heads = torch.load(file, map_location="cpu", weights_only=True)
+    for i, head in enumerate(network.lins):
+        head.load_state_dict({"model.1.weight": heads[f"lin{i}.model.1.weight"]}, assign=True)
     return network
 
 
-def bare(net: Net) -> nn.Module:
+def bare(net: Net) -> lpips.LPIPS:
     """`pretrained` without any weights."""
     with torch.device("meta"), warnings.catch_warnings():  # none are drawn only to be replaced
         warnings.simplefilter("ignore")  # lpips calls torchvision the old way
         return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
 
 
-def fill(network: nn.Module, net: Net, heads: Path) -> None:
-    """Give an LPIPS network, of lpips or of torchmetrics, its trunk from `weights` and the linear heads its package ships with."""
-    trunk, published = network.net, weights.read(f"lpips/{net}")
-    assert isinstance(trunk, nn.Module)
-    # slice2.3.weight is torchvision's features.3.weight
-    trunk.load_state_dict(
-        {name: published[f"features.{name.partition('.')[2]}"] for name in trunk.state_dict()}, assign=True
-    )
-    state = torch.load(heads, map_location="cpu", weights_only=True)
-    for i, head in enumerate(network.lins):  # type: ignore[arg-type]
-        head.load_state_dict({"model.1.weight": state[f"lin{i}.model.1.weight"]}, assign=True)
-
-
 def check_pair(x: Tensor, y: Tensor, smallest: int) -> None:
-    """`ValueError` unless x and y are (B, 3, H, W) of one shape, with at least `smallest` pixels on each side."""
+    """Check two batches of images.
+
+    Raises:
+        ValueError: they are not (B, 3, H, W) of one shape, with at least `smallest` pixels on each side.
+    """
     if x.ndim != 4 or x.shape[1] != 3 or x.shape != y.shape:
-        raise ValueError(
-            f"expected x and y in [-1, 1] as (B, 3, H, W), got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
+        got = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"expected x and y in [-1, 1] as (B, 3, H, W), got {got}")
     if min(x.shape[-2:]) < smallest:
         raise ValueError(
-            f"expected images of at least {smallest}x{smallest} pixels for these features, got {tuple(x.shape)}"
+            f"expected images of at least {smallest}x{smallest} pixels for these features, "
+            f"got {tuple(x.shape)}"
         )

@@ -29,11 +29,16 @@ COLUMNS = {
 
 
 def direction(name: str) -> Literal["max", "min"] | None:
-    """Which values of a logged score are better: `val/psnr`, or of a part of the result (`val/lpips_random_x_R`); None if nobody says."""
+    """Which values of a logged score are better; None if nobody says.
+
+    The name may be that of a part of the result: `val/psnr`, `val/lpips_random_x_R`.
+    """
     score = name.rpartition("/")[2]
     if score.endswith("_input"):  # of the degraded images: the same at every validation
         return None
     if score == "improved":
         return "max"
     known = [column for column in COLUMNS if score == column or score.startswith(f"{column}_")]
-    return COLUMNS[max(known, key=len)].better if known else None
+    if not known:
+        return None
+    return COLUMNS[max(known, key=len)].better

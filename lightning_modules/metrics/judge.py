@@ -1,7 +1,10 @@
-"""The scores of a run or an evaluation: which ones, their networks built once, and tallies of them for named sets of images.
+"""The scores of a run or an evaluation.
 
-Every method, the validation of a run and the evaluate command are scored by what is here, under the same names. A set of images has
-scores per image against its targets (PSNR, SSIM, LPIPS) and a distance between its distribution and theirs (FID).
+Which ones, their networks built once, and tallies of them for named sets of images.
+
+Every method, the validation of a run and the evaluate command are scored by what is here, under the same
+names. A set of images has scores per image against its targets (PSNR, SSIM, LPIPS) and a distance between its
+distribution and theirs (FID).
 """
 
 from __future__ import annotations
@@ -47,13 +50,17 @@ class Judge:
     """The scores that were asked for.
 
     Args:
-        lpips: network of LPIPS: `alex`; `random` for a stand-in without weights that logs under another name; `off`.
-        fid: features of FID: `inception`; `random` for a stand-in without weights that logs under another name; `off`.
-        scorer: checkpoint of `--method scorer`; its features measure `fid_portraits`, a distance that needs no download.
-        identity: network of ID, the likeness of inverted faces to their originals: `arcface`; `random` for a stand-in under another name;
+        lpips: network of LPIPS: `alex`; `random` for a stand-in without weights that logs under another name;
             `off`.
-        scored: what the images allow: `pairs` compares each image with its target, `sets` their distribution with the targets';
-            `inversion` adds to the pairs what inversions are scored by: MSE, LPIPS with VGG-16 beside that with AlexNet, and ID.
+        fid: features of FID: `inception`; `random` for a stand-in without weights that logs under another
+            name; `off`.
+        scorer: checkpoint of `--method scorer`; its features measure `fid_portraits`, a distance that needs
+            no download.
+        identity: network of ID, the likeness of inverted faces to their originals: `arcface`; `random` for a
+            stand-in under another name; `off`.
+        scored: what the images allow: `pairs` compares each image with its target, `sets` their distribution
+            with the targets'; `inversion` adds to the pairs what inversions are scored by: MSE, LPIPS with
+            VGG-16 beside that with AlexNet, and ID.
 
     Raises:
         UserError: weights are missing, or a checkpoint is not a scorer's.
@@ -73,37 +80,47 @@ class Judge:
         self.features: dict[str, nn.Module] = {}
         self.protocol: list[str] = []
         if "pairs" in scored:
-            self.images = {"psnr": PSNR(), "ssim": SSIM()}
-            self.protocol.append(PROTOCOL)
-            if lpips != "off":
-                network = perceptual.LPIPS(lpips) if lpips == "alex" else perceptual.RandomLPIPS()
-                self.images[network.name] = network
-                self.protocol.append(perceptual.PROTOCOL)
+            self._compare(lpips)
         if "inversion" in scored:
-            self.images["mse"] = MSE()
-            if lpips == "alex":
-                self.images["lpips_vgg"] = perceptual.LPIPS("vgg")
-            if identity != "off":
-                likeness = Likeness(identity)
-                self.images[likeness.name] = likeness
-                self.protocol.append(IDENTITY_PROTOCOL)
+            self._compare_inversions(lpips, identity)
         if "sets" in scored:
-            if fid == "inception":
-                self.features["fid"] = frechet.inception()
-            elif fid == "random":
-                self.features["fid_random"] = frechet.RandomFeatures()
-            if fid != "off" or scorer is not None:
-                self.protocol.append(f"{frechet.PROTOCOL}; the reference set is the held-out targets")
-            if scorer is not None:
-                from lightning_modules.metrics.portraits import (
-                    PortraitFeatures,
-                )  # timm is a second of every start
-
-                portraits = PortraitFeatures(scorer)
-                self.features["fid_portraits"] = portraits
-                self.protocol.append(portraits.protocol)
+            self._measure_distances(fid, scorer)
         self.targets = {name: frechet.FID(features, name) for name, features in self.features.items()}
         self.device = torch.device("cpu")
+
+    def _compare(self, lpips: Literal["alex", "random", "off"]) -> None:
+        """Images with their targets."""
+        self.images |= {"psnr": PSNR(), "ssim": SSIM()}
+        self.protocol.append(PROTOCOL)
+        if lpips != "off":
+            network = perceptual.LPIPS("alex") if lpips == "alex" else perceptual.RandomLPIPS()
+            self.images[network.name] = network
+            self.protocol.append(perceptual.PROTOCOL)
+
+    def _compare_inversions(self, lpips: str, identity: Literal["arcface", "random", "off"]) -> None:
+        """Inverted images with their originals, beside what all pairs are scored by."""
+        self.images["mse"] = MSE()
+        if lpips == "alex":
+            self.images["lpips_vgg"] = perceptual.LPIPS("vgg")
+        if identity != "off":
+            likeness = Likeness(identity)
+            self.images[likeness.name] = likeness
+            self.protocol.append(IDENTITY_PROTOCOL)
+
+    def _measure_distances(self, fid: str, scorer: str | None) -> None:
+        """The images' distribution from their targets'."""
+        if fid == "inception":
+            self.features["fid"] = frechet.inception()
+        elif fid == "random":
+            self.features["fid_random"] = frechet.RandomFeatures()
+        if fid != "off" or scorer is not None:
+            self.protocol.append(f"{frechet.PROTOCOL}; the reference set is the held-out targets")
+        if scorer is not None:
+            from lightning_modules.metrics.portraits import PortraitFeatures  # timm takes a second
+
+            portraits = PortraitFeatures(scorer)
+            self.features["fid_portraits"] = portraits
+            self.protocol.append(portraits.protocol)
 
     @property
     def names(self) -> list[str]:
@@ -122,12 +139,18 @@ class Judge:
             fid.reset()
 
     def see(self, target: Tensor) -> None:
-        """Add targets (B, 3, H, W) to those whose distribution images are compared with; each once, however many sets are tallied."""
+        """Add targets (B, 3, H, W) to those whose distribution images are compared with.
+
+        Each once, however many sets are tallied.
+        """
         for fid in self.targets.values():
             fid.update(target, real=True)
 
     def tally(self) -> Tally:
-        """An empty tally for one set of images, where the judge is; costly beside an update, so one is made for each set."""
+        """An empty tally for one set of images, where the judge is.
+
+        Costly beside an update, so one is made for each set.
+        """
         return Tally(self)
 
 
@@ -149,14 +172,16 @@ class Tally:
 
     def update(self, index: Tensor, images: Tensor, target: Tensor) -> None:
         """index (B,) of the held-out images; images, target (B, 3, H, W) in [-1, 1]."""
-        self.per_image.update(
-            index, {name: metric.per_image(images, target) for name, metric in self.judge.images.items()}
-        )
+        scores = {name: metric.per_image(images, target) for name, metric in self.judge.images.items()}
+        self.per_image.update(index, scores)
         for fid in self.sets.values():
             fid.update(images, real=False)
 
     def rows(self) -> Tensor:
-        """(N, 1 + number of scores per image): index and scores, in the order of the index. Every process must call it."""
+        """(N, 1 + number of scores per image): index and scores, in the order of the index.
+
+        Every process must call it.
+        """
         return self.per_image.compute().cpu()
 
     def distances(self) -> dict[str, float]:

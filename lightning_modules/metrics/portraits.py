@@ -1,6 +1,7 @@
-"""Features for a Frechet distance between sets of faces that needs no download: those of a scorer trained on the portraits.
+"""Features for a Frechet distance of faces without a download: of a scorer trained on the portraits.
 
-Source  Heusel et al., arXiv:1706.08500, with the scorer's embedding (`--method scorer`) in place of Inception's pool3.
+Source  Heusel et al., arXiv:1706.08500, with the scorer's embedding (`--method scorer`) in place of
+        Inception's pool3.
 Shapes  images uint8 (B, 3, H, W) -> features float32 (B, D).
 Raises  UserError: the file is not a checkpoint of ours, or not of a scorer.
 """
@@ -31,20 +32,20 @@ class PortraitFeatures(nn.Module):
 
     def __init__(self, checkpoint: str | Path) -> None:
         super().__init__()
-        with torch.random.fork_rng(
-            []
-        ):  # the weights drawn only to be replaced leave the run's random state as it is
+        # the weights drawn only to be replaced leave the run's random state as it is
+        with torch.random.fork_rng([]):
             scorer, content = load_method(checkpoint)
         if not isinstance(scorer, Scorer):
-            name = content["suite"]["method"]
             raise UserError(
-                f"{checkpoint} is a checkpoint of {name}, not of scorer: python -m experiments.fit --method scorer trains one"
+                f"{checkpoint} is a checkpoint of {content['suite']['method']}, not of scorer: "
+                "python -m experiments.fit --method scorer trains one"
             )
         self.network = scorer.net.requires_grad_(False)
-        self.num_features: int = scorer.hparams["embedding"]
+        self.num_features = self.network.to_embedding.out_features
+        digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:12]
         self.protocol = (
-            f"portraits-v1: fid_portraits is the Frechet distance in the embedding ({self.num_features}) of the scorer with sha256 "
-            f"{hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:12]}, 8-bit images brought to {self.network.size} px by an "
+            f"portraits-v1: fid_portraits is the Frechet distance in the embedding ({self.num_features}) of "
+            f"the scorer with sha256 {digest}, 8-bit images brought to {self.network.size} px by an "
             "antialiased bilinear filter; compares with no other scorer's"
         )
 

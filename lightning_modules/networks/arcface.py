@@ -1,7 +1,8 @@
 """The network that recognises a face's identity: ArcFace on IR-SE50.
 
-Source  Deng et al., "ArcFace", arXiv:1801.07698, as trained by TreB1eN/InsightFace_Pytorch and used in omertov/encoder4editing@99ea505
-        (models/encoders/model_irse.py, criteria/id_loss.py). Parameters have the released names.
+Source  Deng et al., "ArcFace", arXiv:1801.07698, as trained by TreB1eN/InsightFace_Pytorch and used in
+        omertov/encoder4editing@99ea505 (models/encoders/model_irse.py, criteria/id_loss.py). Parameters have
+        the released names.
 Shapes  images (B, 3, S, S) RGB in [-1, 1], faces aligned as in FFHQ -> embeddings (B, 512) of length 1.
 """
 
@@ -38,7 +39,9 @@ class ArcFace(IRSE):
 
 
 def crop_face(x: Tensor) -> Tensor:
-    """The inner face of FFHQ-aligned images, (B, 3, S, S) -> (B, 3, 112, 112): rows 35..222, columns 32..219 at 256 pixels.
+    """The inner face of FFHQ-aligned images, (B, 3, S, S) -> (B, 3, 112, 112).
+
+    Rows 35..222, columns 32..219 at 256 pixels.
 
     Raises:
         ValueError: the images are not square.
@@ -46,5 +49,6 @@ def crop_face(x: Tensor) -> Tensor:
     size = x.shape[-1]
     if x.ndim != 4 or x.shape[2] != size:
         raise ValueError(f"expected aligned faces (B, 3, S, S), got {tuple(x.shape)}")
-    (top, bottom), (left, right) = ((round(edge * size / 256) for edge in edges) for edges in (ROWS, COLUMNS))
+    top, bottom = (round(edge * size / 256) for edge in ROWS)
+    left, right = (round(edge * size / 256) for edge in COLUMNS)
     return area_means(x[:, :, top:bottom, left:right], FACE)

@@ -1,15 +1,17 @@
-"""Adaptive discriminator augmentation: whatever the discriminator sees, real or generated, is transformed at random.
+"""Adaptive discriminator augmentation: what the discriminator sees is transformed at random.
 
-Source  Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, section 3 and
-        appendix B; ranges, order and adaptation law as in NVlabs/stylegan2-ada-pytorch@375a436 (training/augment.py, pipe
-        `bgc`, and training/training_loop.py).
-Differs One bicubic lookup per image instead of a bilinear one between 2x wavelet filters: it keeps more of the fine detail
-        (94 % instead of 88 % of the energy of a 1/f image) and is exact for flips and quarter turns, but does not filter what
-        shrinks. The image continues by reflection without end; the original reflects once and is black beyond.
-R1      is taken with respect to the images *before* augmentation, as in the original: everything here can be differentiated
-        twice, also on releases of torch whose `grid_sample` cannot.
+Source  Karras et al., "Training Generative Adversarial Networks with Limited Data", arXiv:2006.06676, section
+        3 and appendix B; ranges, order and adaptation law as in NVlabs/stylegan2-ada-pytorch@375a436
+        (training/augment.py, pipe `bgc`, and training/training_loop.py).
+Differs One bicubic lookup per image instead of a bilinear one between 2x wavelet filters: it keeps more of
+        the fine detail (94 % instead of 88 % of the energy of a 1/f image) and is exact for flips and quarter
+        turns, but does not filter what shrinks. The image continues by reflection without end; the original
+        reflects once and is black beyond.
+R1      is taken with respect to the images *before* augmentation, as in the original: everything here can be
+        differentiated twice, also on releases of torch whose `grid_sample` cannot.
 Device  p lives there and the host does not know it: no call waits for the device, and none uploads anything.
-Shapes  images (B, 3, H, W) RGB in [-1, 1] -> the same shape; strong colour changes leave the range, as in the original.
+Shapes  images (B, 3, H, W) RGB in [-1, 1] -> the same shape; strong colour changes leave the range, as in the
+        original.
 Raises  ValueError: images are not (B, 3, H, W).
 """
 
@@ -35,12 +37,16 @@ CUBIC = -0.75  # the slope at distance 1 of `grid_sample`'s bicubic weights
 
 
 class AdaptiveAugment(nn.Module):
-    """Applies each transform to each image with probability `p`, which follows how sure the discriminator is of real images.
+    """Applies each transform to each image with probability `p`.
 
-    p         the probability to start with.
-    target    where the mean of sign(D(real)) is held; above it, p grows.
-    kimg      thousands of images in which p can go from 0 to 1 (100 when a trained network is adapted to new data).
-    interval  iterations between two changes of p.
+    p follows how sure the discriminator is of real images.
+
+    Args:
+        p: the probability to start with.
+        target: where the mean of sign(D(real)) is held; above it, p grows.
+        kimg: thousands of images in which p can go from 0 to 1 (100 when a trained network is adapted to new
+            data).
+        interval: iterations between two changes of p.
     """
 
     p: Tensor
@@ -68,7 +74,10 @@ class AdaptiveAugment(nn.Module):
         return torch.where(self.p > 0, recolour(warped, self.draw_colours(images)), images)
 
     def draw_geometry(self, images: Tensor) -> Tensor:
-        """-> (B, 3, 3), one transform per image as `warp` takes it: each factor undoes one step, the first step leftmost."""
+        """-> (B, 3, 3), one transform per image as `warp` takes it.
+
+        Each factor undoes one step, the first step leftmost.
+        """
         B, _, H, W = images.shape
         like = {"device": images.device, "dtype": images.dtype}
         rand, randn = partial(torch.rand, **like), partial(torch.randn, **like)
@@ -102,17 +111,22 @@ class AdaptiveAugment(nn.Module):
 
     @torch.no_grad()
     def update(self, sign_mean: Tensor, batch: int) -> None:
-        """Once per iteration: sign_mean = mean of sign(D(real)) of this process, batch = images of all processes.
+        """Move p; to be called once per iteration.
 
-        Every `interval` calls  p <- clip(p + sign(mean sign - target) * batch * interval / (1000 kimg), 0, 1).
-        Processes share their means, so all keep the same p.
+        Every `interval` calls p <- clip(p + sign(mean sign - target) step, 0, 1), where step is
+        batch * interval / (1000 kimg). Processes share their means, so all keep the same p.
+
+        Args:
+            sign_mean: mean of sign(D(real)) of this process.
+            batch: images of all processes.
         """
         self.signs += mean_over_processes(sign_mean)
         self.calls += 1
         self._calls += 1
         if self._calls == self.interval:
             step = batch * self.interval / (1000 * self.kimg)
-            self.p.add_(step * (self.signs / self.interval - self.target).sign()).clamp_(0, 1)
+            direction = (self.signs / self.interval - self.target).sign()
+            self.p.add_(step * direction).clamp_(0, 1)
             self.signs.zero_()
             self.calls.zero_()
             self._calls = 0
@@ -120,7 +134,8 @@ class AdaptiveAugment(nn.Module):
     def _maybe(self, drawn: Tensor, neutral: float, p: Tensor | None = None) -> Tensor:
         """drawn (B,) or (B, n), with probability p (self.p) per image, otherwise `neutral`."""
         one_each = (len(drawn), *[1] * (drawn.ndim - 1))
-        chosen = torch.rand(one_each, device=drawn.device, dtype=drawn.dtype) < (self.p if p is None else p)
+        chance = torch.rand(one_each, device=drawn.device, dtype=drawn.dtype)
+        chosen = chance < (self.p if p is None else p)
         return torch.where(chosen, drawn, neutral)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -146,14 +161,16 @@ def scaling(x: Tensor, y: Tensor) -> Tensor:
 
 def rotation(angle: Tensor) -> Tensor:
     """Angles (B,) in radians -> (B, 3, 3), about the centre."""
-    cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones_like(angle), torch.zeros_like(angle)
+    cos, sin = angle.cos(), angle.sin()
+    one, zero = torch.ones_like(angle), torch.zeros_like(angle)
     return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=-1).unflatten(-1, (3, 3))
 
 
 def warp(images: Tensor, G: Tensor) -> Tensor:
-    """Look every pixel up where G says: (x, y, 1) from the centre, y down, in the result -> G (x, y, 1) in `images`.
+    """Look every pixel (x, y, 1) of the result, from the centre, y down, up at G (x, y, 1) in `images`.
 
-    images (B, 3, H, W), G (B, 3, 3) -> (B, 3, H, W). Differentiable, as often as wanted, with respect to the images only.
+    images (B, 3, H, W), G (B, 3, 3) -> (B, 3, H, W). Differentiable, as often as wanted, with respect to the
+    images only.
     """
     H, W = images.shape[-2:]
     y = torch.arange(H, device=G.device, dtype=G.dtype).sub((H - 1) / 2)[:, None]
@@ -199,14 +216,15 @@ def _transposed_by_taps(grad: Tensor, map_x: Tensor, map_y: Tensor) -> Tensor:
 
 def _taps(places: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
     """The four pixels that a lookup takes along a side, reflected at its ends, and their weights."""
-    before = places.floor()
-    t = places - before
+    first = places.floor()
+    t = places - first
     weights = _cubic_outside(1 + t), _cubic_inside(t), _cubic_inside(1 - t), _cubic_outside(2 - t)
     period = max(2 * (side - 1), 1)
     taps = []
     for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
-        pixel = (before.long() + offset) % period
-        taps.append((torch.minimum(pixel, period - pixel), weight))
+        pixel = (first.long() + offset) % period
+        reflected = torch.minimum(pixel, period - pixel)
+        taps.append((reflected, weight))
     return taps
 
 
@@ -221,7 +239,7 @@ def _cubic_outside(d: Tensor) -> Tensor:
 
 
 class _Lookup(torch.autograd.Function):
-    """A lookup is linear in the images, so its derivative is its transpose, and the derivative of that is the lookup."""
+    """`_lookup`, linear in the images: its derivative is its transpose, and that one's the lookup."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, map_x: Tensor, map_y: Tensor) -> Tensor:
@@ -256,7 +274,10 @@ def contrast(factor: Tensor) -> Tensor:
 
 
 def luma_flip(flip: Tensor) -> Tensor:
-    """Where flip (B,) is 1, mirror colours at the plane of zero luma (dark becomes light, hue stays) -> (B, 4, 4)."""
+    """Where flip (B,) is 1, mirror colours at the plane of zero luma -> (B, 4, 4).
+
+    Dark becomes light, and the hue stays.
+    """
     return _about_luma(1 - 2 * flip, torch.ones_like(flip), torch.zeros_like(flip))
 
 
@@ -271,16 +292,21 @@ def saturation(factor: Tensor) -> Tensor:
 
 
 def _about_luma(along: Tensor, across: Tensor, turned: Tensor) -> Tensor:
-    """(B, 4, 4) that scales colours `along` the grey axis v and `across` it, plus `turned` times the cross product with v."""
+    """(B, 4, 4) that scales colours `along` the grey axis v and `across` it.
+
+    `turned` times the cross product with v is added.
+    """
     common = (along - across) / 3  # all elements of v v^T are 1/3
     side = turned / math.sqrt(3)
     return _four_by_four(common + across, common - side, common + side, torch.zeros_like(along))
 
 
 def _four_by_four(same: Tensor, next: Tensor, last: Tensor, shift: Tensor) -> Tensor:
-    """(B,) each -> (B, 4, 4): a channel takes of itself, of the next and of the last one, in turn, and `shift`."""
+    """(B,) each -> (B, 4, 4): a channel takes of itself, of the next, of the last in turn, and `shift`."""
     one, zero = torch.ones_like(same), torch.zeros_like(same)
-    red, green, blue = [same, next, last, shift], [last, same, next, shift], [next, last, same, shift]
+    red = [same, next, last, shift]
+    green = [last, same, next, shift]
+    blue = [next, last, same, shift]
     return torch.stack([*red, *green, *blue, zero, zero, zero, one], dim=-1).unflatten(-1, (4, 4))
 
 

@@ -1,7 +1,8 @@
 """The network that fuses a regression network's image with a GAN inversion's.
 
-Source  Lee et al., "Image restoration using a regression network together with a GAN" (in Korean), 2022, equation 1; widths, activations
-        and initialisation, which it leaves open, are those of BasicSR's residual blocks without normalisation.
+Source  Lee et al., "Image restoration using a regression network together with a GAN" (in Korean), 2022,
+        equation 1; widths, activations and initialisation, which it leaves open, are those of BasicSR's
+        residual blocks without normalisation.
 Shapes  x_R, x_G, x_hat (B, 3, H, W) RGB, nominally in [-1, 1]; H, W any; x_hat is not clamped.
 """
 
@@ -24,7 +25,9 @@ class ResidualBlock(nn.Module):
 
 
 class Fusion(nn.Module):
-    """x_hat = Conv(Res(Conv(x_R) + Conv(x_G))): no skip around it, so it has to learn the identity on x_R first.
+    """x_hat = Conv(Res(Conv(x_R) + Conv(x_G))): no skip around it.
+
+    So it has to learn the identity on x_R first.
 
     Args:
         channels: width of all layers between.
@@ -42,10 +45,10 @@ class Fusion(nn.Module):
 
     def forward(self, x_R: Tensor, x_G: Tensor) -> Tensor:
         if x_R.ndim != 4 or x_R.shape[1] != 3 or x_R.shape != x_G.shape:
-            raise ValueError(
-                f"expected x_R and x_G as (B, 3, H, W), got {tuple(x_R.shape)} and {tuple(x_G.shape)}"
-            )
-        x_R, x_G = (x.contiguous(memory_format=torch.channels_last) for x in (x_R, x_G))
+            got = f"{tuple(x_R.shape)} and {tuple(x_G.shape)}"
+            raise ValueError(f"expected x_R and x_G as (B, 3, H, W), got {got}")
+        x_R = x_R.contiguous(memory_format=torch.channels_last)
+        x_G = x_G.contiguous(memory_format=torch.channels_last)
         return self.out(self.res(self.a_R(x_R) + self.a_G(x_G)))
 
 

@@ -1,7 +1,8 @@
 """A StyleGAN2 of a larger size that begins where a smaller one ended.
 
-Source  The idea is Karras et al., "Progressive Growing of GANs", arXiv:1710.10196; instead of fading new layers in, they are given weights
-        with which they pass on what the smaller networks know.
+Source  The idea is Karras et al., "Progressive Growing of GANs", arXiv:1710.10196; instead of fading new
+        layers in, they are given weights with which they pass on what the smaller networks know.
+
 Both networks have the channels of the smaller one at its resolutions, and at least three at the new ones.
 """
 
@@ -21,50 +22,55 @@ OFFSET = 2.0  # lifts pixels in [-1, 1] to where a leaky ReLU is linear
 
 
 def grow_generator(G: Generator, smaller: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of G with which its images are those of the smaller generator, enlarged: its new RGB layers are zero."""
-    state = {**{name: value.clone() for name, value in G.state_dict().items()}, **smaller}
+    """The state of G with which its images are those of the smaller generator, enlarged.
+
+    Its new RGB layers are zero.
+    """
+    state = {name: value.clone() for name, value in G.state_dict().items()}
+    state |= smaller
     for index, rgb in enumerate(G.synthesis.rgbs):
-        if f"synthesis.rgbs.{index}.weight" not in smaller:
-            state[f"synthesis.rgbs.{index}.weight"] = torch.zeros_like(rgb.weight)
+        name = f"synthesis.rgbs.{index}.weight"
+        if name not in smaller:
+            state[name] = torch.zeros_like(rgb.weight)
     return state
 
 
 @torch.no_grad()
 def grow_discriminator(D: Discriminator, smaller: Mapping[str, Tensor], new: int) -> None:
-    """Make D judge an image as the smaller discriminator would judge it halved `new` times (apart from the image's border).
+    """Make D judge an image as the smaller discriminator would judge it halved `new` times.
 
-    Three channels carry the pixels through the new blocks, whose last one does what the smaller network's first layer did. The other
-    channels are as they were drawn, and nothing looks at them yet.
+    The image's border is judged otherwise. Three channels carry the pixels through the new blocks, whose last
+    one does what the smaller network's first layer did. The other channels are as they were drawn, and
+    nothing looks at them yet.
     """
-    first = {
-        name.removeprefix("from_rgb."): value
-        for name, value in smaller.items()
-        if name.startswith("from_rgb.")
-    }
     state = D.state_dict()
     for name, value in smaller.items():
-        part = name.split(".")
-        if part[0] == "blocks":
-            state[".".join(["blocks", str(int(part[1]) + new), *part[2:]])].copy_(value)
-        elif part[0] != "from_rgb":
-            state[name].copy_(value)
+        part, *inner = name.split(".")
+        if part == "blocks":
+            inner[0] = str(int(inner[0]) + new)
+        if part != "from_rgb":
+            state[".".join([part, *inner])].copy_(value)
 
-    identity = torch.eye(3)
+    identity, no_bias = torch.eye(3), torch.zeros(3)
     _set(D.from_rgb, identity, torch.full((3,), OFFSET))
     for index in range(new):
         block = cast(ResidualBlock, D.blocks[index])
-        _set(block.conv1, identity, torch.zeros(3))
+        _set(block.conv1, identity, no_bias)
         block.skip.weight.zero_()
         if index < new - 1:
-            _set(block.conv2, identity, torch.zeros(3))
+            _set(block.conv2, identity, no_bias)
         else:  # sqrt(2) lrelu(a) = lrelu(sqrt(2) a)
-            matrix = math.sqrt(2 / 3) * first["weight"][:, :, 0, 0]
+            matrix = math.sqrt(2 / 3) * smaller["from_rgb.weight"][:, :, 0, 0]
+            bias = math.sqrt(2) * smaller["from_rgb.bias"] - OFFSET * matrix.sum(dim=1)
             block.conv2.weight.zero_()
-            _set(block.conv2, matrix, math.sqrt(2) * first["bias"] - OFFSET * matrix.sum(dim=1))
+            _set(block.conv2, matrix, bias)
 
 
 def _set(layer: ConvLayer, matrix: Tensor, bias: Tensor) -> None:
-    """Let the layer's first channels, before activation, be `matrix` times its input's first channels at the same pixel + `bias`."""
+    """Let the layer's first channels be `matrix` times its input's first ones at the same pixel, + `bias`.
+
+    That is before the activation.
+    """
     assert layer.bias is not None
     rows, columns = matrix.shape
     centre = layer.weight.shape[-1] // 2

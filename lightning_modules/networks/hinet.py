@@ -1,11 +1,14 @@
 """HINet: two U-Nets in sequence, whose encoders normalise half of their channels over each image.
 
-Source  Chen, Lu, Zhang, Chu, Chen, "HINet: Half Instance Normalization Network for Image Restoration", arXiv:2105.06086, section 3;
-        numerics and names as in megvii-model/HINet@4e72315 (basicsr/models/archs/hinet_arch.py): a released state_dict loads as it is.
-        Cross-stage feature fusion (CSFF) and the supervised attention module (SAM) are those of MPRNet, arXiv:2102.02808.
-Differs any size: images are extended by reflection at the right and bottom (by their last row and column where they are too small for that)
-        and cropped again; the released class takes multiples of 16 only. The statistics of HIN include the extension.
-Shapes  x (B, 3, H, W) RGB in [0, 1] of any size; both outputs (B, 3, H, W), nominally in [0, 1], never clamped.
+Source  Chen, Lu, Zhang, Chu, Chen, "HINet: Half Instance Normalization Network for Image Restoration",
+        arXiv:2105.06086, section 3; numerics and names as in megvii-model/HINet@4e72315
+        (basicsr/models/archs/hinet_arch.py): a released state_dict loads as it is. Cross-stage feature fusion
+        (CSFF) and the supervised attention module (SAM) are those of MPRNet, arXiv:2102.02808.
+Differs any size: images are extended by reflection at the right and bottom (by their last row and column
+        where they are too small for that) and cropped again; the released class takes multiples of 16 only.
+        The statistics of HIN include the extension.
+Shapes  x (B, 3, H, W) RGB in [0, 1] of any size; both outputs (B, 3, H, W), nominally in [0, 1], never
+        clamped.
 """
 
 from __future__ import annotations
@@ -23,8 +26,14 @@ def conv3x3(i: int, o: int) -> nn.Conv2d:
 
 
 class ConvBlock(nn.Module):
-    """Two 3x3 convolutions beside a 1x1 one: with `hin` half instance normalisation (figure 3a) after the first, with `csff` the features
-    of stage 1 added to the result. Returns its features, and those at half the resolution, or without `down` the same again.
+    """Two 3x3 convolutions beside a 1x1 one: features, and those at half the resolution.
+
+    Args:
+        i: channels of the input.
+        o: channels of the output.
+        hin: half instance normalisation (figure 3a) after the first convolution.
+        csff: the features of stage 1 are added to the result.
+        down: without it the second output is the first one again.
     """
 
     def __init__(self, i: int, o: int, *, hin: bool = False, csff: bool = False, down: bool = False) -> None:
@@ -37,11 +46,13 @@ class ConvBlock(nn.Module):
         self.downsample = nn.Conv2d(o, o, 4, stride=2, padding=1, bias=False) if down else nn.Identity()
 
     def forward(self, x: Tensor, stage_1: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Features (B, i, H, W) and, with `csff`, both of stage 1 -> (B, o, H, W) and its half."""
         u = self.conv_1(x)
         if self.norm is not None:
             first, second = u.chunk(2, dim=1)
             u = torch.cat([self.norm(first), second], dim=1)
-        u = F.leaky_relu(self.conv_2(F.leaky_relu(u, 0.2)), 0.2) + self.identity(x)
+        u = self.conv_2(F.leaky_relu(u, 0.2))
+        u = F.leaky_relu(u, 0.2) + self.identity(x)
         if stage_1 is not None:
             encoded, decoded = stage_1
             u = u + self.csff_enc(encoded) + self.csff_dec(decoded)
@@ -78,7 +89,11 @@ class HINetwork(nn.Module):
     Args:
         wf: channels at full resolution; they double with each level.
         depth: number of levels, at least 2.
-        hin: first and last level whose encoders, in both stages, have half instance normalisation; level 0 is full resolution.
+        hin: first and last level whose encoders, in both stages, have half instance normalisation; level 0 is
+            full resolution.
+
+    Raises:
+        ValueError: an odd wf, a depth below 2, or levels that there are not.
     """
 
     def __init__(self, wf: int = 64, depth: int = 5, hin: tuple[int, int] = (3, 4)) -> None:
@@ -94,27 +109,24 @@ class HINetwork(nn.Module):
         def encoder(stage: int) -> nn.ModuleList:
             levels = nn.ModuleList()
             for level in range(depth):
-                down = level < depth - 1
                 i, o = wf << max(level - 1, 0), wf << level
-                levels.append(
-                    ConvBlock(i, o, hin=hin[0] <= level <= hin[1], csff=down and stage == 2, down=down)
-                )
+                normalised, down = hin[0] <= level <= hin[1], level < depth - 1
+                levels.append(ConvBlock(i, o, hin=normalised, csff=down and stage == 2, down=down))
             return levels
 
-        rising = list(reversed(range(depth - 1)))
+        widths = [wf << level for level in reversed(range(depth - 1))]  # of the decoders, rising
         self.conv_01, self.conv_02 = conv3x3(3, wf), conv3x3(3, wf)
         self.down_path_1, self.down_path_2 = encoder(1), encoder(2)
-        self.up_path_1, self.up_path_2 = (
-            nn.ModuleList(UpBlock(wf << i + 1, wf << i) for i in rising) for _ in range(2)
-        )
-        self.skip_conv_1, self.skip_conv_2 = (
-            nn.ModuleList(conv3x3(wf << i, wf << i) for i in rising) for _ in range(2)
-        )
+        self.up_path_1 = nn.ModuleList(UpBlock(2 * width, width) for width in widths)
+        self.up_path_2 = nn.ModuleList(UpBlock(2 * width, width) for width in widths)
+        self.skip_conv_1 = nn.ModuleList(conv3x3(width, width) for width in widths)
+        self.skip_conv_2 = nn.ModuleList(conv3x3(width, width) for width in widths)
         self.sam12 = SAM(wf)
         self.cat12 = nn.Conv2d(2 * wf, wf, 1)
         self.last = conv3x3(wf, 3)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [0, 1] -> two images of that shape."""
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"expected images as (B, 3, H, W), got {tuple(x.shape)}")
         height, width = x.shape[2:]
@@ -125,13 +137,18 @@ class HINetwork(nn.Module):
         attended, out_1 = self.sam12(decoded[-1], image)
 
         u = self.cat12(torch.cat([self.conv_02(image), attended], dim=1))
-        encoded = self.encode(self.down_path_2, u, list(zip(encoded[:-1], reversed(decoded), strict=True)))
-        out_2 = self.last(self.decode(self.up_path_2, self.skip_conv_2, encoded)[-1]) + image
+        stage_1 = list(zip(encoded[:-1], reversed(decoded), strict=True))
+        encoded = self.encode(self.down_path_2, u, stage_1)
+        decoded = self.decode(self.up_path_2, self.skip_conv_2, encoded)
+        out_2 = self.last(decoded[-1]) + image
         return out_1[:, :, :height, :width], out_2[:, :, :height, :width]
 
     @staticmethod
     def encode(path: nn.ModuleList, u: Tensor, stage_1: Sequence[tuple[Tensor, Tensor]] = ()) -> list[Tensor]:
-        """The features of every level from full resolution down; `stage_1` is what CSFF adds at all levels but the lowest."""
+        """The features of every level from full resolution down.
+
+        `stage_1` is what CSFF adds at all levels but the lowest.
+        """
         encoded = []
         for block, pair in zip_longest(path, stage_1):
             features, u = block(u, pair)
@@ -141,7 +158,8 @@ class HINetwork(nn.Module):
     @staticmethod
     def decode(path: nn.ModuleList, skips: nn.ModuleList, encoded: list[Tensor]) -> list[Tensor]:
         """The features of every level but the lowest, up to full resolution."""
-        decoded, u = [], encoded[-1]
+        u = encoded[-1]
+        decoded = []
         for up, skip, bridge in zip(path, skips, encoded[-2::-1], strict=True):
             u = up(u, skip(bridge))
             decoded.append(u)
@@ -150,9 +168,9 @@ class HINetwork(nn.Module):
     def extended(self, x: Tensor) -> Tensor:
         """x, extended at the right and bottom to multiples of 2^(depth - 1)."""
         m = self.multiple
-        sides = [-(-side // m) * m for side in x.shape[2:]]
-        if sides == [m, m]:  # a single pixel at the lowest level, which has no statistics
-            sides = [2 * m, 2 * m]
-        down, right = (side - own for side, own in zip(sides, x.shape[2:], strict=True))
-        possible = down < x.shape[2] and right < x.shape[3]
+        height, width = x.shape[2:]
+        down, right = -height % m, -width % m
+        if height + down == width + right == m:  # a single pixel at the lowest level, which has no statistics
+            down, right = 2 * m - height, 2 * m - width
+        possible = down < height and right < width
         return F.pad(x, (0, right, 0, down), mode="reflect" if possible else "replicate")

@@ -1,12 +1,16 @@
-"""NAFNet: a U-Net of blocks without nonlinear activations, with TLC (local instead of global means) for images larger than in training.
+"""NAFNet: a U-Net of blocks without nonlinear activations.
 
-Source  Chen, Chu, Zhang, Sun, "Simple Baselines for Image Restoration", arXiv:2204.04676, sections 3 and 4; Chu et al., "Improving Image
-        Restoration by Revisiting Global Information Aggregation", arXiv:2112.04491 (TLC).
-        Numerics and names as in megvii-research/NAFNet@2b4af71 (basicsr/models/archs/NAFNet_arch.py, local_arch.py): a released state_dict
-        loads as it is, with or without TLC.
-Differs TLC's means come from running sums over one axis after the other, in float32 or better; no strided approximation (`fast_imp`).
-Shapes  x (B, 3, H, W) RGB in [0, 1] of any size, extended inside by zeros at the right and bottom to a multiple of 2^levels;
-        output (B, 3, H, W), nominally in [0, 1], never clamped.
+TLC takes local instead of global means, for images larger than in training.
+
+Source  Chen, Chu, Zhang, Sun, "Simple Baselines for Image Restoration", arXiv:2204.04676, sections 3 and 4;
+        Chu et al., "Improving Image Restoration by Revisiting Global Information Aggregation",
+        arXiv:2112.04491 (TLC). Numerics and names as in megvii-research/NAFNet@2b4af71
+        (basicsr/models/archs/NAFNet_arch.py, local_arch.py): a released state_dict loads as it is, with or
+        without TLC.
+Differs TLC's means come from running sums over one axis after the other, in float32 or better; no strided
+        approximation (`fast_imp`).
+Shapes  x (B, 3, H, W) RGB in [0, 1] of any size, extended inside by zeros at the right and bottom to a
+        multiple of 2^levels; output (B, 3, H, W), nominally in [0, 1], never clamped.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightning_modules.networks.ops import at_least_float32
 
 
 def gate(u: Tensor) -> Tensor:
@@ -27,15 +33,15 @@ def gate(u: Tensor) -> Tensor:
 def local_mean(x: Tensor, window: int) -> Tensor:
     """(B, C, H, W) -> the mean of the window x window pixels around each pixel, (B, C, H, W).
 
-    An axis shorter than the window is averaged as a whole. Windows lie within the map: near its border the last one that fits counts.
+    An axis shorter than the window is averaged as a whole. Windows lie within the map: near its border the
+    last one that fits counts.
     """
-    mean = x.to(
-        torch.promote_types(x.dtype, torch.float32)
-    )  # running sums of half-precision numbers would overflow
+    mean = at_least_float32(x)  # running sums of half-precision numbers would overflow
     for dim in (2, 3):
         size = mean.shape[dim]
         k = min(window, size)
-        sums = torch.cat([torch.zeros_like(mean.narrow(dim, 0, 1)), mean.cumsum(dim)], dim)
+        zero = torch.zeros_like(mean.narrow(dim, 0, 1))
+        sums = torch.cat([zero, mean.cumsum(dim)], dim)
         places = size - k + 1
         mean = (sums.narrow(dim, k, places) - sums.narrow(dim, 0, places)) / k
         nearest = (torch.arange(size, device=x.device) - (k - 1) // 2).clamp(0, places - 1)
@@ -44,7 +50,7 @@ def local_mean(x: Tensor, window: int) -> Tensor:
 
 
 class Mean(nn.Module):
-    """(B, C, H, W) -> the mean over H and W, (B, C, 1, 1); with a window, and a map that is larger, the `local_mean`."""
+    """(B, C, H, W) -> the mean over H and W, (B, C, 1, 1), or the `local_mean` where a window is smaller."""
 
     def __init__(self, window: int | None) -> None:
         super().__init__()
@@ -64,11 +70,15 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class NAFBlock(nn.Module):
-    """Figure 3c: y = x + beta conv3(SCA(gate(conv2(conv1(LN x))))), then y + gamma conv5(gate(conv4(LN y))); beta = gamma = 0 at first."""
+    """Figure 3c: y = x + beta conv3(SCA(gate(conv2(conv1(LN x))))), then y + gamma conv5(gate(conv4(LN y))).
+
+    beta and gamma are 0 at first.
+    """
 
     def __init__(self, c: int, window: int | None) -> None:
         super().__init__()
-        self.beta, self.gamma = (nn.Parameter(torch.zeros(1, c, 1, 1)) for _ in range(2))
+        self.beta = nn.Parameter(torch.zeros(1, c, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1))
         self.norm1, self.norm2 = LayerNorm2d(c, eps=1e-6), LayerNorm2d(c, eps=1e-6)
         self.conv1, self.conv3 = nn.Conv2d(c, 2 * c, 1), nn.Conv2d(c, c, 1)
         self.conv2 = nn.Conv2d(2 * c, 2 * c, 3, padding=1, groups=2 * c)
@@ -86,10 +96,14 @@ class NAFNetwork(nn.Module):
 
     Args:
         width: channels at full resolution; they double with each level.
-        encoder_blocks: blocks per level, from full resolution down; `decoder_blocks` in the reverse order, as many levels.
+        encoder_blocks: blocks per level, from full resolution down.
         middle_blocks: blocks at the lowest resolution.
-        local: None, or the training size in pixels, 1.5 times which is the window of local means (TLC). It has no weights of its own,
-            and changes nothing for images up to the window.
+        decoder_blocks: blocks per level in the reverse order, as many levels.
+        local: None, or the training size in pixels, 1.5 times which is the window of local means (TLC). It
+            has no weights of its own, and changes nothing for images up to the window.
+
+    Raises:
+        ValueError: a width or number of blocks below 1, or levels that differ.
     """
 
     def __init__(
@@ -105,50 +119,52 @@ class NAFNetwork(nn.Module):
         levels = len(encoder_blocks)
         if levels != len(decoder_blocks):
             raise ValueError(
-                f"expected as many levels in encoder_blocks as in decoder_blocks, got {levels} and {len(decoder_blocks)}"
+                "expected as many levels in encoder_blocks as in decoder_blocks, "
+                f"got {levels} and {len(decoder_blocks)}"
             )
         if min(width, middle_blocks, *encoder_blocks, *decoder_blocks) < 1:
             raise ValueError(
-                f"expected at least 1, got width {width}, blocks {tuple(encoder_blocks)}, {middle_blocks}, {tuple(decoder_blocks)}"
+                f"expected at least 1, got width {width}, "
+                f"blocks {tuple(encoder_blocks)}, {middle_blocks}, {tuple(decoder_blocks)}"
             )
-        self.multiple = 2**levels
-
-        def blocks(level: int, count: int) -> nn.Sequential:
-            window = None
-            if local is not None:
-                side = (
-                    -(-local // self.multiple) * self.multiple >> level
-                )  # of the map of a training image, which is padded
-                window = side * int(1.5 * local) // local
-            return nn.Sequential(*(NAFBlock(width << level, window) for _ in range(count)))
+        self.multiple, self.local = 2**levels, local
 
         self.intro = nn.Conv2d(3, width, 3, padding=1)
-        self.encoders = nn.ModuleList(blocks(level, count) for level, count in enumerate(encoder_blocks))
-        self.downs = nn.ModuleList(
-            nn.Conv2d(width << level, width << level + 1, 2, stride=2) for level in range(levels)
-        )
-        self.middle_blks = blocks(levels, middle_blocks)
-        rising = list(reversed(range(levels)))
-        self.ups = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(width << level + 1, width << level + 2, 1, bias=False), nn.PixelShuffle(2)
-            )
-            for level in rising
-        )
-        self.decoders = nn.ModuleList(
-            blocks(level, count) for level, count in zip(rising, decoder_blocks, strict=True)
-        )
+        self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
+        for level, count in enumerate(encoder_blocks):
+            self.encoders.append(self.blocks(width, level, count))
+        for level in range(levels):
+            self.downs.append(nn.Conv2d(width << level, width << level + 1, 2, stride=2))
+        self.middle_blks = self.blocks(width, levels, middle_blocks)
+        self.ups, self.decoders = nn.ModuleList(), nn.ModuleList()
+        rising = range(levels - 1, -1, -1)
+        for level in rising:
+            widened = nn.Conv2d(width << level + 1, width << level + 2, 1, bias=False)
+            self.ups.append(nn.Sequential(widened, nn.PixelShuffle(2)))
+        for level, count in zip(rising, decoder_blocks, strict=True):
+            self.decoders.append(self.blocks(width, level, count))
         self.ending = nn.Conv2d(width, 3, 3, padding=1)
 
+    def blocks(self, width: int, level: int, count: int) -> nn.Sequential:
+        """So many blocks of a level; 0 is full resolution."""
+        window = None
+        if self.local is not None:
+            padded = -(-self.local // self.multiple) * self.multiple  # side of a training image, extended
+            window = (padded >> level) * int(1.5 * self.local) // self.local
+        return nn.Sequential(*(NAFBlock(width << level, window) for _ in range(count)))
+
     def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same shape."""
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"expected images as (B, 3, H, W), got {tuple(x.shape)}")
         height, width = x.shape[2:]
         padded = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
-        u, skips = self.intro(padded.contiguous(memory_format=torch.channels_last)), []
+        u = self.intro(padded.contiguous(memory_format=torch.channels_last))
+        skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
-            skips.append(encoder(u))
-            u = down(skips[-1])
+            u = encoder(u)
+            skips.append(u)
+            u = down(u)
         u = self.middle_blks(u)
         for up, decoder in zip(self.ups, self.decoders, strict=True):
             u = decoder(up(u) + skips.pop())

@@ -1,8 +1,11 @@
-"""The layers StyleGAN2 is made of: FIR resampling, equalised linear and convolution layers, modulated convolution.
+"""The layers StyleGAN2 is made of: FIR resampling, equalised layers, modulated convolution.
 
-Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, section 2 and appendix B;
-        numerics as in rosinality/stylegan2-pytorch@bef283a (model.py, op/) and NVlabs/stylegan2-ada-pytorch@d72cc7d (training/networks.py).
-R1 and the path-length term differentiate twice through all of this: everything has a double backward, and nothing needs an extension.
+Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, section 2
+        and appendix B; numerics as in rosinality/stylegan2-pytorch@bef283a (model.py, op/) and
+        NVlabs/stylegan2-ada-pytorch@d72cc7d (training/networks.py).
+
+R1 and the path-length term differentiate twice through all of this: everything has a double backward, and
+nothing needs an extension.
 """
 
 from __future__ import annotations
@@ -33,16 +36,18 @@ def pixel_norm(z: Tensor) -> Tensor:
 
 def fir(taps: tuple[float, ...] = (1, 3, 3, 1)) -> Tensor:
     """The separable low-pass filter of StyleGAN2 as a (k, k) kernel: outer product of the taps, sum 1."""
-    kernel = torch.outer(torch.tensor(taps, dtype=torch.float32), torch.tensor(taps, dtype=torch.float32))
+    line = torch.tensor(taps, dtype=torch.float32)
+    kernel = torch.outer(line, line)
     return kernel / kernel.sum()
 
 
 class _Convolution(torch.autograd.Function):
-    """Correlation of x (B, I, H, W) with weight (O, I / groups, k, l), with stride and symmetric zero padding.
+    """Correlation of x (B, I, H, W) with weight (O, I / groups, k, l), with stride and zero padding.
 
-    This and the two below are each other's derivatives, of every order. Torch's own second derivative of a convolution takes the place
-    of these with convolutions whose kernels are as large as the images, and for a depthwise filter with one call per channel, the
-    constant filter's own gradient included: on a CPU most of the time of R1 and of the path length.
+    This and the two below are each other's derivatives, of every order. Torch's own second derivative of a
+    convolution takes the place of these with convolutions whose kernels are as large as the images, and for a
+    depthwise filter with one call per channel, the constant filter's own gradient included: on a CPU most of
+    the time of R1 and of the path length.
     """
 
     @staticmethod
@@ -53,11 +58,13 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        """The gradients to x and to the weight."""
         x, weight = ctx.saved_tensors
-        to_x = _Transposed.apply(grad, weight, *ctx.how, ctx.size) if ctx.needs_input_grad[0] else None
-        to_weight = (
-            _WeightGradient.apply(x, grad, weight.detach(), *ctx.how) if ctx.needs_input_grad[1] else None
-        )
+        to_x = to_weight = None
+        if ctx.needs_input_grad[0]:
+            to_x = _Transposed.apply(grad, weight, *ctx.how, ctx.size)
+        if ctx.needs_input_grad[1]:
+            to_weight = _WeightGradient.apply(x, grad, weight.detach(), *ctx.how)
         return to_x, to_weight, None, None, None
 
 
@@ -68,37 +75,42 @@ class _Transposed(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, size: tuple[int, int]
     ) -> Tensor:
+        """(B, O, h, w) -> (B, I, *size)."""
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         ctx.how = stride, padding, groups
-        extra = [
-            n - (m - 1) * stride + 2 * padding - k
-            for n, m, k in zip(size, x.shape[2:], weight.shape[2:], strict=True)
-        ]
+        extra = []  # rows and columns that the stride stepped over
+        for n, m, k in zip(size, x.shape[2:], weight.shape[2:], strict=True):
+            extra.append(n - (m - 1) * stride + 2 * padding - k)
         return F.conv_transpose2d(x, weight, None, stride, padding, extra, groups)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        """The gradients to x and to the weight."""
         x, weight = ctx.saved_tensors
-        to_x = _Convolution.apply(grad, weight, *ctx.how) if ctx.needs_input_grad[0] else None
-        to_weight = (
-            _WeightGradient.apply(grad, x, weight.detach(), *ctx.how) if ctx.needs_input_grad[1] else None
-        )
+        to_x = to_weight = None
+        if ctx.needs_input_grad[0]:
+            to_x = _Convolution.apply(grad, weight, *ctx.how)
+        if ctx.needs_input_grad[1]:
+            to_weight = _WeightGradient.apply(grad, x, weight.detach(), *ctx.how)
         return to_x, to_weight, None, None, None, None
 
 
 class _WeightGradient(torch.autograd.Function):
     """The gradient of <y, _Convolution(x, weight)> to the weight, of which only the shape matters.
 
-    Wide layers on a CPU take one matrix product per tap of the kernel: with stride 2 or small images oneDNN reaches half of their speed.
+    Wide layers on a CPU take one matrix product per tap of the kernel: with stride 2 or small images oneDNN
+    reaches half of their speed.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, y: Tensor, weight: Tensor, stride: int, padding: int, groups: int
     ) -> Tensor:
+        """x (B, I, H, W), y (B, O, h, w) -> (O, I / groups, k, l)."""
         ctx.save_for_backward(x, y)
         ctx.how = stride, padding, groups
-        if x.device.type == "cpu" and groups == 1 and len(weight) >= (256 if stride == 2 else 512):
+        wide = len(weight) >= (256 if stride == 2 else 512)
+        if x.device.type == "cpu" and groups == 1 and wide:
             return _weight_gradient_by_taps(x, y, weight.shape, stride, padding)
         mask = (False, True, False)
         pairs = [stride, stride], [padding, padding], [1, 1]
@@ -106,13 +118,18 @@ class _WeightGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        """The gradients to x and to y; there is none to the weight."""
         x, y = ctx.saved_tensors
-        to_x = _Transposed.apply(y, grad, *ctx.how, x.shape[2:]) if ctx.needs_input_grad[0] else None
-        to_y = _Convolution.apply(x, grad, *ctx.how) if ctx.needs_input_grad[1] else None
+        to_x = to_y = None
+        if ctx.needs_input_grad[0]:
+            to_x = _Transposed.apply(y, grad, *ctx.how, x.shape[2:])
+        if ctx.needs_input_grad[1]:
+            to_y = _Convolution.apply(x, grad, *ctx.how)
         return to_x, to_y, None, None, None, None
 
 
 def _weight_gradient_by_taps(x: Tensor, y: Tensor, shape: torch.Size, stride: int, padding: int) -> Tensor:
+    """The same without groups, one matrix product per tap; -> (O, I, k, l)."""
     o, i, rows, columns = shape
     h, w = (n * stride for n in y.shape[2:])
     x = F.pad(x, (padding,) * 4).permute(0, 2, 3, 1)
@@ -120,17 +137,17 @@ def _weight_gradient_by_taps(x: Tensor, y: Tensor, shape: torch.Size, stride: in
     gradient = x.new_empty(rows, columns, o, i)
     for a in range(rows):
         for b in range(columns):
-            torch.mm(y, x[:, a : a + h : stride, b : b + w : stride].reshape(-1, i), out=gradient[a, b])
+            seen = x[:, a : a + h : stride, b : b + w : stride]
+            torch.mm(y, seen.reshape(-1, i), out=gradient[a, b])
     return gradient.permute(2, 3, 0, 1)
 
 
 def _same_type(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Both in autocast's type where it is on: it does not see into the functions above."""
-    device = x.device.type
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(
-        device
-    )  # the meta device knows none
-    dtype = torch.get_autocast_dtype(device) if on else x.dtype
+    device, dtype = x.device.type, x.dtype
+    # the meta device knows no autocast
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
     return x.to(dtype), weight.to(dtype)
 
 
@@ -148,17 +165,20 @@ def conv_transpose2d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 def upfirdn(
     x: Tensor, kernel: Tensor, *, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)
 ) -> Tensor:
-    """Insert up - 1 zeros after every sample, pad both axes (before, after), convolve with `kernel`, keep every down-th sample.
+    """Insert up - 1 zeros after every sample, pad both axes, convolve, keep every down-th sample.
 
-    x (B, C, H, W), kernel (kh, kw): a true convolution, the kernel is flipped. Negative padding crops. One filter per channel: taking
-    the channels as images instead costs 20 to 30 times as much on a CPU.
+    x (B, C, H, W), kernel (kh, kw): a true convolution, the kernel is flipped. Padding is (before, after),
+    and negative padding crops. One filter per channel: taking the channels as images instead costs 20 to 30
+    times as much on a CPU.
     """
     b, c, h, w = x.shape
     if up > 1:
-        x = F.pad(x.reshape(b, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(b, c, h * up, w * up)
+        spread = F.pad(x.reshape(b, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1))
+        x = spread.reshape(b, c, h * up, w * up)
     if pad[0] != pad[1] or pad[0] < 0:
         x, pad = F.pad(x, (*pad, *pad)), (0, 0)
-    return conv2d(x, kernel.flip(0, 1).to(x.dtype).expand(c, 1, -1, -1), down, pad[0], groups=c)
+    filters = kernel.flip(0, 1).to(x.dtype).expand(c, 1, -1, -1)
+    return conv2d(x, filters, down, pad[0], groups=c)
 
 
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:
@@ -174,8 +194,10 @@ def downsample(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """Where x is computed with in its own precision, also under autocast; a tensor of shapes alone has none."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    """The context in which x is computed with in its own precision, also under autocast."""
+    if x.is_meta:  # a tensor of shapes alone has none
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -200,17 +222,18 @@ def area_means(x: Tensor, size: int) -> Tensor:
 def _shares(pixels: int, size: int, like: Tensor) -> Tensor:
     """What each of so many pixels on a line counts in each of `size` means, (size, pixels), beside `like`."""
     step = torch.arange(size, device=like.device)[:, None]
-    first, end = step * pixels // size, ((step + 1) * pixels + size - 1) // size
+    first = step * pixels // size
+    end = ((step + 1) * pixels + size - 1) // size
     pixel = torch.arange(pixels, device=like.device)
     touched = (first <= pixel) & (pixel < end)
     return touched.to(like.dtype) / (end - first)
 
 
 def convolve(x: Tensor, weight: Tensor, kernel: Tensor, resample: Resample = None) -> Tensor:
-    """Convolution with `weight` (O, I, k, k), at the same size, or with FIR-filtered resampling by 2 around it.
+    """Convolution with `weight` (O, I, k, k), at the same size or with FIR-filtered resampling by 2.
 
-    x (B, I, H, W) -> (B, O, H, W); "up": transposed convolution, then the filter -> (B, O, 2H, 2W); "down": the filter, then a strided
-    convolution -> (B, O, H/2, W/2). `kernel` (t, t) is the filter with sum 1.
+    x (B, I, H, W) -> (B, O, H, W); "up": transposed convolution, then the filter -> (B, O, 2H, 2W); "down":
+    the filter, then a strided convolution -> (B, O, H/2, W/2). `kernel` (t, t) is the filter with sum 1.
     """
     k, taps = weight.shape[-1], len(kernel)
     if resample is None:
@@ -235,19 +258,19 @@ def modulated_convolve(
     gain: float = 1.0,
     resample: Resample = None,
 ) -> Tensor:
-    """Convolution whose weight (O, I, k, k) is scaled by `style` (B, I) per image, and with `demodulate` normalised per output channel.
+    """Convolution whose weight (O, I, k, k) is scaled by `style` (B, I) per image, times `gain`.
 
-    Scaling the activations before and after one shared convolution equals scaling the weights (arXiv:1912.04958, equations 1 and 3); `gain`
-    is a factor on the result. On a CPU, images larger than the weight get weights of their own: memory takes longer than arithmetic there.
+    With `demodulate` the weight is normalised per output channel. Scaling the activations before and after
+    one shared convolution equals scaling the weights (arXiv:1912.04958, equations 1 and 3). On a CPU, images
+    larger than the weight get weights of their own: memory takes longer than arithmetic there.
     """
     norm = torch.full_like(style[:, :1], gain)
     if demodulate:
         norm = gain * torch.rsqrt(style.square() @ weight.square().sum(dim=(2, 3)).T + 1e-8)
     if x.device.type == "cpu" and x[0].numel() > max(weight.numel(), OWN_WEIGHTS):
         weights = weight * style[:, None, :, None, None] * norm[:, :, None, None, None]
-        images = [
-            convolve(image, own, kernel, resample) for image, own in zip(x.split(1), weights, strict=True)
-        ]
+        pairs = zip(x.split(1), weights, strict=True)
+        images = [convolve(image, scaled, kernel, resample) for image, scaled in pairs]
         return images[0] if len(x) == 1 else torch.cat(images)
     y = convolve(x * style[:, :, None, None], weight, kernel, resample)
     norm = norm[:, :, None, None]
@@ -255,27 +278,32 @@ def modulated_convolve(
 
 
 def minibatch_stddev(x: Tensor, group: int | None) -> Tensor:
-    """Append the standard deviation over groups of images as one channel: (B, C, H, W) -> (B, C + 1, H, W).
+    """Append the standard deviation over groups of images as a channel: (B, C, H, W) -> (B, C + 1, H, W).
 
-    A group has min(B, group) members, images i, i + B/group, i + 2B/group, ...; None makes the whole batch one group.
+    A group has min(B, group) members, images i, i + B/group, i + 2B/group, ...; None makes the whole batch
+    one group.
 
-    Raises
+    Raises:
         ValueError: the batch is not a multiple of the group.
     """
     b, c, h, w = x.shape
     group = b if group is None else min(b, group)
     if b % group:
         raise ValueError(
-            f"the discriminator compares groups of {group} images: expected a multiple of {group} per batch, got {b}"
+            f"the discriminator compares groups of {group} images: "
+            f"expected a multiple of {group} per batch, got {b}"
         )
     grouped = x.view(group, b // group, c, h, w)
     std = torch.sqrt(grouped.var(dim=0, correction=0) + 1e-8).mean(dim=(1, 2, 3))  # (B / group,)
-    return torch.cat([x, std.repeat(group)[:, None, None, None].expand(b, 1, h, w).to(x.dtype)], dim=1)
+    channel = std.repeat(group)[:, None, None, None].expand(b, 1, h, w)
+    return torch.cat([x, channel.to(x.dtype)], dim=1)
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate, (B, I) -> (B, O): the weight is stored as N(0, 1) / lr_mul and used times
-    lr_mul / sqrt(I), the bias times lr_mul."""
+    """Linear layer with equalised learning rate, (B, I) -> (B, O).
+
+    The weight is stored as N(0, 1) / lr_mul and used times lr_mul / sqrt(I), the bias times lr_mul.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, *, bias: float = 0.0, lr_mul: float = 1.0, activate: bool = False
@@ -287,14 +315,16 @@ class EqualLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gain = self.lr_mul * math.sqrt(2) if self.activate else self.lr_mul
-        x = torch.addmm(self.bias, x, self.weight.T, beta=gain, alpha=gain / math.sqrt(self.weight.shape[1]))
+        scale = gain / math.sqrt(self.weight.shape[1])
+        x = torch.addmm(self.bias, x, self.weight.T, beta=gain, alpha=scale)
         return F.leaky_relu_(x, 0.2) if self.activate else x
 
 
 class ConvLayer(nn.Module):
-    """Equalised convolution, optionally after FIR filtering down by 2, with bias and scaled leaky ReLU where `activate`, times `gain`.
+    """Equalised convolution, (B, I, H, W) -> (B, O, H, W), or (B, O, H/2, W/2) with `down`.
 
-    (B, I, H, W) -> (B, O, H, W), or (B, O, H/2, W/2) with `down`.
+    FIR filtering comes before it where `down`, a bias after it, and a scaled leaky ReLU where `activate`. All
+    is times `gain`.
     """
 
     fir: Tensor
@@ -314,9 +344,8 @@ class ConvLayer(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.register_buffer("fir", fir(), persistent=False)
-        self.gain = (
-            gain * math.sqrt(2) if activate else gain
-        )  # the slopes do not change with a positive factor: it goes in first
+        # the activation's slopes do not change with a positive factor: it goes in first
+        self.gain = gain * math.sqrt(2) if activate else gain
         self.scale = self.gain / math.sqrt(inputs * kernel_size**2)
         self.resample: Resample = "down" if down else None
         self.activate = activate
@@ -329,7 +358,7 @@ class ConvLayer(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Halve the size of a feature map: (conv 3x3, conv 3x3 down) + skip (conv 1x1 down), divided by sqrt(2)."""
+    """Half the size: (conv 3x3, conv 3x3 down) + skip (conv 1x1 down), divided by sqrt(2)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

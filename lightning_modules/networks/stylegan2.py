@@ -1,10 +1,13 @@
 """StyleGAN2: mapping, synthesis and discriminator, with additive, concatenated or no noise.
 
-Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958 (skip generator, residual discriminator,
-        configurations E and F); concatenated noise: Yang et al., "GAN Prior Embedded Network", arXiv:2105.06070, section 3.
-Differs one class serves the released rosinality, NVlabs and GPEN networks; their names are mapped in `lightning_modules.pretrained.names`.
-Shapes  z (B, Z); w (B, D) or one per layer (B, L, D), L = 2 log2(size) - 2; images (B, 3, size, size), nominally in [-1, 1], never clamped.
-        Convolution i = 0 .. L-2 is driven by w_i and has resolution 4, 8, 8, 16, 16, ...; the RGB layer at 4 * 2^j by w_(2j+1).
+Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958 (skip
+        generator, residual discriminator, configurations E and F); concatenated noise: Yang et al., "GAN
+        Prior Embedded Network", arXiv:2105.06070, section 3.
+Differs one class serves the released rosinality, NVlabs and GPEN networks; their names are mapped in
+        `lightning_modules.pretrained.names`.
+Shapes  z (B, Z); w (B, D) or one per layer (B, L, D), L = 2 log2(size) - 2; images (B, 3, size, size),
+        nominally in [-1, 1], never clamped. Convolution i = 0 .. L-2 is driven by w_i and has resolution 4,
+        8, 8, 16, 16, ...; the RGB layer at 4 * 2^j by w_(2j+1).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from lightning_modules.collectives import mean_over_processes
 from lightning_modules.networks.ops import (
     ConvLayer,
     EqualLinear,
+    Resample,
     ResidualBlock,
     at_least_float32,
     fir,
@@ -38,22 +42,26 @@ Modulation = dict[int, Callable[[Tensor], Tensor]]
 
 
 def channels(resolution: int, base: int, maximum: int) -> int:
-    """Feature channels at a resolution. Configuration F: base 32768, maximum 512; GPEN (narrow n, multiplier c): 16384 c n and 512 n.
+    """Feature channels at a resolution.
 
-    Raises
+    Configuration F: base 32768, maximum 512; GPEN (narrow n, multiplier c): 16384 c n and 512 n.
+
+    Raises:
         ValueError: none would be left.
     """
-    if min(base // resolution, maximum) < 1:
+    count = min(base // resolution, maximum)
+    if count < 1:
         raise ValueError(
-            f"channel_base {base} and channel_max {maximum} leave no channel at {resolution} px: channel_base must be at least the size"
+            f"channel_base {base} and channel_max {maximum} leave no channel at {resolution} px: "
+            "channel_base must be at least the size"
         )
-    return min(base // resolution, maximum)
+    return count
 
 
 def doublings(size: int) -> int:
     """How often 4 doubles to `size`.
 
-    Raises
+    Raises:
         ValueError: size is not a power of two from 8 up.
     """
     if size < 8 or size & (size - 1):
@@ -64,15 +72,16 @@ def doublings(size: int) -> int:
 class Mapping(nn.Module):
     """z (B, Z) -> w (B, D): normalise z, then equalised linear layers with a hundredth of the learning rate.
 
-    In float32 or better also under autocast, as NVlabs has it: path length and the mean w are taken with respect to w.
+    In float32 or better also under autocast, as NVlabs has it: path length and the mean w are taken with
+    respect to w.
     """
 
     def __init__(self, z_dim: int, style_dim: int, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            EqualLinear(z_dim if i == 0 else style_dim, style_dim, lr_mul=0.01, activate=True)
-            for i in range(layers)
-        )
+        self.layers = nn.ModuleList()
+        for i in range(layers):
+            inputs = z_dim if i == 0 else style_dim
+            self.layers.append(EqualLinear(inputs, style_dim, lr_mul=0.01, activate=True))
 
     def forward(self, z: Tensor) -> Tensor:
         with full_precision(z):
@@ -83,7 +92,10 @@ class Mapping(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulated 3x3 convolution, then noise, then bias and activation. With concatenated noise the output has 2 * outputs channels."""
+    """Modulated 3x3 convolution, then noise, then bias and activation.
+
+    With concatenated noise the output has 2 * outputs channels.
+    """
 
     fir: Tensor
     noise_const: Tensor
@@ -105,27 +117,37 @@ class StyledConv(nn.Module):
 
     def noise_shape(self, batch: int) -> tuple[int, int, int, int]:
         """One noise map per image when it is added, as many as there are features when it is concatenated."""
-        return batch, len(self.weight) if self.noise == "concat" else 1, self.resolution, self.resolution
+        maps = len(self.weight) if self.noise == "concat" else 1
+        return batch, maps, self.resolution, self.resolution
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None) -> Tensor:
-        """x (B, I, H, W), style (B, I) the per-channel scales, noise broadcastable to (B, 1 or O, H', W') or None for zero."""
+        """Features (B, O, H', W'), or (B, 2 O, H', W') with concatenated noise.
+
+        Args:
+            x: (B, I, H, W).
+            style: the per-channel scales, (B, I).
+            noise: broadcastable to (B, 1 or O, H', W'), or None for zero.
+        """
         gain = math.sqrt(
             2
-        )  # of the activation, whose slopes do not change with a positive factor: it goes in first
-        x = modulated_convolve(
-            x, self.weight, style * self.scale, self.fir, gain=gain, resample="up" if self.up else None
-        )
+        )  # the activation's; its slopes do not change with a positive factor: it goes in first
+        resample: Resample = "up" if self.up else None
+        x = modulated_convolve(x, self.weight, style * self.scale, self.fir, gain=gain, resample=resample)
         if noise is not None:
             noise = (noise * (self.noise_strength * gain)).to(x.dtype)
         if self.noise == "concat":
             x = torch.cat([x, torch.zeros_like(x) if noise is None else noise.expand_as(x)], dim=1)
         elif noise is not None:
             x = x.add_(noise)
-        return F.leaky_relu_(x.add_((self.bias * gain).to(x.dtype).view(1, -1, 1, 1)), 0.2)
+        bias = (self.bias * gain).to(x.dtype)
+        return F.leaky_relu_(x.add_(bias.view(1, -1, 1, 1)), 0.2)
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to three channels, without demodulation, added to the FIR-upsampled image of the previous resolution."""
+    """Modulated 1x1 convolution to three channels, without demodulation.
+
+    It is added to the FIR-upsampled image of the previous resolution.
+    """
 
     fir: Tensor
 
@@ -138,15 +160,14 @@ class ToRGB(nn.Module):
         self.scale = 1 / math.sqrt(inputs)
 
     def forward(self, x: Tensor, style: Tensor, image: Tensor | None) -> Tensor:
-        b, _, h, w = x.shape
-        weights = (
-            self.weight[:, :, 0, 0].T * (style * self.scale)[:, :, None]
-        )  # (B, C, 3): much smaller than scaled activations
+        """Features (B, C, H, W), the scales (B, C) and the previous image or None -> image (B, 3, H, W)."""
+        # (B, C, 3): much smaller than scaled activations
+        weights = self.weight[:, :, 0, 0].T * (style * self.scale)[:, :, None]
         if torch.is_grad_enabled():
             weights = F.pad(weights, (0, 5))  # matrix products with 3 columns have slow derivatives
-        rgb = (x.flatten(2).transpose(1, 2) @ weights)[..., :3].transpose(1, 2).reshape(
-            b, 3, h, w
-        ) + self.bias.view(1, 3, 1, 1)
+        pixels = (x.flatten(2).transpose(1, 2) @ weights)[..., :3]
+        b, _, h, w = x.shape
+        rgb = pixels.transpose(1, 2).reshape(b, 3, h, w) + self.bias.view(1, 3, 1, 1)
         return rgb if image is None else rgb + upsample(image, self.fir)
 
 
@@ -163,35 +184,38 @@ class Synthesis(nn.Module):
         steps = doublings(size)
         self.noise = noise
         self.layers = 2 * steps + 2
-        ch = [channels(4 * 2**j, channel_base, channel_max) for j in range(steps + 1)]
+        sides = [4 * 2**j for j in range(steps + 1)]
+        ch = [channels(side, channel_base, channel_max) for side in sides]
         width = [2 * c for c in ch] if noise == "concat" else ch  # what a styled convolution hands on
         self.constant = nn.Parameter(torch.randn(ch[0], 4, 4))
         convs = [StyledConv(ch[0], ch[0], style_dim, 4, up=False, noise=noise)]
         for j in range(1, steps + 1):
-            convs.append(StyledConv(width[j - 1], ch[j], style_dim, 4 * 2**j, up=True, noise=noise))
-            convs.append(StyledConv(width[j], ch[j], style_dim, 4 * 2**j, up=False, noise=noise))
+            convs.append(StyledConv(width[j - 1], ch[j], style_dim, sides[j], up=True, noise=noise))
+            convs.append(StyledConv(width[j], ch[j], style_dim, sides[j], up=False, noise=noise))
         self.convs = nn.ModuleList(convs)  # type: ignore[assignment]
         self.rgbs = nn.ModuleList(ToRGB(c, style_dim) for c in width)  # type: ignore[assignment]
 
     def styles(self, w: Tensor) -> list[Tensor]:
-        """The point in style space of `w` (B, D) or (B, L, D): the per-channel scales of all convolutions, then those of all RGB layers.
+        """The point in style space of `w` (B, D) or (B, L, D): the scales of all channels.
 
-        L - 1 vectors (B, I_i) for the convolutions, L / 2 for the RGB layers (StyleFusion fuses these; StyleSpace edits them).
+        L - 1 vectors (B, I_i) for the convolutions, then L / 2 for the RGB layers (StyleFusion fuses these;
+        StyleSpace edits them).
         """
         w = w[:, None].expand(-1, self.layers, -1) if w.ndim == 2 else w
         if w.shape[1] != self.layers:
             raise ValueError(f"expected w as (B, D) or (B, {self.layers}, D), got {tuple(w.shape)}")
         convs = [conv.affine(w[:, i]) for i, conv in enumerate(self.convs)]
-        return convs + [rgb.affine(w[:, 2 * j + 1]) for j, rgb in enumerate(self.rgbs)]
+        rgbs = [rgb.affine(w[:, 2 * j + 1]) for j, rgb in enumerate(self.rgbs)]
+        return convs + rgbs
 
     def draw_noise(self, batch: int, generator: torch.Generator | None = None) -> list[Tensor]:
-        """Standard normal maps for all convolutions, to be passed as `noise` where the same noise is needed again."""
+        """Standard normal maps for all convolutions, for `noise` where the same noise is needed again."""
         like = self.constant
-        place = like.device if generator is None else generator.device
-        maps = [
-            torch.randn(conv.noise_shape(batch), generator=generator, device=place, dtype=like.dtype)
-            for conv in self.convs
-        ]
+        device = like.device if generator is None else generator.device
+        maps = []
+        for conv in self.convs:
+            shape = conv.noise_shape(batch)
+            maps.append(torch.randn(shape, generator=generator, device=device, dtype=like.dtype))
         return [noise.to(like.device) for noise in maps]
 
     def forward(
@@ -205,18 +229,22 @@ class Synthesis(nn.Module):
     ) -> Tensor:
         """Image (B, 3, size, size) from `w` (B, D) or (B, L, D), or from a point in style space.
 
-        Args
+        Args:
+            w: one code for all layers, or one per layer.
             styles: what `styles(w)` returns, in place of w (StyleFusion).
-            noise: "random" draws anew, "const" uses the stored maps of an additive generator, None is zero noise, a list holds one map per
-                convolution: (1 or B, 1, r, r) to add, (B, C, r, r) to concatenate (or to add: GPEN's ablation).
-            inject: (i, feature) starts the synthesis from `feature` in place of the output of convolution i. Earlier layers do not run
-                and the coarser RGB images are dropped, so they get exactly zero gradient (BDInvert: i = 1 for an 8x8, 3 for a 16x16 code).
-            modulate: i -> function of the output of convolution i, after its activation; the next convolution and the RGB layer see the
-                result (HFGI: {7: F -> F (1 + s) + t}; GFP-GAN: its split transform at i = 1, 3, 5, ...).
+            noise: "random" draws anew, "const" uses the stored maps of an additive generator, None is zero
+                noise. A list holds one map per convolution: (1 or B, 1, r, r) to add, (B, C, r, r) to
+                concatenate (or to add: GPEN's ablation).
+            inject: (i, feature) starts the synthesis from `feature` in place of the output of convolution i.
+                Earlier layers do not run and the coarser RGB images are dropped, so they get exactly zero
+                gradient (BDInvert: i = 1 for an 8x8, 3 for a 16x16 code).
+            modulate: i -> function of the output of convolution i, after its activation; the next convolution
+                and the RGB layer see the result (HFGI: {7: F -> F (1 + s) + t}; GFP-GAN: its split transform
+                at i = 1, 3, 5, ...).
 
-        Raises
-            ValueError: both or none of w and styles; "const" without stored maps; a noise list of the wrong length; an injected feature of
-                another shape, or a modulation of a layer before it.
+        Raises:
+            ValueError: both or none of w and styles; "const" without stored maps; a noise list of the wrong
+                length; an injected feature of another shape, or a modulation of a layer before it.
         """
         if (w is None) == (styles is None):
             raise ValueError("expected either w or styles")
@@ -239,7 +267,10 @@ class Synthesis(nn.Module):
         return image
 
     def features(self, w: Tensor, layer: int, *, noise: Noise = "random") -> Tensor:
-        """Output of convolution `layer`, after its activation: what `inject` replaces (BDInvert's edits move a base code by its change)."""
+        """Output of convolution `layer`, after its activation: what `inject` replaces.
+
+        BDInvert's edits move a base code by the change of this.
+        """
         styles, maps = self.styles(w), self._noise_maps(noise, len(w))
         x = self._start(len(w))
         for i in range(layer + 1):
@@ -247,19 +278,22 @@ class Synthesis(nn.Module):
         return x
 
     def _start(self, batch: int) -> Tensor:
-        """The constant, channels last: every layer hands its memory format on, and convolutions are fastest in this one."""
+        """The constant, channels last: convolutions are fastest so, and every layer hands the format on."""
         return self.constant.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def _check_entry(self, layer: int, feature: Tensor, modulate: Modulation | None) -> None:
+        """Raises `ValueError` where `feature` does not fit, or an earlier layer would be modulated."""
         if not 0 <= layer < len(self.convs):
             raise ValueError(f"cannot inject at convolution {layer}: there are 0 .. {len(self.convs) - 1}")
         conv = self.convs[layer]
-        expected = (len(conv.bias), conv.resolution, conv.resolution)
-        if feature.shape[1:] != expected:
+        width, side = len(conv.bias), conv.resolution
+        if feature.shape[1:] != (width, side, side):
             raise ValueError(
-                f"expected the feature of convolution {layer} as (B, {', '.join(map(str, expected))}), got {tuple(feature.shape)}"
+                f"expected the feature of convolution {layer} as (B, {width}, {side}, {side}), "
+                f"got {tuple(feature.shape)}"
             )
-        if skipped := [i for i in modulate or () if i < layer]:
+        skipped = [i for i in modulate or () if i < layer]
+        if skipped:
             raise ValueError(
                 f"convolution {skipped[0]} cannot be modulated: the synthesis starts from convolution {layer}"
             )
@@ -267,11 +301,10 @@ class Synthesis(nn.Module):
     def _noise_maps(self, noise: Noise, batch: int) -> Callable[[int], Tensor | None]:
         """How to get the noise of convolution i; random maps are drawn one layer at a time to save memory."""
         if isinstance(noise, list):
+            expected = 0 if self.noise == "none" else len(self.convs)
+            if len(noise) != expected or not expected:
+                raise ValueError(f"expected {expected} noise maps, got {len(noise)}")
             given = noise
-            if self.noise == "none" or len(given) != len(self.convs):
-                raise ValueError(
-                    f"expected {0 if self.noise == 'none' else len(self.convs)} noise maps, got {len(given)}"
-                )
             return lambda i: given[i]
         if noise is None or self.noise == "none":
             return lambda i: None
@@ -283,9 +316,8 @@ class Synthesis(nn.Module):
             return lambda i: self.convs[i].noise_const
         if noise != "random":
             raise ValueError(f'expected noise as "random", "const", None or a list of maps, got {noise!r}')
-        return lambda i: torch.randn(
-            self.convs[i].noise_shape(batch), device=self.constant.device, dtype=self.constant.dtype
-        )
+        device, dtype = self.constant.device, self.constant.dtype
+        return lambda i: torch.randn(self.convs[i].noise_shape(batch), device=device, dtype=dtype)
 
 
 class Generator(nn.Module):
@@ -312,18 +344,22 @@ class Generator(nn.Module):
         self.register_buffer("w_avg", torch.zeros(style_dim))
 
     def map(self, z: Tensor, truncation: float = 1.0, truncation_layers: int | None = None) -> Tensor:
-        """z (B, Z) -> w (B, L, D), moved towards the mean: w_avg + truncation (w - w_avg), in the first `truncation_layers` or in all."""
+        """z (B, Z) -> w (B, L, D), moved towards the mean: w_avg + truncation (w - w_avg).
+
+        Args:
+            z: drawn from N(0, I).
+            truncation: 1 moves nothing, 0 gives the mean.
+            truncation_layers: how many of the first layers are moved; None for all.
+        """
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise ValueError(f"expected z as (B, {self.z_dim}), got {tuple(z.shape)}")
         w = self.mapping(z)[:, None].expand(-1, self.layers, -1)
         if truncation == 1.0:
             return w
         near = torch.lerp(self.w_avg.to(w), w, truncation)
-        return (
-            near
-            if truncation_layers is None
-            else torch.cat([near[:, :truncation_layers], w[:, truncation_layers:]], dim=1)
-        )
+        if truncation_layers is None:
+            return near
+        return torch.cat([near[:, :truncation_layers], w[:, truncation_layers:]], dim=1)
 
     def forward(self, w: Tensor, noise: Noise = "random", **entry) -> Tensor:
         """Image (B, 3, size, size) from w (B, D) or (B, L, D); `entry` as in `Synthesis.forward`."""
@@ -331,7 +367,10 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def estimate_w_avg(self, samples: int = 10_000) -> None:
-        """Set w_avg to the mean of mapped samples, for snapshots that come without one; more than one device must agree on the seed."""
+        """Set w_avg to the mean of mapped samples, for snapshots that come without one.
+
+        More than one device must agree on the seed.
+        """
         z = torch.randn(samples, self.z_dim, device=self.w_avg.device, dtype=self.w_avg.dtype)
         self.w_avg.copy_(self.mapping(z).mean(dim=0))
 
@@ -342,7 +381,10 @@ class Generator(nn.Module):
 
 
 def mix_styles(w1: Tensor, w2: Tensor, crossover: Tensor) -> Tensor:
-    """Row b takes its first crossover[b] layers from w1 (B, L, D), the rest from w2; crossover (B,) in 1 .. L - 1 mixes, L keeps w1."""
+    """Row b takes its first crossover[b] layers from w1 (B, L, D), the rest from w2.
+
+    crossover (B,): 1 .. L - 1 mixes, L keeps w1.
+    """
     layer = torch.arange(w1.shape[1], device=w1.device)
     return torch.where((layer < crossover[:, None])[:, :, None], w1, w2)
 
@@ -350,8 +392,8 @@ def mix_styles(w1: Tensor, w2: Tensor, crossover: Tensor) -> Tensor:
 class Discriminator(nn.Module):
     """Residual StyleGAN2 discriminator: image (B, 3, size, size) -> logits (B, 1).
 
-    The logit of an image depends on its batch through the minibatch standard deviation: groups of min(B, stddev_group) images, None for
-    the whole batch (GPEN).
+    The logit of an image depends on its batch through the minibatch standard deviation: groups of min(B,
+    stddev_group) images, None for the whole batch (GPEN).
     """
 
     def __init__(
@@ -359,9 +401,8 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.stddev_group = size, stddev_group
-        ch = [
-            channels(size // 2**b, channel_base, channel_max) for b in range(doublings(size) + 1)
-        ]  # size, size / 2, ..., 4
+        sides = [size // 2**b for b in range(doublings(size) + 1)]  # size, size / 2, ..., 4
+        ch = [channels(side, channel_base, channel_max) for side in sides]
         self.from_rgb = ConvLayer(3, ch[0], 1)
         self.blocks = nn.ModuleList(ResidualBlock(i, o) for i, o in pairwise(ch))
         self.conv = ConvLayer(ch[-1] + 1, ch[-1], 3)
@@ -372,10 +413,14 @@ class Discriminator(nn.Module):
         return self.features(x)[0]
 
     def features(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits (B, 1) and the outputs of all residual blocks, (B, C, size/2, size/2) down to (B, C, 4, 4) (GPEN's feature matching)."""
+        """Logits (B, 1) and the outputs of all residual blocks, (B, C, size/2, size/2) to (B, C, 4, 4).
+
+        GPEN's feature matching compares these outputs.
+        """
         if x.shape[1:] != (3, self.size, self.size):
             raise ValueError(f"expected images as (B, 3, {self.size}, {self.size}), got {tuple(x.shape)}")
-        x, outputs = self.from_rgb(x.contiguous(memory_format=torch.channels_last)), []
+        x = self.from_rgb(x.contiguous(memory_format=torch.channels_last))
+        outputs = []
         for block in self.blocks:
             x = block(x)
             outputs.append(x)

@@ -1,7 +1,8 @@
 """Warps of feature and distortion maps.
 
-Source  the random perspective is that of Wang et al., "High-Fidelity GAN Inversion for Image Attribute Editing", arXiv:2109.06590, which
-        calls torchvision's in Tengfei-Wang/HFGI@e30f33c (training/coach.py); corners and coordinates are torchvision's.
+Source  the random perspective is that of Wang et al., "High-Fidelity GAN Inversion for Image Attribute
+        Editing", arXiv:2109.06590, which calls torchvision's in Tengfei-Wang/HFGI@e30f33c
+        (training/coach.py); corners and coordinates are torchvision's.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ def random_perspective(
     distortion: float = 0.15,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """map (B, C, H, W) seen from elsewhere, with `probability`; one warp for the whole batch; otherwise the very same tensor.
+    """map (B, C, H, W) seen from elsewhere, with `probability`, otherwise the very same tensor.
 
-    Each corner moves inwards by whole pixels, uniformly from 0 to `distortion` of half the width in x, and of half the height in y.
+    One warp serves the whole batch. Each corner moves inwards by whole pixels, uniformly from 0 to
+    `distortion` of half the width in x, and of half the height in y.
 
     Args:
+        map: features or a distortion map.
+        probability: of a warp.
+        distortion: share of half a side.
         generator: of the CPU, whatever device the map is on: nothing waits for that one.
     """
     if torch.rand((), generator=generator) >= probability:
@@ -38,9 +43,9 @@ def random_perspective(
 def perspective(map: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """Take the points `start` of the map to `end`, both (4, 2) as (x, y) in pixels; bilinear, zeros outside.
 
-    The points are the CPU's. map (B, C, H, W), of any floating type -> the same, computed in at least float32.
-    The outline, where pixels are a share a < 1 of the map, fades with a^2: the release blends it with a fill of
-    zero once more.
+    The points are the CPU's. map (B, C, H, W), of any floating type -> the same, computed in at least
+    float32. The outline, where pixels are a share a < 1 of the map, fades with a^2: the release blends it
+    with a fill of zero once more.
     """
     with full_precision(map):
         share = torch.ones_like(map[0, :1])
@@ -48,7 +53,8 @@ def perspective(map: Tensor, start: Tensor, end: Tensor) -> Tensor:
         channels = at_least_float32(torch.cat([map.flatten(0, 1), share])[None])
         grid_x, grid_y = _looked_up(start, end, channels)
         warped = remap(channels, grid_x, grid_y, align_corners=False, normalized_coordinates=True)[0]
-        return (warped[:-1] * warped[-1]).view(map.shape).to(map.dtype)
+        faded = warped[:-1] * warped[-1]
+        return faded.view(map.shape).to(map.dtype)
 
 
 def _looked_up(start: Tensor, end: Tensor, map: Tensor) -> tuple[Tensor, Tensor]:

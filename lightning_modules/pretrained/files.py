@@ -1,8 +1,8 @@
-"""Released files: safetensors, torch files of every age and NVlabs pickles, read without executing anything in them.
+"""Released files: safetensors, torch files of every age and NVlabs pickles; nothing in them is executed.
 
-A pickle is a program that may call whatever it names. Torch files go through torch's weights-only reader. For NVlabs pickles
-(NVlabs/stylegan2-ada-pytorch@d72cc7d, torch_utils/persistence.py) an unpickler admits the names those need and drops the source code they
-carry.
+A pickle is a program that may call whatever it names. Torch files go through torch's weights-only reader.
+For NVlabs pickles (NVlabs/stylegan2-ada-pytorch@d72cc7d, torch_utils/persistence.py) an unpickler admits the
+names those need and drops the source code they carry.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from torch import Tensor
 
 from _runtime import UserError
 
-LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number as pickled, after the two bytes of the pickle protocol
+# torch's magic number as pickled, after the two bytes of the pickle protocol
+LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+
+COUNTER = "num_batches_tracked"  # of every BatchNorm; it changes nothing, and old files lack it
 
 
 class Network(NamedTuple):
-    """A network out of an NVlabs pickle: the arguments it was built with, and its tensors by dotted name."""
+    """A network out of an NVlabs pickle: the arguments it was built with, its tensors by dotted name."""
 
     arguments: dict[str, Any]
     state: dict[str, Tensor]
@@ -36,58 +39,71 @@ class Network(NamedTuple):
 def read_released(path: Path) -> dict[str, Any]:
     """What a released file holds: tensors, plain containers, and `Network`s in an NVlabs pickle.
 
-    Option records of training scripts (argparse.Namespace, EasyDict) become dicts; of NumPy's values only a place-holder stays.
+    Option records of training scripts (argparse.Namespace, EasyDict) become dicts; of NumPy's values only a
+    place-holder stays.
 
-    Raises
-        UserError: the file is missing, damaged, of another format, not a dict, declares more numbers than it holds, or would call
-            anything that is neither a tensor nor a plain container.
+    Raises:
+        UserError: the file is missing, damaged, of another format, not a dict, declares more numbers than it
+            holds, or would call anything that is neither a tensor nor a plain container.
     """
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
     if not path.is_file():
-        raise UserError(
-            f"{path} does not exist" if not path.exists() else f"{path} is a folder: give the file"
-        )
+        raise UserError(f"{path} is a folder: give the file")
     try:
         content = _reader(path)(path)
-        if not isinstance(content, dict) or not content:
-            got = "an empty dict" if isinstance(content, dict) else type(content).__name__
-            raise UserError(f"{path} holds {got}: expected a dict of tensors")
+        if not isinstance(content, dict):
+            raise UserError(f"{path} holds {type(content).__name__}: expected a dict of tensors")
+        if not content:
+            raise UserError(f"{path} holds an empty dict: expected a dict of tensors")
         _check_sizes(content, path)
     except UserError:
         raise
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
         raise UserError(f"{path} cannot be read ({type(error).__name__}): truncated or damaged") from error
-    return {
-        key: vars(value) if isinstance(value, argparse.Namespace) else value for key, value in content.items()
-    }
+    for key, value in content.items():
+        if isinstance(value, argparse.Namespace):
+            content[key] = vars(value)
+    return content
 
 
 def weights(value: object, what: str) -> dict[str, Tensor]:
-    """A state_dict in float32, from what a file holds where a network should be; `what` names it in the error.
+    """A state_dict in float32, from what a file holds where a network should be.
 
-    Raises
+    `what` names it in the error. Counters of BatchNorm are left as they are, and checked as they are loaded.
+
+    Raises:
         UserError: it is something else, or a tensor is not of finite floating-point numbers.
     """
     state = value.state if isinstance(value, Network) else value
-    if not isinstance(state, dict) or not state:
-        raise UserError(
-            f"{what} is {'empty' if isinstance(state, dict) else type(state).__name__}: expected a state_dict"
-        )
+    if not isinstance(state, dict):
+        raise UserError(f"{what} is {type(state).__name__}: expected a state_dict")
+    if not state:
+        raise UserError(f"{what} is empty: expected a state_dict")
     converted = {}
     for name, tensor in state.items():
+        if str(name).endswith(COUNTER):
+            converted[name] = tensor
+            continue
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UserError(f"{what} has {type(tensor).__name__} under {name!r}: expected tensors only")
-        plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
-        if not plain or not tensor.is_floating_point() or tensor.numel() == 0:
-            raise UserError(
-                f"{name} of {what} holds {tensor.numel()} {tensor.dtype}: expected plain floating-point numbers"
-            )
+        if not _plain(tensor):
+            numbers = f"{tensor.numel()} {tensor.dtype}"
+            raise UserError(f"{name} of {what} holds {numbers}: expected plain floating-point numbers")
         converted[name] = tensor.detach().float()
         if not converted[name].isfinite().all():
             raise UserError(f"{name} of {what} holds NaN or infinite numbers: the file is of no use")
     return converted
 
 
+def _plain(tensor: Tensor) -> bool:
+    """Whether it holds floating-point numbers, one after the other."""
+    stored = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
+    return stored and tensor.is_floating_point() and tensor.numel() > 0
+
+
 def _reader(path: Path) -> Any:
+    """The function that reads a file, by how it begins."""
     with open(path, "rb") as file:
         head = file.read(16)
     if head.startswith(b"PK"):
@@ -102,46 +118,47 @@ def _reader(path: Path) -> Any:
 
 
 def _refuse(path: Path, name: str) -> NoReturn:
-    hint = (
-        ": TensorFlow networks must be converted first (convert_weight.py of rosinality/stylegan2-pytorch)"
-        if "tflib" in name
-        else ""
-    )
-    raise UserError(
-        f"{path} is refused: to read it would mean to call {name}, which is neither a tensor nor a plain container{hint}"
-    )
+    """Raise `UserError` for a file that asks for `name`."""
+    why = f"to read it would mean to call {name}, which is neither a tensor nor a plain container"
+    if "tflib" in name:
+        script = "convert_weight.py of rosinality/stylegan2-pytorch"
+        why = f"{why}: TensorFlow networks must be converted first ({script})"
+    raise UserError(f"{path} is refused: {why}")
 
 
 def _read_zip(path: Path) -> Any:
+    """Read a torch file of today, which is an archive."""
     with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            raise UserError(f"{path} is a TorchScript program: expected the state_dict it was made from")
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise UserError(
-                f"{path} is a compressed archive: expected the file inside, as torch.save wrote it"
-            )
+        entries = archive.infolist()
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise UserError(f"{path} is a TorchScript program: expected the state_dict it was made from")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise UserError(f"{path} is a compressed archive: expected the file inside, as torch.save wrote it")
     return _read_torch(path)
 
 
 def _read_torch(path: Path, inner: io.BytesIO | None = None) -> Any:
     """Read a torch file, or one that lies inside of the file `path`."""
-    with torch.serialization.safe_globals([(value, name) for name, value in RECORDS.items()]):
+    admitted: Any = [(value, name) for name, value in RECORDS.items()]
+    with torch.serialization.safe_globals(admitted):
         try:
             return torch.load(inner or path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            if name := re.search(r"GLOBAL (\S+)", str(error)):
-                _refuse(path, name[1])
+            asked = re.search(r"GLOBAL (\S+)", str(error))
+            if asked is not None:
+                _refuse(path, asked[1])
             raise
 
 
 def _read_pickle(path: Path) -> Any:
+    """Read an NVlabs pickle."""
     with open(path, "rb") as file:
         content = _Unpickler(file, path).load()
-    if not isinstance(content, dict):
-        return content
-    return {
-        key: _network(value) if isinstance(value, _Persistent) else value for key, value in content.items()
-    }
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if isinstance(value, _Persistent):
+                content[key] = _network(value)
+    return content
 
 
 class _Unread:
@@ -155,7 +172,7 @@ class _Unread:
 
 
 class _Persistent:
-    """What stands in for a module whose class NVlabs pickles as source code: its attributes, the source is dropped."""
+    """The attributes of a module whose class NVlabs pickles as source code, which is dropped."""
 
     def __init__(self, meta: dict[str, Any]) -> None:
         self.attributes = meta["state"]
@@ -164,25 +181,26 @@ class _Persistent:
 def _tensor(
     storage: torch.TypedStorage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> Tensor:
-    everything = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)  # type: ignore[call-overload]
-    return everything.as_strided(
-        size, stride, offset
-    )  # refuses to reach beyond the storage, where set_ would enlarge it
+    """What torch pickles a tensor as."""
+    empty = torch.empty(0, dtype=storage.dtype)
+    everything = empty.set_(storage._untyped_storage)  # type: ignore[call-overload]
+    # refuses to reach beyond the storage, where set_ would enlarge it
+    return everything.as_strided(size, stride, offset)
 
 
 NUMPY = {
-    f"numpy.{name}": _Unread
-    for name in (
-        "dtype",
-        "ndarray",
-        *(f"{core}.multiarray.{f}" for core in ("core", "_core") for f in ("scalar", "_reconstruct")),
-    )
+    "numpy.dtype": _Unread,
+    "numpy.ndarray": _Unread,
+    "numpy.core.multiarray.scalar": _Unread,
+    "numpy.core.multiarray._reconstruct": _Unread,
+    "numpy._core.multiarray.scalar": _Unread,
+    "numpy._core.multiarray._reconstruct": _Unread,
 }
-RECORDS = {
+RECORDS = {  # beside tensors, in torch files
     "argparse.Namespace": argparse.Namespace,
     "dnnlib.util.EasyDict": dict,
     **NUMPY,
-}  # beside tensors, in torch files
+}
 PICKLED = {
     "dnnlib.util.EasyDict": dict,
     **NUMPY,
@@ -196,9 +214,8 @@ PICKLED = {
 }
 
 
-class _Unpickler(
-    pickle._Unpickler
-):  # the one in Python: the one in C makes room for any memo index that a file names
+# pickle's unpickler in Python: the one in C makes room for any memo index that a file names
+class _Unpickler(pickle._Unpickler):
     """Reads an NVlabs pickle by the names in `PICKLED`; everything else in it is refused."""
 
     def __init__(self, file: io.BufferedReader, path: Path) -> None:
@@ -206,6 +223,7 @@ class _Unpickler(
         self.path, self.left = path, path.stat().st_size
 
     def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for; `UserError` where it is not admitted."""
         name = f"{module}.{name}"
         if name == "torch.storage._load_from_bytes":
             return self.storage
@@ -240,16 +258,14 @@ def _tensors(module: _Persistent, prefix: str, seen: set[int]) -> Iterator[tuple
 
 
 def _check_sizes(content: dict[str, Any], path: Path) -> None:
-    """A few bytes can declare a tensor that fills the memory as soon as something is done with it: refuse before."""
+    """Refuse a tensor that a few bytes declare, and that would fill the memory as soon as it is used."""
+    held = path.stat().st_size
     for part in (content, *content.values()):
         state = part.state if isinstance(part, Network) else part
-        tensors = (
-            [value for value in state.values() if isinstance(value, Tensor)]
-            if isinstance(state, dict)
-            else []
-        )
-        if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > path.stat().st_size:
-            largest = max(tensors, key=Tensor.numel)
-            raise UserError(
-                f"{path} declares more numbers than it holds, e.g. a tensor of shape {tuple(largest.shape)}"
-            )
+        if not isinstance(state, dict):
+            continue
+        tensors = [value for value in state.values() if isinstance(value, Tensor)]
+        declared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if declared > held:
+            shape = tuple(max(tensors, key=Tensor.numel).shape)
+            raise UserError(f"{path} declares more numbers than it holds, e.g. a tensor of shape {shape}")

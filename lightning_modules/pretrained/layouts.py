@@ -1,11 +1,12 @@
 """Layouts of released StyleGAN2 and GPEN networks: which of our tensors goes by which name, with which shape.
 
-Source  rosinality/stylegan2-pytorch@bef283a (model.py; the flat names are also those inside pSp, e4e and HFGI files),
-        NVlabs/stylegan2-ada-pytorch@d72cc7d (training/networks.py; unconditional, skip generator and residual discriminator),
-        XPixelGroup/BasicSR@8d56e3a (basicsr/archs/stylegan2_arch.py), yangxy/GPEN@2c73670 (face_model/gpen_model.py).
+Source  rosinality/stylegan2-pytorch@bef283a (model.py; also inside pSp, e4e and HFGI files),
+        NVlabs/stylegan2-ada-pytorch@d72cc7d (training/networks.py; unconditional, skip generator and residual
+        discriminator), XPixelGroup/BasicSR@8d56e3a (basicsr/archs/stylegan2_arch.py),
+        yangxy/GPEN@2c73670 (face_model/gpen_model.py).
 
-A layout is a list of entries, spelled out from the number of layers the names show, so a missing, unknown or misshapen tensor is always
-noticed. No value is flipped or rescaled.
+A layout is a list of entries, spelled out from the number of layers the names show, so a missing, unknown or
+misshapen tensor is always noticed. No value is flipped or rescaled.
 """
 
 from __future__ import annotations
@@ -16,17 +17,25 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One tensor: our name, its released name, and the singleton dimensions that the released one has before and after ours."""
+    """One tensor.
+
+    Attributes:
+        ours: its name here.
+        released: its name in the file.
+        lead: singleton dimensions that the released one has before ours.
+        trail: those after ours.
+        optional: early files come without noise buffers, and concatenated noise has none.
+    """
 
     ours: str
     released: str
     lead: int = 0
     trail: int = 0
-    optional: bool = False  # early files come without noise buffers, and concatenated noise has none
+    optional: bool = False
 
 
 class Kernel(NamedTuple):
-    """A FIR filter stored with the weights: its released name and its sum (4 where it follows zero insertion)."""
+    """A FIR filter stored with the weights: its name, and its sum (4 where it follows zero insertion)."""
 
     released: str
     gain: int
@@ -36,7 +45,14 @@ Entries = list[Entry | Kernel]
 
 
 class Layout(NamedTuple):
-    """How one released class names its tensors; `entries` is called with how many names match each pattern, on either side."""
+    """How one released class names its tensors.
+
+    Attributes:
+        what: the class, in words.
+        entries: the tensors, from how many names match each pattern of either side.
+        released: patterns of names in the file.
+        ours: the same of our names.
+    """
 
     what: str
     entries: Callable[..., Entries]
@@ -45,11 +61,21 @@ class Layout(NamedTuple):
 
 
 def _layer(ours: str, released: str, parts: Mapping[str, str], lead: tuple[str, ...] = ()) -> Entries:
-    """Entries of one layer: our part -> released part; those in `lead` have one more leading dimension in the file."""
-    return [Entry(f"{ours}.{a}", f"{released}.{b}", lead=int(a in lead)) for a, b in parts.items()]
+    """Entries of one layer: our part -> released part; those in `lead` have one more leading dimension."""
+    entries: Entries = []
+    for our_part, released_part in parts.items():
+        lead_here = int(our_part in lead)
+        entries.append(Entry(f"{ours}.{our_part}", f"{released}.{released_part}", lead=lead_here))
+    return entries
+
+
+def _numbered(first: str, later: str, i: int) -> str:
+    """The name of layer i, where the first has one of its own and the later are counted from 0."""
+    return f"{later}.{i - 1}" if i else first
 
 
 def _rosinality_generator(mapping: int, rgbs: int) -> Entries:
+    """With `mapping` layers before w, and `rgbs` sizes that an image is made at."""
     modulated = {
         "weight": "conv.weight",
         "affine.weight": "conv.modulation.weight",
@@ -60,13 +86,13 @@ def _rosinality_generator(mapping: int, rgbs: int) -> Entries:
     for i in range(mapping):
         entries += _layer(f"mapping.layers.{i}", f"style.{i + 1}", {"weight": "weight", "bias": "bias"})
     for i in range(2 * rgbs - 1):
-        released = f"convs.{i - 1}" if i else "conv1"
+        released = _numbered("conv1", "convs", i)
         entries += _layer(f"synthesis.convs.{i}", released, styled, lead=("weight", "noise_strength"))
         entries.append(Entry(f"synthesis.convs.{i}.noise_const", f"noises.noise_{i}", lead=2, optional=True))
         if i % 2:
             entries.append(Kernel(f"{released}.conv.blur.kernel", 4))
     for j in range(rgbs):
-        released = f"to_rgbs.{j - 1}" if j else "to_rgb1"
+        released = _numbered("to_rgb1", "to_rgbs", j)
         entries += _layer(f"synthesis.rgbs.{j}", released, modulated, lead=("weight",))
         entries.append(Entry(f"synthesis.rgbs.{j}.bias", f"{released}.bias", lead=1, trail=2))
         if j:
@@ -75,6 +101,7 @@ def _rosinality_generator(mapping: int, rgbs: int) -> Entries:
 
 
 def _rosinality_discriminator(blocks: int) -> Entries:
+    """With `blocks` blocks, each of which halves the image."""
     block = {
         "conv1.weight": "conv1.0.weight",
         "conv1.bias": "conv1.1.bias",
@@ -93,45 +120,50 @@ def _rosinality_discriminator(blocks: int) -> Entries:
 
 
 def _nvlabs_generator(mapping: int, rgbs: int) -> Entries:
-    modulated = {name: name for name in ("weight", "affine.weight", "affine.bias", "bias")}
+    """As `_rosinality_generator`; the mean latent is among the tensors."""
+    own = ("weight", "affine.weight", "affine.bias", "bias")
+    modulated = dict(zip(own, own, strict=True))
     styled = {**modulated, "noise_strength": "noise_strength", "noise_const": "noise_const"}
     entries: Entries = [Entry("w_avg", "mapping.w_avg"), Entry("synthesis.constant", "synthesis.b4.const")]
     for i in range(mapping):
         entries += _layer(f"mapping.layers.{i}", f"mapping.fc{i}", {"weight": "weight", "bias": "bias"})
     for i in range(2 * rgbs - 1):
-        released = f"synthesis.b{4 * 2 ** ((i + 1) // 2)}.conv{(i + 1) % 2}"
-        entries += [
-            *_layer(f"synthesis.convs.{i}", released, styled),
-            Kernel(f"{released}.resample_filter", 1),
-        ]
+        level, second = divmod(i + 1, 2)
+        released = f"synthesis.b{4 * 2**level}.conv{second}"
+        entries += _layer(f"synthesis.convs.{i}", released, styled)
+        entries.append(Kernel(f"{released}.resample_filter", 1))
     for j in range(rgbs):
         released = f"synthesis.b{4 * 2**j}"
-        entries += [
-            *_layer(f"synthesis.rgbs.{j}", f"{released}.torgb", modulated),
-            Kernel(f"{released}.resample_filter", 1),
-        ]
+        entries += _layer(f"synthesis.rgbs.{j}", f"{released}.torgb", modulated)
+        entries.append(Kernel(f"{released}.resample_filter", 1))
     return entries
 
 
 def _nvlabs_discriminator(blocks: int) -> Entries:
+    """As `_rosinality_discriminator`."""
     both = {"weight": "weight", "bias": "bias"}
-    block = {f"conv{n + 1}.{part}": f"conv{n}.{part}" for n in range(2) for part in both} | {
-        "skip.weight": "skip.weight"
+    block = {
+        "conv1.weight": "conv0.weight",
+        "conv1.bias": "conv0.bias",
+        "conv2.weight": "conv1.weight",
+        "conv2.bias": "conv1.bias",
+        "skip.weight": "skip.weight",
     }
     size = 4 * 2**blocks
     entries = _layer("from_rgb", f"b{size}.fromrgb", both)
     entries += [Kernel(f"b{size}.fromrgb.resample_filter", 1), Kernel("b4.conv.resample_filter", 1)]
     for b in range(blocks):
-        entries += _layer(f"blocks.{b}", f"b{size // 2**b}", block)
-        entries += [
-            Kernel(f"b{size // 2**b}{part}.resample_filter", 1) for part in ("", ".conv0", ".conv1", ".skip")
-        ]
+        released = f"b{size // 2**b}"
+        entries += _layer(f"blocks.{b}", released, block)
+        for part in ("", ".conv0", ".conv1", ".skip"):
+            entries.append(Kernel(f"{released}{part}.resample_filter", 1))
     for ours, released in (("conv", "conv"), ("hidden", "fc"), ("logit", "out")):
         entries += _layer(ours, f"b4.{released}", both)
     return entries
 
 
 def _basicsr_generator(mapping: int, rgbs: int) -> Entries:
+    """As `_rosinality_generator`, without the FIR kernels, which BasicSR keeps out of its files."""
     modulated = {
         "weight": "modulated_conv.weight",
         "affine.weight": "modulated_conv.modulation.weight",
@@ -142,11 +174,11 @@ def _basicsr_generator(mapping: int, rgbs: int) -> Entries:
     for i in range(mapping):
         entries += _layer(f"mapping.layers.{i}", f"style_mlp.{i + 1}", {"weight": "weight", "bias": "bias"})
     for i in range(2 * rgbs - 1):
-        released = f"style_convs.{i - 1}" if i else "style_conv1"
+        released = _numbered("style_conv1", "style_convs", i)
         entries += _layer(f"synthesis.convs.{i}", released, styled, lead=("weight", "noise_strength"))
         entries.append(Entry(f"synthesis.convs.{i}.noise_const", f"noises.noise{i}", lead=2))
     for j in range(rgbs):
-        released = f"to_rgbs.{j - 1}" if j else "to_rgb1"
+        released = _numbered("to_rgb1", "to_rgbs", j)
         entries += _layer(f"synthesis.rgbs.{j}", released, modulated, lead=("weight",))
         entries.append(Entry(f"synthesis.rgbs.{j}.bias", f"{released}.bias", lead=1, trail=2))
     return entries
@@ -154,17 +186,21 @@ def _basicsr_generator(mapping: int, rgbs: int) -> Entries:
 
 def _basicsr_discriminator(blocks: int) -> Entries:
     """Rosinality's but for one word, and without the FIR kernels, which BasicSR keeps out of its files."""
-    named = [entry for entry in _rosinality_discriminator(blocks) if isinstance(entry, Entry)]
-    return [entry._replace(released=re.sub(r"^convs\.", "conv_body.", entry.released)) for entry in named]
+    entries: Entries = []
+    for entry in _rosinality_discriminator(blocks):
+        if isinstance(entry, Entry):
+            entries.append(entry._replace(released=re.sub(r"^convs\.", "conv_body.", entry.released)))
+    return entries
 
 
 def _gpen_generator(mapping: int, rgbs: int, stages: int) -> Entries:
-    entries: Entries = [
-        Kernel(f"generator.{entry.released}", entry.gain)
-        if isinstance(entry, Kernel)
-        else entry._replace(ours=f"prior.{entry.ours}", released=f"generator.{entry.released}")
-        for entry in _rosinality_generator(mapping, rgbs)
-    ]
+    """Rosinality's generator, and the `stages` of an encoder before it."""
+    entries: Entries = []
+    for entry in _rosinality_generator(mapping, rgbs):
+        within = entry._replace(released=f"generator.{entry.released}")
+        if isinstance(within, Entry):
+            within = within._replace(ours=f"prior.{within.ours}")
+        entries.append(within)
     entries += _layer("encoder.stages.0", "ecd0.0", {"weight": "0.weight", "bias": "1.bias"})
     for i in range(1, stages):
         entries += _layer(f"encoder.stages.{i}", f"ecd{i}.0", {"weight": "1.weight", "bias": "2.bias"})
@@ -174,8 +210,9 @@ def _gpen_generator(mapping: int, rgbs: int, stages: int) -> Entries:
 
 OURS = (r"mapping\.layers\.\d+\.weight", r"synthesis\.rgbs\.\d+\.bias")
 
-# GPEN's stand-alone prior and its discriminator have these names too; what differs is in the shapes (concatenated noise), or in no file at
-# all: the discriminator's stddev group, 4 in StyleGAN2, the whole batch in GPEN.
+# GPEN's stand-alone prior and its discriminator have these names too. What differs is in the shapes
+# (concatenated noise), or in no file at all: the discriminator's stddev group, 4 in StyleGAN2, the whole
+# batch in GPEN.
 ROSINALITY_GENERATOR = Layout(
     "rosinality StyleGAN2 generator",
     _rosinality_generator,
@@ -200,7 +237,8 @@ NVLABS_DISCRIMINATOR = Layout(
     (r"b\d+\.skip\.weight",),
     (r"blocks\.\d+\.skip\.weight",),
 )
-# BasicSR's bilinear generator (GFP-GAN's trainable decoder) has these very names and shapes, and up-samples differently.
+# BasicSR's bilinear generator (GFP-GAN's trainable decoder) has these very names and shapes, and up-samples
+# differently.
 BASICSR_GENERATOR = Layout(
     "BasicSR StyleGAN2 generator",
     _basicsr_generator,
@@ -224,7 +262,8 @@ GPEN_GENERATOR = Layout(
     ),
 )
 
-# Networks whose names overlap with the layouts above and which compute something else: what they are, a name they have, one they lack.
+# Networks whose names overlap with the layouts above and which compute something else: what they are, a name
+# they have, one they lack.
 OTHERS = (
     ("a conditional NVlabs network (it embeds class labels)", r"mapping\.embed\.weight", None),
     ("an NVlabs generator of architecture resnet", r"synthesis\.b\d+\.skip\.weight", None),

@@ -26,9 +26,8 @@ def test_no_room_keeps_the_previous_file(tmp_path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"value": 1}, path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(
-        signal.SIGXFSZ, signal.SIG_IGN
-    )  # so that a write past the limit fails like one on a full disk
+    # so that a write past the limit fails like one on a full disk
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         with pytest.raises(UserError, match=r"last\.ckpt could not be written: .*; the previous one is kept"):

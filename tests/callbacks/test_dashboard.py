@@ -1,4 +1,4 @@
-"""The offline W&B run is read back: configuration, names, steps, pictures, and the same run after a resume."""
+"""The offline W&B run is read back: configuration, names, steps, pictures; the same run after a resume."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def history(run: list[Record]) -> list[dict[str, Any]]:
 
 
 def summary(run: list[Record]) -> dict[str, Any]:
-    """What stands in the run's summary in the end: the newest of every value logged, over what was set by name."""
+    """A run's summary in the end: the newest of every value logged, over what was set by name."""
     found: dict[str, Any] = {}
     for record in run:
         if record.HasField("history"):
@@ -96,12 +96,8 @@ def test_offline_run_read_back(method: str, tmp_path: Path) -> None:
     later = [items(record.config.update) for record in run if record.HasField("config")]
     assert not any(set(update) - {"_wandb"} for update in later)  # once
 
-    axes = {
-        (m.name or m.glob_name): m.step_metric
-        for record in run
-        if record.HasField("metric")
-        for m in [record.metric]
-    }
+    metrics = [record.metric for record in run if record.HasField("metric")]
+    axes = {metric.name or metric.glob_name: metric.step_metric for metric in metrics}
     assert axes["*"] == "iteration"
     assert not any("global_step" in name for row in history(run) for name in row)
 
@@ -192,12 +188,8 @@ def test_what_a_run_is_called_can_be_said(tmp_path: Path) -> None:
     fit("gpen", tmp_path / "not", "--iterations", "1", "--model.lr", "0.001")
     (said,), (not_said,) = runs(tmp_path / "said"), runs(tmp_path / "not")
     start = next(record.run for record in said if record.HasField("run"))
-    assert (start.display_name, list(start.tags), start.notes, start.run_group) == (
-        "mine",
-        ["a", "b"],
-        "why",
-        "g",
-    )
+    assert (start.display_name, start.notes, start.run_group) == ("mine", "why", "g")
+    assert list(start.tags) == ["a", "b"]
     assert (start.project, start.entity) == ("p", "e")
     start = next(record.run for record in not_said if record.HasField("run"))
     assert start.display_name == "gpen-smoke-model.lr=0.001"

@@ -1,4 +1,7 @@
-"""Edits that are scored against the truth: the cases, the directions and the scores, on methods whose answers are known."""
+"""Edits that are scored against the truth.
+
+The cases, the directions and the scores, on methods whose answers are known.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class Oracle(Inverter):
 
     def __init__(self, name: str, works: bool) -> None:
         super().__init__()
-        self.save_hyperparameters({"size": SIZE})
+        self.size = SIZE
         self.name, self.works, self.at = name, works, 0
 
     def invert(self, image: Tensor) -> Code:

@@ -10,6 +10,8 @@ from experiments.fit import main
 from lightning_modules.metrics import judge
 from lightning_modules.metrics.fid import FID
 
+SMOKE = ["--method", "gpen", "--preset", "smoke"]
+
 
 @pytest.fixture
 def made(monkeypatch) -> list[str]:
@@ -27,37 +29,15 @@ def made(monkeypatch) -> list[str]:
 
 def test_a_set_has_one_tally_however_many_batches(made: list[str], tmp_path) -> None:
     """An empty FID of Inception's features takes a third of a second."""
-    options = [
-        "--method",
-        "gpen",
-        "--preset",
-        "smoke",
-        "--iterations",
-        "2",
-        "--validate_every",
-        "1",
-        "--data.val_batch_size",
-        "1",
-    ]
-    main([*options, "--run", str(tmp_path / "run")])
+    options = ["--iterations", "2", "--validate_every", "1", "--data.val_batch_size", "1"]
+    main([*SMOKE, *options, "--run", str(tmp_path / "run")])
     sanity, validations = 2, 2 * 1  # the inputs are scored in the first validation, and in the one before it
     assert len(made) == 1 + sanity + validations + 1  # and one holds the targets
 
 
 def test_every_validation_is_scored_by_itself(tmp_path) -> None:
-    """Nothing of an earlier validation is left in a later one: with weights that do not move both say the same."""
-    options = [
-        "--method",
-        "gpen",
-        "--preset",
-        "smoke",
-        "--model.lr",
-        "1e-30",
-        "--validate_every",
-        "1",
-        "--model.ema_decay",
-        "1",
-    ]
+    """With weights that do not move both say the same: nothing of an earlier one is left in a later."""
+    options = [*SMOKE, "--model.lr", "1e-30", "--validate_every", "1", "--model.ema_decay", "1"]
     found = []
     for iterations in ("1", "3"):
         main([*options, "--iterations", iterations, "--run", str(tmp_path / iterations)])

@@ -173,15 +173,6 @@ def test_the_headline_has_the_scores_of_the_result_alone() -> None:
 
 
 def test_a_validation_without_scores_says_nothing(tmp_path, capsys) -> None:
-    options = [
-        "--method",
-        "gan_prior",
-        "--preset",
-        "smoke",
-        "--metrics.fid",
-        "off",
-        "--run_dir",
-        str(tmp_path / "run"),
-    ]
-    assert main(options) == 0
+    options = ["--method", "gan_prior", "--preset", "smoke", "--metrics.fid", "off"]
+    assert main([*options, "--run_dir", str(tmp_path / "run")]) == 0
     assert "validation at" not in capsys.readouterr().err

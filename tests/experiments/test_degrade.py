@@ -51,25 +51,20 @@ def test_images_are_those_that_evaluation_scores(photographs, degradation, faces
         "val_images": 7,
         "seed": 3,
     }
-    given = [
-        argument
-        for name, value in options.items()
-        if value is not None
-        for argument in (f"--data.{name}", str(value))
-    ]
+    given: list[str] = []
+    for option, value in options.items():
+        if value is not None:
+            given += [f"--data.{option}", str(value)]
     assert call(tmp_path / "test", *given) == 0
-    assert (
-        f"7 images of {faces if photographs else 'portraits'}, degraded by {degradation}"
-        in capsys.readouterr().out
-    )
+    source = faces if photographs else "portraits"
+    assert f"7 images of {source}, degraded by {degradation}" in capsys.readouterr().out
 
     data = FaceData(size=32, workers=0, val_batch_size=3, **options)
     data.setup("test")
     names = []
-    for batch in data.test_dataloader():
-        batch = data.on_after_batch_transfer(
-            data.on_before_batch_transfer(batch, 0), 0
-        )  # float32, as methods get them
+    for loaded in data.test_dataloader():
+        batch = data.on_before_batch_transfer(loaded, 0)
+        batch = data.on_after_batch_transfer(batch, 0)  # float32, as methods get them
         for name, degraded, target in zip(batch["name"], batch["input"], batch["target"], strict=True):
             names.append(f"{Path(name).parent}/{Path(name).stem}.png".removeprefix("./"))
             assert read(tmp_path / "test", "input", names[-1]).equal(degraded)
@@ -110,17 +105,8 @@ def test_the_hash_is_of_the_pixels(tmp_path) -> None:
 
 
 def test_targets_are_the_photographs(faces, tmp_path) -> None:
-    call(
-        tmp_path / "test",
-        "--data.val_root",
-        str(faces),
-        "--data.val_images",
-        "12",
-        "--data.degradation",
-        "x4",
-        "--data.size",
-        "16",
-    )
+    source = ["--data.val_root", str(faces), "--data.val_images", "12"]
+    call(tmp_path / "test", *source, "--data.degradation", "x4", "--data.size", "16")
     original = decode(faces / "b/003.jpg").astype(float)  # 48 px: three by three pixels each
     target = decode(tmp_path / "test/target/b/003.png")
     assert np.abs(target - original.reshape(16, 3, 16, 3, 3).mean((1, 3))).max() <= 0.5
@@ -175,11 +161,8 @@ def test_a_set_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
     assert {name: (out / name).read_bytes() for name in files(out)} == before
     assert not (tmp_path / "new").exists()
 
-    assert (
-        call(out, "--data.val_images", "2", "--overwrite")
-        == call(tmp_path / "new", "--data.val_images", "2")
-        == 0
-    )
+    assert call(out, "--data.val_images", "2", "--overwrite") == 0
+    assert call(tmp_path / "new", "--data.val_images", "2") == 0
     assert len(files(out)) == len(files(tmp_path / "new")) == 5  # nothing stale beside the new ones
     assert not list(tmp_path.glob(".*.part"))
 

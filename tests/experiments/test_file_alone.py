@@ -10,9 +10,9 @@ import torch
 from _runtime import UserError
 from experiments import export, invert, restore
 from experiments.fit import main
+from lightning_modules import weights
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import METHODS, find_method, load_method
-from lightning_modules.pretrained import weights
 from tests.lightning_modules.steps import TINY
 
 PUBLISHED = {  # options with which a training measures by published networks

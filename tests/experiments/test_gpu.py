@@ -1,4 +1,4 @@
-"""python -m experiments.gpu with steps that need no GPU; what the real ones find, such a machine has to say."""
+"""python -m experiments.gpu with steps that need no GPU; what the real ones find, a GPU has to say."""
 
 from __future__ import annotations
 

@@ -7,30 +7,20 @@ import sys
 
 import pytest
 
-from experiments import import_checkpoint
 from experiments.shared import recipes
 from lightning_modules.methods import METHODS
-from lightning_modules.pretrained.released import IMPORTERS
+from lightning_modules.pretrained import with_files
 
 FOLDER = recipes.CONFIGS.parent
-BY_SIGNATURE = {
-    "evaluate",
-    "degrade",
-}  # their --data options are what the class takes, which has to be imported
-COMMANDS = sorted(
-    {path.stem for path in FOLDER.glob("*.py") if "console.run(main)" in path.read_text()} - BY_SIGNATURE
-)
+# Their --data options are what the class takes, which has to be imported
+BY_SIGNATURE = {"evaluate", "degrade"}
+FILES = [path for path in FOLDER.glob("*.py") if "console.run(main)" in path.read_text()]
+COMMANDS = sorted({path.stem for path in FILES} - BY_SIGNATURE)
 HEAVY = {
-    "torch",
-    "torchvision",
-    "torchmetrics",
-    "lightning",
-    "kornia",
-    "albumentations",
-    "timm",
-    "wandb",
+    *("torch", "torchvision", "torchmetrics", "lightning", "kornia", "albumentations", "timm", "wandb"),
     "lpips",
 }
+NAMES = "{}.py".format  # `gpu` alone is a mark
 CALL = """
 import runpy, sys
 sys.argv = ["command", *sys.argv[2:]]
@@ -44,21 +34,14 @@ finally:
 def answer(module: str, *arguments: str) -> tuple[int, str, set[str]]:
     """Exit status, what is said, and which of `HEAVY` is imported."""
     code = CALL.replace("MODULE", repr(module))
-    call = subprocess.run(
-        [sys.executable, "-c", code, module, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=FOLDER.parent,
-        timeout=120,
-    )
+    command = [sys.executable, "-c", code, module, *arguments]
+    call = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent, timeout=120)
     said, _, imported = call.stdout.rpartition("imported:")
     assert imported, call.stderr
     return call.returncode, said + call.stderr, HEAVY & set(imported.split())
 
 
-@pytest.mark.parametrize(
-    "command", [*COMMANDS, "compare", "reproduce"], ids="{}.py".format
-)  # `gpu` alone is a mark
+@pytest.mark.parametrize("command", [*COMMANDS, "compare", "reproduce"], ids=NAMES)
 def test_help_imports_nothing_heavy(command: str) -> None:
     status, said, heavy = answer(f"experiments.{command}", "--help")
     assert status == 0
@@ -66,7 +49,7 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert not heavy
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids="{}.py".format)
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
 def test_an_unknown_option_is_told_before_anything_heavy_is_imported(command: str) -> None:
     status, said, heavy = answer(f"experiments.{command}", "--checkpiont", "x")
     assert status == 2
@@ -94,6 +77,12 @@ def test_a_missing_or_wrong_choice_is_told_before_anything_heavy_is_imported(
     assert not heavy
 
 
-def test_names_that_are_known_without_imports_are_those_of_the_tables() -> None:
+def test_names_that_are_known_without_imports_are_those_of_the_table() -> None:
     assert tuple(METHODS) == recipes.METHODS
-    assert tuple(IMPORTERS) == import_checkpoint.METHODS
+
+
+def test_methods_with_released_files_are_named() -> None:
+    _, said, _ = answer("experiments.import_checkpoint", "--help")
+    named = " ".join(said.split())
+    assert f"whose checkpoint it becomes: {', '.join(with_files(METHODS))}" in named
+    assert "gan_prior, gpen" in named

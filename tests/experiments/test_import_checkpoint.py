@@ -15,15 +15,14 @@ from PIL import Image
 
 from _runtime import UserError
 from experiments import evaluate, export, fit, import_checkpoint, restore
-from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.checkpoints import part_of_state, read_checkpoint
 from lightning_modules.e4e import E4E
-from lightning_modules.hfgi import HFGI
-from lightning_modules.methods import load_method
+from lightning_modules.methods import build, load_method
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.ops import fir
 from lightning_modules.networks.stylegan2 import Discriminator, Generator
 from lightning_modules.pretrained import names
-from lightning_modules.pretrained.released import IMPORTERS, export_released
+from lightning_modules.pretrained.released import export_released, find_released
 from tests.golden.check import Fixture
 from tests.lightning_modules.networks.test_stylegan2 import tiny
 from tests.lightning_modules.pretrained import nvlabs
@@ -71,6 +70,14 @@ def imported(method: str, content, folder, *more: str):
     return load_method(output)[0].cpu()
 
 
+def train_on(method: str, folder, *more: str):
+    """A run of one iteration that starts from `ours.ckpt`; what is trained."""
+    run = folder / "run"
+    options = ["--method", method, "--preset", "smoke", "--run", str(run), "--iterations", "1"]
+    fit.main([*options, "--init_from", str(folder / "ours.ckpt"), *more])
+    return load_method(run / "checkpoints/last.ckpt")[0].cpu()
+
+
 def refusal(method: str, content, folder, *more: str) -> str:
     with pytest.raises(UserError) as error:
         imported(method, content, folder, *more)
@@ -79,7 +86,7 @@ def refusal(method: str, content, folder, *more: str) -> str:
     return str(error.value)
 
 
-# ------------------------------------------------------------------------------------------------------------------------- GPEN
+# --- GPEN -----------------------------------------------------------------------------------------
 
 
 def test_gpen(gpen, tmp_path, capsys) -> None:
@@ -99,18 +106,11 @@ def test_gpen(gpen, tmp_path, capsys) -> None:
     assert suite["imported"]["layout"] == "gpen"
     assert "datamodule_hyper_parameters" not in checkpoint
     said = capsys.readouterr().out
-    for line in (
-        "size            32",
-        "channel_base    512",
-        "noise           concat",
-        "D has random weights (seed 0)",
-        "G_ema 0.",
-    ):
+    for line in ("size            32", "channel_base    512", "noise           concat", "G_ema 0."):
         assert line in said
-    assert (
-        "the range of its images leaves no trace in a file: [-1, 1] is assumed; the release's Seg2face takes [0, 1]"
-        in said
-    )
+    assert "D has random weights (seed 0)" in said
+    assumed = "[-1, 1] is assumed; the release's Seg2face takes [0, 1]"
+    assert f"the range of its images leaves no trace in a file: {assumed}" in said
     assert "filter" not in suite["imported"]
 
 
@@ -119,9 +119,8 @@ def test_random_parts_are_the_same_every_time(gpen, tmp_path) -> None:
     torch.manual_seed(99)
     drawn = torch.random.get_rng_state()
     call("gpen", tmp_path / "released.pth", tmp_path / "again.ckpt")
-    assert torch.equal(
-        torch.random.get_rng_state(), drawn
-    )  # nor does an import change what is drawn after it
+    # nor does an import change what is drawn after it
+    assert torch.equal(torch.random.get_rng_state(), drawn)
     second = read_checkpoint(tmp_path / "again.ckpt")["state_dict"]
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -129,19 +128,14 @@ def test_random_parts_are_the_same_every_time(gpen, tmp_path) -> None:
 
 
 def test_snapshot_of_a_training_script(gpen, tmp_path) -> None:
-    """Average, raw generator and discriminator go where they belong; options and optimizers of the script do not matter."""
+    """Average, raw generator and discriminator go where they belong; options and optimizers do not matter."""
     raw = randomised(GPENGenerator(32, **SMOKE, **WIDTH), seed=1)
     D, d = discriminator()
     optimizer = torch.optim.Adam(raw.requires_grad_(True).parameters())
     options = argparse.Namespace(size=32, latent=32)
     for write in ({}, {"_use_new_zipfile_serialization": False}):
-        content = {
-            "g": gpen_state(raw),
-            "d": d,
-            "g_ema": gpen_state(gpen),
-            "g_optim": optimizer.state_dict(),
-            "args": options,
-        }
+        content = {"g": gpen_state(raw), "d": d, "g_ema": gpen_state(gpen)}
+        content |= {"g_optim": optimizer.state_dict(), "args": options}
         torch.save(content, tmp_path / "snapshot.pt", **write)
         method = imported("gpen", (tmp_path / "snapshot.pt").read_bytes(), tmp_path)
         x = torch.rand(2, 3, 32, 32)
@@ -178,30 +172,29 @@ def test_discriminator_of_its_own_file(gpen, tmp_path, capsys) -> None:
 
     # in one file with a generator that fits, it costs only itself
     method = imported("gpen", {"g_ema": gpen_state(gpen), "d": larger}, tmp_path)
-    assert (
-        "its discriminator is left out, D has random weights (seed 0): the discriminator has size 64"
-        in capsys.readouterr().out
-    )
+    left_out = "its discriminator is left out, D has random weights (seed 0)"
+    assert f"{left_out}: the discriminator has size 64" in capsys.readouterr().out
     assert method.D.from_rgb.weight.shape[0] == 16
     _, wider = discriminator(channel_base=1024, channel_max=64)
     wider["final_linear.1.weight"] = torch.zeros(1, 7)
     method = imported("gpen", {"g_ema": gpen_state(gpen), "d": wider}, tmp_path)
-    assert (
-        "the discriminator holds another architecture: logit.weight is (1, 7), here (1, 64)"
-        in capsys.readouterr().out
-    )
+    other = "the discriminator holds another architecture: logit.weight is (1, 7), here (1, 64)"
+    assert other in capsys.readouterr().out
     assert (method.D.from_rgb.weight.shape[0], method.hparams["d_channel_base"]) == (16, None)
 
 
 @pytest.mark.parametrize("embedded", [True, False])
 def test_discriminator_of_its_own_width(embedded: bool, gpen, tmp_path, capsys) -> None:
-    """As GPEN-BFR-256's, in its own file or in a training script's: imported, trained on with its options, exported, imported again."""
+    """As GPEN-BFR-256's, in its own file or in a training script's.
+
+    It is imported, trained on with its options, exported, imported again.
+    """
     D, d = discriminator(channel_base=1024, channel_max=64)
     torch.save(d, tmp_path / "d.pth")
-    content = {"g_ema": gpen_state(gpen), "d": d} if embedded else gpen_state(gpen)
-    method = imported(
-        "gpen", content, tmp_path, *([] if embedded else ["--discriminator", tmp_path / "d.pth"])
-    )
+    if embedded:
+        method = imported("gpen", {"g_ema": gpen_state(gpen), "d": d}, tmp_path)
+    else:
+        method = imported("gpen", gpen_state(gpen), tmp_path, "--discriminator", tmp_path / "d.pth")
     said = capsys.readouterr().out
     assert "d_channel_base  1024\n  d_channel_max   64\n" in said
     assert "random weights" not in said
@@ -212,24 +205,14 @@ def test_discriminator_of_its_own_width(embedded: bool, gpen, tmp_path, capsys) 
     for key, value in D.state_dict().items():
         assert torch.equal(method.D.state_dict()[key], value), key
 
-    options = {
-        "--method": "gpen",
-        "--preset": "smoke",
-        "--run": tmp_path / "run",
-        "--iterations": 1,
-        "--init_from": tmp_path / "ours.ckpt",
-    }
-    options |= {
-        "--model.lr": 1e-30,
-        "--model.beta1": 0.9,
-        "--model.d_channel_base": 1024,
-        "--model.d_channel_max": 64,
-    }
-    fit.main([str(word) for option in options.items() for word in option])
-    trained, back = (
-        tmp_path / "run/checkpoints/last.ckpt",
-        {name: tmp_path / f"{name}.safetensors" for name in ("G_ema", "D")},
+    train_on(
+        "gpen",
+        tmp_path,
+        *("--model.lr", "1e-30", "--model.beta1", "0.9"),
+        *("--model.d_channel_base", "1024", "--model.d_channel_max", "64"),
     )
+    trained = tmp_path / "run/checkpoints/last.ckpt"
+    back = {name: tmp_path / f"{name}.safetensors" for name in ("G_ema", "D")}
     for name, file in back.items():
         export.main(["--checkpoint", str(trained), "--network", name, "--output", str(file)])
     assert call("gpen", back["G_ema"], tmp_path / "again.ckpt", "--discriminator", back["D"]) == 0
@@ -247,19 +230,16 @@ def test_a_prior_has_one_width_for_both(tmp_path) -> None:
     torch.save(d, tmp_path / "d.pth")
     content = {"g_ema": names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR), "latent_avg": G.w_avg}
     message = refusal("gan_prior", content, tmp_path, "--discriminator", tmp_path / "d.pth")
-    assert (
-        "d.pth: the discriminator has channel_base 128, the generator 64: the method has one for both"
-        in message
-    )
+    both = "the discriminator has channel_base 128, the generator 64: the method has one for both"
+    assert f"d.pth: {both}" in message
 
 
 @pytest.mark.parametrize("narrow", [0.1, 0.07])
 def test_narrow_files(narrow: float, tmp_path) -> None:
     """Widths that were rounded down where they are few: 51, ... 51, 25, 12 and 35, ... 35, 17, 8."""
     widths = [int(512 * narrow)] * 4 + [int(256 * narrow), int(128 * narrow)]  # at 4 to 128 px
-    G = randomised(
-        GPENGenerator(128, channel_base=int(16384 * narrow), channel_max=int(512 * narrow), **WIDTH)
-    )
+    channels = {"channel_base": int(16384 * narrow), "channel_max": int(512 * narrow)}
+    G = randomised(GPENGenerator(128, **channels, **WIDTH))
     state = gpen_state(G)
     assert [state[f"ecd{i}.0.{int(i > 0)}.weight"].shape[0] for i in range(6)] == widths[::-1]
     method = imported("gpen", state, tmp_path)
@@ -271,12 +251,8 @@ def test_restores_photographs(gpen, tmp_path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "face.png")
     imported("gpen", gpen_state(gpen), tmp_path)
-    files = {
-        "--checkpoint": tmp_path / "ours.ckpt",
-        "--input": tmp_path / "face.png",
-        "--output": tmp_path / "out",
-    }
-    restore.main([*(str(word) for pair in files.items() for word in pair), "--workers", "0"])
+    ours, face, out = (str(tmp_path / name) for name in ("ours.ckpt", "face.png", "out"))
+    restore.main(["--checkpoint", ours, "--input", face, "--output", out, "--workers", "0"])
     image = gpen(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1)[0]
     expected = ((image + 1) * 127.5).clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/face.png")), expected)
@@ -284,20 +260,15 @@ def test_restores_photographs(gpen, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", ["gpen", "gan_prior"])
 def test_training_starts_from_it(name: str, gpen, tmp_path) -> None:
-    """`fit --init_from` with a step too small to change a number leaves the released weights where they were."""
+    """`fit --init_from` with a step too small to change a number leaves the released weights as they were."""
     if name == "gpen":
-        released, more = gpen_state(gpen), ["--model.lr", "1e-30", "--model.beta1", "0.9"]
+        released, more = gpen_state(gpen), ["--model.beta1", "0.9"]
     else:
         G = randomised(Generator(32, noise="add", **SMOKE, **WIDTH))
-        released, more = (
-            names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR),
-            ["--model.lr", "1e-30", "--model.augment", "off"],
-        )
+        released = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
+        more = ["--model.augment", "off"]
     before = imported(name, released, tmp_path)
-    run = tmp_path / "run"
-    options = ["--method", name, "--preset", "smoke", "--run", str(run), "--iterations", "1"]
-    fit.main([*options, "--init_from", str(tmp_path / "ours.ckpt"), *more])
-    after = load_method(run / "checkpoints/last.ckpt")[0].cpu()
+    after = train_on(name, tmp_path, "--model.lr", "1e-30", *more)
     assert after.iteration == 1
     for (key, a), (_, b) in zip(before.G_ema.named_parameters(), after.G_ema.named_parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6, msg=key)
@@ -317,54 +288,40 @@ def test_is_evaluated_but_not_resumed(gpen, tmp_path) -> None:
 
 def test_gpen_refusals(gpen, tmp_path) -> None:
     state = gpen_state(gpen)
-    prior = {
-        name.removeprefix("generator."): value
-        for name, value in state.items()
-        if name.startswith("generator.")
-    }
-    assert (
-        "released.pth: its layout is rosinality StyleGAN2 generator: --method gpen takes GPEN generator"
-        in refusal("gpen", prior, tmp_path)
-    )
+    layout = "its layout is rosinality StyleGAN2 generator: --method gpen takes GPEN generator"
+    said = refusal("gpen", part_of_state(state, "generator."), tmp_path)
+    assert f"released.pth: {layout}" in said
     larger = gpen_state(GPENGenerator(32, in_size=16, **SMOKE, **WIDTH))
-    assert "32 px out of 16 px (super-resolution): gpen restores at one size" in refusal(
-        "gpen", larger, tmp_path
-    )
-    whole = dict(state)
+    said = refusal("gpen", larger, tmp_path)
+    assert "32 px out of 16 px (super-resolution): gpen restores at one size" in said
+    key, rgb = "ecd1.0.1.weight", "generator.to_rgb1.bias"
+    other = "the generator holds another architecture: encoder.stages.1.weight is (3, 3, 3, 3)"
     for change, message in (
-        (
-            {"ecd1.0.1.weight": torch.full_like(whole["ecd1.0.1.weight"], float("nan"))},
-            "ecd1.0.1.weight of the generator holds NaN",
-        ),
-        (
-            {"ecd1.0.1.weight": whole["ecd1.0.1.weight"].int()},
-            r"ecd1.0.1.weight of the generator holds 4608 torch.int32",
-        ),
-        (
-            {"ecd1.0.1.weight": torch.zeros(3, 3, 3, 3)},
-            "the generator holds another architecture: encoder.stages.1.weight is (3, 3, 3, 3)",
-        ),
+        ({key: torch.full_like(state[key], float("nan"))}, f"{key} of the generator holds NaN"),
+        ({key: state[key].int()}, f"{key} of the generator holds 4608 torch.int32"),
+        ({key: torch.zeros(3, 3, 3, 3)}, other),
         ({"step": torch.tensor(1.0)}, "has the unknown step"),
         ({"ecd1.0.0.kernel": fir() * 2}, "ecd1.0.0.kernel is not the [1, 3, 3, 1] filter"),
-        (
-            {"generator.to_rgb1.bias": whole["generator.to_rgb1.bias"].expand(10**6, 3, 1, 1)},
-            "declares more numbers than it holds",
-        ),
+        ({rgb: state[rgb].expand(10**6, 3, 1, 1)}, "declares more numbers than it holds"),
     ):
-        message_seen = refusal("gpen", {**whole, **change}, tmp_path)
-        assert message in message_seen
-        assert "released.pth" in message_seen
-    del whole["final_linear.0.bias"]
-    assert "lacks final_linear.0.bias" in refusal("gpen", whole, tmp_path)
+        said = refusal("gpen", {**state, **change}, tmp_path)
+        assert message in said
+        assert "released.pth" in said
+    del state["final_linear.0.bias"]
+    assert "lacks final_linear.0.bias" in refusal("gpen", state, tmp_path)
 
 
-# -------------------------------------------------------------------------------------------------------------------- GAN priors
+# --- GAN priors -----------------------------------------------------------------------------------
 
 
 def prior_file(layout: str, G: Generator, raw: Generator, d: dict[str, torch.Tensor]):
-    """A released file with averaged and raw generator (and discriminator where its kind has one): torch.save's content, or bytes."""
+    """A released file with averaged and raw generator, and discriminator where its kind has one.
+
+    It is torch.save's content, or bytes.
+    """
     generator, _ = names.FAMILIES[layout]
-    ema, trained = (names.to_released(network.state_dict(), generator) for network in (G, raw))
+    ema = names.to_released(G.state_dict(), generator)
+    trained = names.to_released(raw.state_dict(), generator)
     if layout == "rosinality":
         return {"g_ema": ema, "g": trained, "d": d, "latent_avg": G.w_avg}
     if layout == "basicsr":
@@ -402,13 +359,11 @@ def test_priors(layout: str, tmp_path, capsys) -> None:
         x = torch.rand(4, 3, 16, 16)
         assert torch.equal(method.D(x), D(x))
         assert "random" not in said
-        assert ("the mapping network's learning rate multiplier leaves no trace" in said) == (
-            layout == "rosinality"
-        )
-        assert ("the groups of D's standard deviations leave no trace in a file: 4 images" in said) == (
-            layout == "rosinality"
-        )
-        assert ("clamped to +-256" in said) == (layout == "nvlabs")
+        untold = layout == "rosinality"
+        assert ("the mapping network's learning rate multiplier leaves no trace" in said) is untold
+        groups = "the groups of D's standard deviations leave no trace in a file: 4 images"
+        assert (groups in said) is untold
+        assert ("clamped to +-256" in said) is not untold
 
 
 def test_missing_mean_latent_is_estimated(tmp_path) -> None:
@@ -425,11 +380,8 @@ def test_missing_mean_latent_is_estimated(tmp_path) -> None:
 
 def test_early_files_without_noise(tmp_path, capsys) -> None:
     G = tiny()
-    state = {
-        k: v
-        for k, v in names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR).items()
-        if not k.startswith("noises")
-    }
+    released = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
+    state = {name: value for name, value in released.items() if not name.startswith("noises")}
     method = imported("gan_prior", {"g_ema": state, "latent_avg": G.w_avg}, tmp_path)
     assert "no noise maps in the file: the stored ones are random (seed 0)" in capsys.readouterr().out
     z = torch.randn(2, 8)
@@ -441,25 +393,16 @@ def test_prior_with_concatenated_noise(tmp_path) -> None:
     """GPEN's own prior has rosinality's names and twice the channels."""
     G = tiny("concat")
     file = tmp_path / "prior.safetensors"
-    safetensors.torch.save_file(
-        {**names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR), "latent_avg": G.w_avg}, file
-    )
+    state = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
+    safetensors.torch.save_file({**state, "latent_avg": G.w_avg}, file)
     call("gan_prior", file, tmp_path / "prior.ckpt")
     method = load_method(tmp_path / "prior.ckpt")[0].cpu()
     assert method.hparams["noise"] == "concat"
     z, maps = torch.randn(2, 8), G.synthesis.draw_noise(2)
     assert torch.equal(method.G_ema(method.G_ema.map(z, 0.5), noise=maps), G(G.map(z, 0.5), noise=maps))
+    prior, out = str(tmp_path / "prior.ckpt"), str(tmp_path / "out")
     with pytest.raises(UserError, match="GANPrior does not restore images"):
-        restore.main(
-            [
-                "--checkpoint",
-                str(tmp_path / "prior.ckpt"),
-                "--input",
-                str(file),
-                "--output",
-                str(tmp_path / "out"),
-            ]
-        )
+        restore.main(["--checkpoint", prior, "--input", str(file), "--output", out])
 
 
 def test_discriminators_with_other_groups_are_noted(tmp_path, capsys) -> None:
@@ -468,49 +411,37 @@ def test_discriminators_with_other_groups_are_noted(tmp_path, capsys) -> None:
     network = nvlabs.network(d, {"epilogue_kwargs": nvlabs.EasyDict(mbstd_group_size=8)})
     (tmp_path / "d.pkl").write_bytes(nvlabs.dumps({"D": network}))
     state = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
-    imported(
-        "gan_prior", {"g_ema": state, "latent_avg": G.w_avg}, tmp_path, "--discriminator", tmp_path / "d.pkl"
-    )
+    content = {"g_ema": state, "latent_avg": G.w_avg}
+    imported("gan_prior", content, tmp_path, "--discriminator", tmp_path / "d.pkl")
     assert "deviations over groups of 8 images, ours are over 4" in capsys.readouterr().out
 
 
 def test_prior_refusals(gpen, tmp_path) -> None:
-    message = refusal("gan_prior", gpen_state(gpen), tmp_path)
-    assert (
-        "its layout is GPEN generator: --method gan_prior takes rosinality StyleGAN2 generator or NVlabs StyleGAN2 generator or"
-        in message
-    )
+    takes = "--method gan_prior takes rosinality StyleGAN2 generator or NVlabs StyleGAN2 generator or"
+    said = refusal("gan_prior", gpen_state(gpen), tmp_path)
+    assert f"its layout is GPEN generator: {takes}" in said
     ada = Fixture("stylegan2_ada_64").state(kept=lambda name: fir())
-    assert "z has 64 dimensions, w 96: gan_prior has one width for both" in refusal(
-        "gan_prior", {"G_ema": ada}, tmp_path
-    )
+    said = refusal("gan_prior", {"G_ema": ada}, tmp_path)
+    assert "z has 64 dimensions, w 96: gan_prior has one width for both" in said
     G = tiny()
     state = names.to_released(G.state_dict(), names.NVLABS_GENERATOR)
-    conditional = {
-        "G_ema": nvlabs.network({**state, "mapping.embed.weight": torch.zeros(8, 3)}, {"c_dim": 3})
-    }
-    assert "a conditional NVlabs network (it embeds class labels)" in refusal(
-        "gan_prior", nvlabs.dumps(conditional), tmp_path
-    )
+    conditional = nvlabs.network({**state, "mapping.embed.weight": torch.zeros(8, 3)}, {"c_dim": 3})
+    said = refusal("gan_prior", nvlabs.dumps({"G_ema": conditional}), tmp_path)
+    assert "a conditional NVlabs network (it embeds class labels)" in said
     flat = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
-    assert "w_avg is (5,), here (8,)" in refusal(
-        "gan_prior", {"g_ema": flat, "latent_avg": torch.zeros(5)}, tmp_path
-    )
-    assert "latent_avg of the file holds 8 torch.int64" in refusal(
-        "gan_prior", {"g_ema": flat, "latent_avg": torch.arange(8)}, tmp_path
-    )
-    assert "the generator has dict under 'weights': expected tensors" in refusal(
-        "gan_prior", {"weights": flat}, tmp_path
-    )
+    for content, message in (
+        ({"g_ema": flat, "latent_avg": torch.zeros(5)}, "w_avg is (5,), here (8,)"),
+        ({"g_ema": flat, "latent_avg": torch.arange(8)}, "latent_avg of the file holds 8 torch.int64"),
+        ({"weights": flat}, "the generator has dict under 'weights': expected tensors"),
+    ):
+        assert message in refusal("gan_prior", content, tmp_path)
     assert "unknown network" in refusal("gan_prior", {"a": torch.zeros(2)}, tmp_path)
 
 
 def test_shapes_that_would_fill_the_memory(tmp_path) -> None:
-    """A convolution is as wide as the file says on both sides, so a thin one asks for the square of what it holds."""
-    state = names.to_released(
-        Generator(8, style_dim=4, mapping_layers=1, channel_base=64, channel_max=8).state_dict(),
-        names.ROSINALITY_GENERATOR,
-    )
+    """A convolution is as wide as the file says on both sides: a thin one asks for the square of that."""
+    G = Generator(8, style_dim=4, mapping_layers=1, channel_base=64, channel_max=8)
+    state = names.to_released(G.state_dict(), names.ROSINALITY_GENERATOR)
     wide = 10**5
     for name in ("conv1", "convs.0", "convs.1"):
         state[f"{name}.conv.weight"] = torch.zeros(1, wide, 1, 3, 3)
@@ -528,10 +459,10 @@ def test_hostile_files_execute_nothing(tmp_path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-# ----------------------------------------------------------------------------------------------------------------------- command
+# --- command --------------------------------------------------------------------------------------
 
 
-def test_command_refusals(gpen, tmp_path, monkeypatch) -> None:
+def test_command_refusals(gpen, tmp_path) -> None:
     source, output = tmp_path / "released.pth", tmp_path / "ours.ckpt"
     torch.save(gpen_state(gpen), source)
     with pytest.raises(UserError, match=r"none\.pth does not exist"):
@@ -550,12 +481,9 @@ def test_command_refusals(gpen, tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be created"):
         call("gpen", source, tmp_path / "file/ours.ckpt")
-    with monkeypatch.context() as patch:
-        patch.delitem(IMPORTERS, "gpen")
-        with pytest.raises(
-            UserError, match="--method gpen has no released files to import or export: known: e4e, gan_prior"
-        ):
-            call("gpen", source, output)
+    message = "--method scorer has no released files to import or export: known: e4e, gan_prior"
+    with pytest.raises(UserError, match=message):
+        call("scorer", source, output)
 
     assert call("gpen", source, tmp_path / "new" / "ours.ckpt") == 0
     output.write_text("kept")
@@ -569,7 +497,7 @@ def test_command_refusals(gpen, tmp_path, monkeypatch) -> None:
     assert call("gpen", source, output, "--overwrite") == 0
 
 
-# --------------------------------------------------------------------------------------------------------------------- restorers
+# --- restorers ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -580,7 +508,10 @@ def test_command_refusals(gpen, tmp_path, monkeypatch) -> None:
     ],
 )
 def test_restorers(name: str, fixture_name: str, line: str, tmp_path, capsys) -> None:
-    """A released file becomes a method that a training can start from; with a step too small to change a number it keeps its weights."""
+    """A released file becomes a method that a training can start from.
+
+    With a step too small to change a number it keeps its weights.
+    """
     state = Fixture(fixture_name).state()
     method = imported(name, {"params": state}, tmp_path)
     said = capsys.readouterr().out
@@ -590,49 +521,35 @@ def test_restorers(name: str, fixture_name: str, line: str, tmp_path, capsys) ->
     for key, value in state.items():
         assert torch.equal(method.net.state_dict()[key], value), key
 
-    shape = {f"--model.{key}": json.dumps(method.hparams[key]) for key in IMPORTERS[name].arguments(state)}
-    options = {
-        "--method": name,
-        "--preset": "smoke",
-        "--run": str(tmp_path / "run"),
-        "--iterations": "1",
-        "--model.lr": "1e-30",
-        **shape,
-    }
-    fit.main(
-        [*(word for option in options.items() for word in option), "--init_from", str(tmp_path / "ours.ckpt")]
-    )
-    after = load_method(tmp_path / "run/checkpoints/last.ckpt")[0].cpu()
+    shape = []
+    for key in find_released(name).infer(state):
+        shape += [f"--model.{key}", json.dumps(method.hparams[key])]
+    after = train_on(name, tmp_path, "--model.lr", "1e-30", *shape)
     assert after.iteration == 1
     for key, value in state.items():
         torch.testing.assert_close(after.net.state_dict()[key], value, rtol=1e-6, atol=1e-6, msg=key)
 
 
-# --------------------------------------------------------------------------------------------------------------------- inverters
+# --- inverters ------------------------------------------------------------------------------------
 
 
 def test_inverters(tmp_path, capsys) -> None:
-    """A released e4e becomes a method that a training goes on from, and HFGI's base; the losses' pretrained files are not asked for."""
-    shape = {
-        **SMOKE,
-        **WIDTH,
-        "encoder_width": 16,
-        "encoder_blocks": (1, 1, 1, 1),
-        "features": "off",
-        "identity": "off",
-    }
+    """A released e4e becomes a method that a training goes on from, and HFGI's base.
+
+    The losses' pretrained files are not asked for.
+    """
+    encoder = {"encoder_width": 16, "encoder_blocks": (1, 1, 1, 1)}
+    off = {"features": "off", "identity": "off"}
     torch.manual_seed(0)
-    made = E4E(size=32, generator_size=32, **shape).eval()
+    made = E4E(size=32, generator_size=32, **SMOKE, **WIDTH, **encoder, **off).eval()
     made.G.w_avg.normal_()
     made.join(7)
     state = export_released(made, "e4e", "G_ema")
-    content = {
-        "latent_avg": state.pop("latent_avg"),
-        "state_dict": state,
-        "opts": {"encoder_type": "Encoder4Editing"},
-    }
-    content["opts"] |= {"dataset_type": "ffhq_encode", "start_from_latent_avg": True}
-    method = imported("e4e", {**content, "discriminator_state_dict": made.D.state_dict()}, tmp_path)
+    content = {"latent_avg": state.pop("latent_avg"), "state_dict": state}
+    content["discriminator_state_dict"] = made.D.state_dict()
+    content["opts"] = {"encoder_type": "Encoder4Editing", "dataset_type": "ffhq_encode"}
+    content["opts"]["start_from_latent_avg"] = True
+    method = imported("e4e", content, tmp_path)
     said = capsys.readouterr().out
     assert "generator_size  32" in said
     assert "encoder_blocks  (1, 1, 1, 1)" in said
@@ -644,27 +561,12 @@ def test_inverters(tmp_path, capsys) -> None:
     with torch.no_grad():
         assert torch.equal(method.invert(x)["w"], made.invert(x)["w"])
 
-    ours, run = str(tmp_path / "ours.ckpt"), tmp_path / "run"
-    options = [
-        "--method",
-        "e4e",
-        "--preset",
-        "smoke",
-        "--run",
-        str(run),
-        "--iterations",
-        "1",
-        "--model.lr",
-        "1e-30",
-        "--model.lr_d",
-        "1e-30",
-    ]
-    fit.main([*options, "--init_from", ours])
-    after = dict(load_method(run / "checkpoints/last.ckpt")[0].cpu().named_parameters())
+    trained = train_on("e4e", tmp_path, "--model.lr", "1e-30", "--model.lr_d", "1e-30")
+    after = dict(trained.named_parameters())
     for name, value in made.named_parameters():
         torch.testing.assert_close(after[name], value, rtol=1e-6, atol=1e-6, msg=name)
 
-    hfgi = HFGI(ours, size=32, width=4, features="off", identity="off")
+    hfgi = build("hfgi", base=str(tmp_path / "ours.ckpt"), size=32, width=4, **off)
     hfgi.initialise()
     with torch.no_grad():
         assert torch.equal(hfgi.eval().invert(x)["w"], made.invert(x)["w"])

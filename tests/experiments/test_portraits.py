@@ -22,21 +22,16 @@ def read(path) -> np.ndarray:
 def holds(sheet: np.ndarray, image: np.ndarray) -> bool:
     """Whether the image stands somewhere in the sheet, pixel for pixel."""
     corner = (sheet[: 1 - len(image) or None, : 1 - image.shape[1] or None] == image[0, 0]).all(-1)
-    return any(
-        (sheet[y : y + len(image), x : x + image.shape[1]] == image).all() for y, x in np.argwhere(corner)
-    )
+    cuts = [sheet[y : y + len(image), x : x + image.shape[1]] for y, x in np.argwhere(corner)]
+    return any((cut == image).all() for cut in cuts)
 
 
 def test_sheets_show_the_renderers_pictures(tmp_path, capsys) -> None:
-    assert (
-        portraits.main(
-            ["--sheet", str(tmp_path / "new" / "sheets"), "--size", "96", "--count", "5", "--seed", "3"]
-        )
-        == 0
-    )
-    assert sorted(path.name for path in (tmp_path / "new" / "sheets").iterdir()) == NAMES
+    folder = tmp_path / "new" / "sheets"
+    assert portraits.main(["--sheet", str(folder), "--size", "96", "--count", "5", "--seed", "3"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == NAMES
     assert "faces.png" in capsys.readouterr().out
-    sheets = {name: read(tmp_path / "new" / "sheets" / name) for name in NAMES}
+    sheets = {name: read(folder / name) for name in NAMES}
     for i in range(5):
         face = render(sample_parameters(3, [i]), 96)["image"][0].permute(1, 2, 0).numpy()
         assert holds(sheets["faces.png"], face)

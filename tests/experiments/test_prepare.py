@@ -79,7 +79,7 @@ def contents(output: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-# -- the images ---------------------------------------------------------------------------------------------------------------------
+# -- the images ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
@@ -101,14 +101,12 @@ def test_training_loads_the_very_same_pixels(kind, zip_in, zip_out, faces, tmp_p
 
 def test_pixels_are_exact_averages_of_the_upright_centre(faces, tmp_path) -> None:
     call(faces, tmp_path / "small")
-    centre = np.asarray(Image.open(faces / "large.png"))[:, 16:112].astype(
-        float
-    )  # 96 x 96: three by three pixels each
+    large = np.asarray(Image.open(faces / "large.png")).astype(float)
+    centre = large[:, 16:112]  # 96 x 96: three by three pixels each
     small = np.asarray(Image.open(tmp_path / "small/large.png"))
     assert np.abs(small - centre.reshape(32, 3, 32, 3, 3).mean((1, 3))).max() <= 0.5
-    turned = np.asarray(Image.open(faces / "odd.jpg").transpose(Image.Transpose.ROTATE_270))[
-        9:56
-    ]  # orientation 6
+    upright = Image.open(faces / "odd.jpg").transpose(Image.Transpose.ROTATE_270)  # orientation 6
+    turned = np.asarray(upright)[9:56]
     expected = cv2.resize(turned, (32, 32), interpolation=cv2.INTER_AREA).astype(int)
     assert np.abs(np.asarray(Image.open(tmp_path / "small/odd.png")) - expected).max() <= 1
 
@@ -151,7 +149,7 @@ def test_members_are_stored_with_permissions(faces, tmp_path) -> None:
         assert info.external_attr >> 16 == 0o644
 
 
-# -- interrupted --------------------------------------------------------------------------------------------------------------------
+# -- interrupted -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("output", ["small", "small.zip"])
@@ -219,7 +217,7 @@ def test_what_a_killed_process_was_writing_does_not_stay(tmp_path) -> None:
     assert set(contents(tmp_path / "part")) == {"a/1.png"}
 
 
-# -- what is wrong ------------------------------------------------------------------------------------------------------------------
+# -- what is wrong ---------------------------------------------------------------------------------
 
 
 def test_unusable_images_are_counted_and_named(tmp_path, draw_faces, capsys) -> None:

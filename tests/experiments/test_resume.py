@@ -1,4 +1,4 @@
-"""Runs that are stopped at any moment and resumed end with the very bits of one that was never interrupted."""
+"""Runs that are stopped at any moment and resumed end with the very bits of one never interrupted."""
 
 from __future__ import annotations
 
@@ -31,23 +31,30 @@ COMMON = (
     "--trainer.accelerator cpu"  # a GPU adds up in an order of its own, another one each time
 )
 OPTIONS = {
-    "gpen": "--iterations 9 --model.ema_decay 1",  # what restores stays as it is, so that no validation is better than the first
-    "gan_prior": "--iterations 13 --model.lr 0.005 --model.ada_kimg 0.1 --seed 2 --data.portraits 40 --data.workers 1",
+    # what restores stays as it is, so that no validation is better than the first
+    "gpen": "--iterations 9 --model.ema_decay 1",
+    "gan_prior": "--iterations 13 --model.lr 0.005 --model.ada_kimg 0.1 --seed 2 "
+    "--data.portraits 40 --data.workers 1",
 }
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory) -> Callable[..., list[str]]:
-    """-> function(method, further options): the arguments of a run over several epochs, that goes on where it stood or starts."""
+    """-> function(method, further options): the arguments of a run over several epochs.
+
+    It goes on where it stood, or starts.
+    """
     faces = tmp_path_factory.mktemp("faces")
     rng = np.random.default_rng(0)
     for i in range(16):  # 6 of them are held out
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(faces / f"{i}.png")
     data = {"gpen": ["--data.root", str(faces)], "gan_prior": []}
-    return lambda method, more="": [
-        *f"--method {method} {COMMON} {OPTIONS[method]} --resume auto {more}".split(),
-        *data[method],
-    ]
+
+    def arguments(method: str, more: str = "") -> list[str]:
+        options = f"--method {method} {COMMON} {OPTIONS[method]} --resume auto {more}"
+        return [*options.split(), *data[method]]
+
+    return arguments
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +74,8 @@ def whole(tmp_path_factory, command) -> Callable[[str], Path]:
 def logged(run: Path) -> list[dict[str, str]]:
     """metrics.csv without what no two runs share: speed and memory."""
     with open(run / "metrics.csv", newline="") as file:
-        return [
-            {name: cell for name, cell in row.items() if not name.startswith("perf/")}
-            for row in csv.DictReader(file)
-        ]
+        rows = list(csv.DictReader(file))
+    return [{name: row[name] for name in row if not name.startswith("perf/")} for row in rows]
 
 
 def assert_same_content(a: Any, b: Any, where: str) -> None:
@@ -91,13 +96,14 @@ def assert_same_content(a: Any, b: Any, where: str) -> None:
         assert a == b, where
 
 
+def files_of(run: Path) -> list[str]:
+    return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+
+
 def assert_same_run(whole: Path, parts: Path) -> None:
-    """Weights, averages, optimizers, counters, scores, pictures and options are the same, and nothing is left over."""
-    files, found = (
-        sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
-        for run in (whole, parts)
-    )
-    assert found == files
+    """Weights, averages, optimizers, counters, scores, pictures and options are the same; no file is left."""
+    files = files_of(whole)
+    assert files_of(parts) == files
     for name in files:
         if name in ("segments.jsonl", "train.log"):  # how often a run was started, and when
             continue
@@ -204,10 +210,8 @@ def test_full_disk(command, whole, tmp_path) -> None:
     assert fit(command("gan_prior"), run, Death(signal.SIGTERM, "save", 1)) == 128 + signal.SIGTERM
     before = last.read_bytes()
     assert fit(command("gan_prior"), run, file_size=size // 2) == 2
-    assert (
-        said(run).splitlines()[-1]
-        == f"error: checkpoint {last} could not be written: File too large; the previous one is kept"
-    )
+    complaint = f"checkpoint {last} could not be written: File too large; the previous one is kept"
+    assert said(run).splitlines()[-1] == f"error: {complaint}"
     assert last.read_bytes() == before
     assert fit(command("gan_prior"), run) == 0
     assert_same_run(whole("gan_prior"), run)
@@ -249,15 +253,9 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(
     checkpoint = torch.load(whole("gan_prior") / "checkpoints/last.ckpt", weights_only=True)
     damage(checkpoint)
     torch.save(checkpoint, tmp_path / "bad.ckpt")
-    arguments = [
-        *command("gan_prior"),
-        "--resume",
-        str(tmp_path / "bad.ckpt"),
-        "--run",
-        str(tmp_path / "run"),
-    ]
+    places = ["--resume", str(tmp_path / "bad.ckpt"), "--run", str(tmp_path / "run")]
     with pytest.raises(UserError, match=message) as error:
-        main(arguments)
+        main([*command("gan_prior"), *places])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -276,24 +274,22 @@ def processes_of(group: int) -> list[int]:
 
 @pytest.mark.processes
 def test_two_processes_end_together_and_resume(command, tmp_path) -> None:
-    """Whichever of them is killed, and however. The first start, where nothing is trained, looks for what a collective cannot notice."""
+    """Whichever of them is killed, and however.
+
+    The first start, where nothing is trained, looks for what a collective cannot notice.
+    """
     options = "--iterations 22 --log_every 1 --trainer.devices 2 --trainer.accelerator cpu --data.workers 0"
 
     def run(name: str, *, signal_at: int | None = None, number: int = 0, to: int = 0) -> tuple[int, str]:
-        """Send process `to` of the run a signal as soon as metrics.csv reaches an iteration, or there are two. -> exit status, output"""
+        """Run, and send process `to` a signal once there are two and metrics.csv is at an iteration.
+
+        -> exit status, output
+        """
         folder, log = tmp_path / name, tmp_path / f"{name}.log"
-        arguments = [
-            sys.executable,
-            "-m",
-            "experiments.fit",
-            *command("gan_prior", options),
-            "--run",
-            str(folder),
-        ]
+        fit = [sys.executable, "-m", "experiments.fit", *command("gan_prior", options), "--run", str(folder)]
         with open(log, "w") as output:
-            first = subprocess.Popen(
-                arguments, cwd=ROOT, start_new_session=True, stdout=output, stderr=output
-            )
+            streams: dict[str, Any] = {"stdout": output, "stderr": output}
+            first = subprocess.Popen(fit, cwd=ROOT, start_new_session=True, **streams)
         end = time.monotonic() + 240
         try:
             while signal_at is not None and first.poll() is None:

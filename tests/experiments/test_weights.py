@@ -10,7 +10,7 @@ import torch
 
 from _runtime import UserError
 from experiments import weights as command
-from lightning_modules.pretrained.weights import FOLDER_VARIABLE, WEIGHTS, Weights
+from lightning_modules.weights import FOLDER_VARIABLE, WEIGHTS, Weights
 
 CONTENT = b"pretrained"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -23,15 +23,14 @@ def table(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     (tmp_path / "published.pth").write_bytes(CONTENT)
     url = (tmp_path / "published.pth").as_uri()
-    monkeypatch.setitem(
-        WEIGHTS, "test/net", Weights("a network", "net.pth", SHA256[:8], "MIT", "https://example.org", url)
-    )
-    monkeypatch.setitem(
-        WEIGHTS, "test/bare", Weights("another", "bare.pth", None, None, "https://example.org", url)
-    )
-    monkeypatch.setitem(
-        WEIGHTS, "test/hand", Weights("a third", "hand.pth", None, "MIT", "https://example.org", None)
-    )
+    page = "https://example.org"
+    entries = {
+        "test/net": Weights("a network", "net.pth", SHA256[:8], "MIT", page, url),
+        "test/bare": Weights("another", "bare.pth", None, None, page, url),
+        "test/hand": Weights("a third", "hand.pth", None, "MIT", page, None),
+    }
+    for name, entry in entries.items():
+        monkeypatch.setitem(WEIGHTS, name, entry)
 
 
 def row(out: str, name: str) -> str:
@@ -61,10 +60,8 @@ def test_where_shows_the_folders_in_order(tmp_path, capsys) -> None:
     (tmp_path / "variable").mkdir()
     assert command.main(["where"]) == 0
     missing = "  (does not exist)"
-    assert capsys.readouterr().out.splitlines() == [
-        str(tmp_path / "variable"),
-        str(tmp_path / "hub" / "checkpoints") + missing,
-    ]
+    variable, cache = str(tmp_path / "variable"), str(tmp_path / "hub" / "checkpoints")
+    assert capsys.readouterr().out.splitlines() == [variable, cache + missing]
     command.main(["where", "--weights_dir", str(tmp_path / "option")])
     assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "option") + missing
 
@@ -80,9 +77,8 @@ def test_fetch_names_what_it_downloads_and_where_to(tmp_path, capsys) -> None:
     assert f"sha256 {SHA256}, none is published" in out
     assert os.environ[FOLDER_VARIABLE] == str(folder)
     command.main(["fetch", "test/net"])  # and again
-    assert capsys.readouterr().out.splitlines() == [
-        f"test/net: {folder / 'net.pth'} (sha256 begins with {SHA256[:8]} as published)"
-    ]
+    checked = f"sha256 begins with {SHA256[:8]} as published"
+    assert capsys.readouterr().out.splitlines() == [f"test/net: {folder / 'net.pth'} ({checked})"]
 
 
 def test_a_wrong_name_is_noticed_before_any_download(tmp_path) -> None:

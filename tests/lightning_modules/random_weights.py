@@ -1,4 +1,4 @@
-"""Files with the published layout and random values, entered in the table of weights under their true hash."""
+"""Files with the published layout and random values, in the table of weights under their true hash."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 import torchvision
 from torch import Tensor
 
-from lightning_modules.pretrained import weights
+from lightning_modules import weights
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, state: Mapping[str, Tensor]) -> Path:
-    """Save `state` as the file of `name` in `folder`, which becomes the first that is searched; -> its path."""
+    """Save `state` as the file of `name` in `folder`, which is searched first from now on; -> its path."""
     entry = weights.WEIGHTS[name]
     path = folder / entry.file
     torch.save(dict(state), path)
@@ -27,7 +27,10 @@ def publish(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, state: Map
 
 
 def trunk(net: str) -> dict[str, Tensor]:
-    """The convolutions of torchvision's AlexNet, VGG-16 or VGG-19 with random values: like the published file, without its classifier."""
+    """The convolutions of torchvision's AlexNet, VGG-16 or VGG-19 with random values.
+
+    It is like the published file, without its classifier.
+    """
     models = {
         "alex": torchvision.models.alexnet,
         "vgg": torchvision.models.vgg16,
@@ -41,4 +44,7 @@ def trunk(net: str) -> dict[str, Tensor]:
 
 def he_normal(shape: torch.Size, g: torch.Generator) -> Tensor:
     """Weights that keep the size of activations through ReLUs, and small biases."""
-    return torch.randn(shape, generator=g) * ((2 / shape[1:].numel()) ** 0.5 if len(shape) > 1 else 0.1)
+    deviation = 0.1
+    if len(shape) > 1:
+        deviation = (2 / shape[1:].numel()) ** 0.5
+    return torch.randn(shape, generator=g) * deviation

@@ -109,9 +109,8 @@ def test_resumed_equals_uninterrupted(tmp_path, stop: int) -> None:
 
     stopped = torch.load(tmp_path / "stopped", weights_only=True)
     second, second_late, second_optimizer = start()
-    check_optimizers(
-        [second_optimizer], [copy.deepcopy(stopped["optimizer"])], "checkpoint"
-    )  # a state this suite can resume
+    # a state this suite can resume
+    check_optimizers([second_optimizer], [copy.deepcopy(stopped["optimizer"])], "checkpoint")
     second.load_state_dict(stopped["model"])
     second_late.data.copy_(stopped["late"])
     second_optimizer.load_state_dict(stopped["optimizer"])
@@ -219,9 +218,8 @@ def test_gradients_are_clipped_behind_the_scaler_of_float16(
     plain, scaled = (nn.Parameter(torch.zeros(2)) for _ in range(2))
     direction = size * torch.tensor([3.0, 4.0])
     reference = clip_norm(torch.optim.Adam([plain], lr=0.1, betas=(0.0, 0.9), eps=1e-2), 0.01)
-    optimizer = clip_norm(
-        adam([scaled], lr=0.1, betas=(0.0, 0.9), eps=1e-2), 0.01
-    )  # whose step depends on the size of gradients
+    # whose step depends on the size of gradients
+    optimizer = clip_norm(adam([scaled], lr=0.1, betas=(0.0, 0.9), eps=1e-2), 0.01)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for _ in range(3):
         plain.grad = direction.clone()

@@ -25,7 +25,7 @@ from lightning_modules.hinet import HINet
 from lightning_modules.losses.gan import NonSaturating
 from lightning_modules.losses.lpips import LPIPS
 from lightning_modules.nafnet import NAFNet
-from lightning_modules.pretrained import inverters, names
+from lightning_modules.pretrained import gpen, hfgi, hinet, inverters, nafnet, names
 from lightning_modules.pretrained.layouts import (
     GPEN_GENERATOR,
     ROSINALITY_DISCRIMINATOR,
@@ -34,7 +34,7 @@ from lightning_modules.pretrained.layouts import (
 from lightning_modules.psp import PSP
 from tests.golden.check import HERE, Fixture
 from tests.lightning_modules.official import Part, Parts, Run, input_noise, weights_of
-from tests.lightning_modules.pretrained.random_weights import publish
+from tests.lightning_modules.random_weights import publish
 
 FIXTURES = sorted(folder.name for folder in HERE.glob("train_step_*"))
 
@@ -45,7 +45,7 @@ class GPENRun(Run):
     def make(self) -> GPEN:
         g = names.from_released(self.fixture.state("g."), GPEN_GENERATOR)
         d = names.from_released(self.fixture.state("d."), ROSINALITY_DISCRIMINATOR)
-        shape, d_shape = names.infer_gpen(g), names.infer_discriminator(d)
+        shape, d_shape = gpen.infer_network(g), names.infer_discriminator(d)
         del shape["in_size"]
         method = GPEN(
             "scratch",
@@ -135,7 +135,6 @@ class GANPriorRun(Run):
 class PSPRun(Run):
     players: ClassVar = {"E": "encoder."}
     clean = "batch"
-    kind: ClassVar[str] = "psp"
 
     def weights(self) -> dict[str, Tensor]:
         """The file's tensors under our names."""
@@ -144,7 +143,7 @@ class PSPRun(Run):
             f"{part}{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()
         }
         content = {"state_dict": state, "latent_avg": self.fixture.state()["latent_avg"]}
-        return inverters.from_released(content, self.kind)[0]
+        return inverters.from_released(content)[0]
 
     def distortion(self) -> dict[str, Any]:
         """Options that psp, e4e and hfgi have in common."""
@@ -157,17 +156,20 @@ class PSPRun(Run):
 
     def make(self) -> PSP:
         state = self.weights()
-        method = PSP(**names.infer_inverter(state), **self.options())
+        method = PSP(**inverters.infer(state), **self.options())
         return self.loaded(method, state)
 
     def loaded(self, method: Any, state: dict[str, Tensor]) -> Any:
-        inverters.load(method, state)
+        inverters.load(self.released_networks(method), state)
         for module in method.modules():
             if isinstance(module, PSP | HFGI):
                 module.size = self.args["size"]  # heads take smaller images than they are made for
             if isinstance(module, LPIPS):
                 self.load_criterion(module.distance.network)
         return method
+
+    def released_networks(self, method: Any) -> dict[str, Any]:
+        return inverters.networks(method)
 
     def load_criterion(self, network: Any) -> None:
         """The heads of LPIPS, and its constants, which float32 would round; its trunk has a name."""
@@ -196,12 +198,11 @@ class Halves(NonSaturating):
 
 class E4ERun(PSPRun):
     players: ClassVar = {"E": "encoder.", "D": "discriminator."}
-    kind = "e4e"
 
     def make(self) -> E4E:
         state, pool = self.weights(), self.args["pool"]
         method = E4E(
-            **names.infer_inverter(state),
+            **inverters.infer(state),
             **self.options(),
             lambda_delta=self.args["delta"],
             lambda_adv=self.args["adv"],
@@ -268,11 +269,10 @@ class E4ERun(PSPRun):
 
 class HFGIRun(PSPRun):
     players: ClassVar = {"AC": ""}
-    kind = "hfgi"
 
     def make(self) -> HFGI:
         state = self.weights()
-        shape = names.infer_hfgi(state)
+        shape = hfgi.infer(state)
         method = HFGI(
             **shape,
             lr=self.args["optimizer_AC"]["lr"],
@@ -280,6 +280,10 @@ class HFGIRun(PSPRun):
             **self.distortion(),
         )
         return self.loaded(method, state)
+
+    def released_networks(self, method: Any) -> dict[str, Any]:
+        method.base.join(method.base.G.layers - 1)  # all offsets, as the released code inverts
+        return hfgi.networks(method)
 
     def networks(self) -> dict[str, Parts]:
         return {"AC": [Part(self.method.C, "residue."), Part(self.method.A, "grid_align.")]}
@@ -311,7 +315,7 @@ class NAFNetRun(Run):
         window = self.args["network"].get("train_size")  # of NAFNetLocal
         size = self.args["size"] if window is None else window[-1]
         rates = {"lr": train["optim_g"]["lr"], "weight_decay": train["optim_g"]["weight_decay"]}
-        method = NAFNet(size=size, tlc=window is not None, **names.infer_nafnet(state), **rates)
+        method = NAFNet(size=size, tlc=window is not None, **nafnet.infer(state), **rates)
         method.BETAS = tuple(train["optim_g"]["betas"])
         method.LR_END = train["scheduler"]["eta_min"]
         return method
@@ -344,7 +348,7 @@ class HINetRun(NAFNetRun):
         pixels = train["pixel_opt"]
         method = HINet(
             size=self.args["size"],
-            **names.infer_hinet(state),
+            **hinet.infer(state),
             loss={"PSNRLoss": "psnr", "L1Loss": "l1"}[pixels["type"]],
             lr=train["optim_g"]["lr"],
             lr_end=train["scheduler"]["eta_min"],

@@ -1,4 +1,4 @@
-"""Where pretrained files are looked for, that wrong ones are noticed, and downloads that are whole or not there at all."""
+"""Where pretrained files are looked for; wrong ones are noticed; downloads are whole or not there."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from _runtime import UserError
-from lightning_modules.pretrained import weights
-from lightning_modules.pretrained.weights import FOLDER_VARIABLE, WEIGHTS, Weights, fetch, find, read, state
+from lightning_modules import weights
+from lightning_modules.weights import FOLDER_VARIABLE, WEIGHTS, Weights, fetch, find, read, state
 
 CONTENT = b"pretrained " * 300_000  # some chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -60,9 +60,9 @@ def test_table() -> None:
     for name, entry in WEIGHTS.items():
         assert re.fullmatch(r"[a-z0-9]+/[a-z0-9-]+", name)
         assert entry.page.startswith("https://")
-        assert entry.url is None or (
-            entry.url.startswith("https://") and entry.url.endswith("/" + entry.file)
-        )
+        if entry.url is not None:
+            assert entry.url.startswith("https://")
+            assert entry.url.endswith(f"/{entry.file}")
         if entry.sha256 is not None:  # torch's convention: a file's name ends in the beginning of its hash
             assert re.fullmatch(r"[0-9a-f]{8,64}", entry.sha256)
             assert entry.file.endswith(f"-{entry.sha256}.pth")
@@ -85,13 +85,8 @@ def test_missing_names_file_page_folder_and_command(enter, chosen) -> None:
     enter(url="https://example.org/net.pth")
     with pytest.raises(UserError) as error:
         find("test/net")
-    one_line(
-        error,
-        "net.pth",
-        "https://example.org/page",
-        str(chosen),
-        "python -m experiments.weights fetch test/net",
-    )
+    command = "python -m experiments.weights fetch test/net"
+    one_line(error, "net.pth", "https://example.org/page", str(chosen), command)
     enter(url=None)
     with pytest.raises(UserError) as error:
         find("test/net")
@@ -106,17 +101,11 @@ def test_the_hash_is_checked_every_time(enter, chosen) -> None:
     put(chosen, b"something else")
     with pytest.raises(UserError) as error:
         find("test/net")
-    one_line(
-        error,
-        str(path),
-        hashlib.sha256(b"something else").hexdigest()[:8],
-        SHA256[:8],
-        "https://example.org/page",
-    )
+    wrong = hashlib.sha256(b"something else").hexdigest()[:8]
+    one_line(error, str(path), wrong, SHA256[:8], "https://example.org/page")
+    # the right file further down does not hide a wrong one
     put(chosen.parent / "hub" / "checkpoints")
-    with pytest.raises(
-        UserError, match="has sha256"
-    ):  # the right file further down does not hide a wrong one
+    with pytest.raises(UserError, match="has sha256"):
         find("test/net")
 
 
@@ -171,6 +160,21 @@ def test_read_gives_tensors_and_executes_nothing(enter, chosen, tmp_path, monkey
         read("test/net")
 
 
+SERVED = {  # path -> what is announced, what comes
+    "/net.pth": (CONTENT, CONTENT),
+    "/other": (b"another file", b"another file"),
+    "/cut": (CONTENT, CONTENT[:100_000]),
+    "/stalls": (CONTENT, b""),
+}
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Does not mind that a client asks for the size alone, and hangs up."""
+
+    def handle_error(self, request: object, address: object) -> None:
+        pass
+
+
 @pytest.fixture
 def server() -> Iterator[str]:
     """A web server on this machine; -> its address."""
@@ -178,19 +182,12 @@ def server() -> Iterator[str]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = {
-                "/net.pth": CONTENT,
-                "/other": b"another file",
-                "/cut": CONTENT[:100_000],
-                "/stalls": b"",
-            }.get(self.path)
-            if body is None:
+            if self.path not in SERVED:
                 self.send_error(404)
                 return
+            announced, body = SERVED[self.path]
             self.send_response(200)
-            self.send_header(
-                "Content-Length", str(len(CONTENT) if self.path in ("/cut", "/stalls") else len(body))
-            )
+            self.send_header("Content-Length", str(len(announced)))
             self.end_headers()
             self.wfile.write(body)
             if self.path == "/stalls":
@@ -199,7 +196,7 @@ def server() -> Iterator[str]:
         def log_message(self, *args: object) -> None:
             pass
 
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield f"http://127.0.0.1:{running.server_port}"
@@ -232,10 +229,13 @@ def test_fetch_leaves_what_is_there(enter, chosen, server, monkeypatch) -> None:
     assert cache.read_bytes() == b"something else"
 
 
+OTHER_SHA256 = hashlib.sha256(b"another file").hexdigest()
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("/other", f"has sha256 {hashlib.sha256(b'another file').hexdigest()[:8]}, expected {SHA256[:8]}"),
+        ("/other", f"has sha256 {OTHER_SHA256[:8]}, expected {SHA256[:8]}"),
         ("/cut", f"the connection ended after 100000 of {len(CONTENT)} bytes"),
         ("/stalls", "timed out"),
         ("/nowhere", "Not Found"),
@@ -245,7 +245,8 @@ def test_a_failed_download_leaves_nothing(
     enter, chosen, server, monkeypatch, path: str, message: str
 ) -> None:
     monkeypatch.setattr(weights, "TIMEOUT", 0.3)
-    enter(url=server + path, sha256=None if path == "/cut" else SHA256[:8])
+    unpublished = path == "/cut"
+    enter(url=server + path, sha256=None if unpublished else SHA256[:8])
     with pytest.raises(UserError) as error:
         fetch("test/net")
     one_line(error, server + path, message)
@@ -267,7 +268,8 @@ def test_offline(enter, chosen) -> None:
     enter(url="http://127.0.0.1:9/net.pth")  # the discard port: nobody listens
     with pytest.raises(UserError) as error:
         fetch("test/net")
-    one_line(error, "could not be fetched", "refused", "put net.pth", "https://example.org/page", str(chosen))
+    one_line(error, "could not be fetched", "refused")
+    one_line(error, "put net.pth", "https://example.org/page", str(chosen))
 
 
 def test_no_direct_link(enter, chosen) -> None:
@@ -290,7 +292,7 @@ def test_an_interrupted_download_leaves_nothing(enter, chosen, server, monkeypat
         raise KeyboardInterrupt
 
     enter(url=f"{server}/net.pth")
-    monkeypatch.setattr(weights.tqdm, "update", interrupt)
+    monkeypatch.setattr(torch.hub.tqdm, "update", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fetch("test/net")
     assert not list(chosen.iterdir())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import generation as generation_speed
-from experiments.benchmark import networks as networks_speed
+from experiments.benchmark.clock import Row
 from lightning_modules.networks.stylegan2 import Generator
 
 TINY = {"style_dim": 8, "mapping_layers": 2, "channel_base": 128, "channel_max": 8}
@@ -62,7 +62,7 @@ def test_images_are_of_fresh_codes_and_noise() -> None:
 def test_it_is_one_of_the_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = []
 
-    def rows(*arguments: object) -> tuple[list[networks_speed.Row], list[str]]:
+    def rows(*arguments: object) -> tuple[list[Row], list[str]]:
         asked.append(arguments)
         return [("StyleGAN2 128, eager float32", {"s/1000 images": 12.5})], ["a note"]
 

@@ -31,14 +31,13 @@ def test_all_readers_read_the_same() -> None:
 
 
 def test_rows() -> None:
-    rows = loading.rows(sizes=(64, 32), rounds=1)
+    rows, notes = loading.rows((64, 32), 1)
+    assert notes == []
     names = [name for name, _ in rows]
     assert len(set(names)) == len(names) == 2 * 13 + 5 + 2 * 3  # readers, reductions, training items
-    assert {
-        "PNG 64, OpenCV",
-        "JPEG (prepare) 64 to 32, ours",
-        "PNG (prepare) 32 to 32, training item",
-    } <= set(names)
+    assert "PNG 64, OpenCV" in names
+    assert "JPEG (prepare) 64 to 32, ours" in names
+    assert "PNG (prepare) 32 to 32, training item" in names
     for _, row in rows:
         kilobytes, milliseconds, rate, cores = row.values()
         assert min(row.values()) > 0

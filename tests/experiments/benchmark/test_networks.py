@@ -24,15 +24,12 @@ def test_both_constructions_agree(build: networks_speed.Build, batch: int) -> No
     """In float64: in float32 a rounding error that changes the sign of one unit shows in the gradients."""
     case = build(16, CPU, **TINY)  # type: ignore[call-arg]
     case.network.double()
-    inputs = tuple(
-        [t.double() for t in value] if isinstance(value, list) else value.double()
-        for value in case.inputs(batch)
-    )
-    for work in (networks_speed.forward, networks_speed.forward_backward):
+    first, *noise = case.inputs(batch)
+    inputs = (first.double(), *([level.double() for level in levels] for levels in noise))
+    parameters = len(list(case.network.parameters()))
+    for work, tensors in ((networks_speed.forward, 1), (networks_speed.forward_backward, 1 + parameters)):
         ours, theirs = work(case, case.ours, inputs), work(case, case.straightforward, inputs)
-        assert len(ours) == (
-            1 if work is networks_speed.forward else 1 + len(list(case.network.parameters()))
-        )
+        assert len(ours) == tensors
         assert all(tensor.abs().max() > 0 for tensor in theirs)
         assert clock.difference(ours, theirs) < 1e-9
 
@@ -42,10 +39,8 @@ def test_difference_sees_one_wrong_value() -> None:
     b = [torch.ones(3), torch.tensor([[10.0, 10.0], [9.0, 10.0]])]
     assert clock.difference(a, a) == 0
     assert clock.difference(a, b) == pytest.approx(0.1)
-    assert networks_speed.distance(a, b) == {
-        "image off": 0,
-        "gradient off": pytest.approx((1 / (300 + 81)) ** 0.5),
-    }
+    off = pytest.approx((1 / (300 + 81)) ** 0.5)
+    assert networks_speed.distance(a, b) == {"image off": 0, "gradient off": off}
     assert networks_speed.distance(a[:1], b[:1]) == {"image off": 0}
 
 
@@ -53,34 +48,38 @@ def test_rows_of_a_network() -> None:
     rows = networks_speed.measure(partial(networks_speed.stylegan2, 16, **TINY), CPU, 1, compiled=False)
     assert [name for name, _ in rows] == [
         "StyleGAN2-16, convolution peak",
-        *(
-            f"StyleGAN2-16, {work}, {kind}"
-            for work in ("forward 1", "forward 8", "forward + backward 4")
-            for kind in ("float32", "yardstick")
-        ),
+        "StyleGAN2-16, forward 1, float32",
+        "StyleGAN2-16, forward 1, yardstick",
+        "StyleGAN2-16, forward 8, float32",
+        "StyleGAN2-16, forward 8, yardstick",
+        "StyleGAN2-16, forward + backward 4, float32",
+        "StyleGAN2-16, forward + backward 4, yardstick",
     ]
     peak = rows[0][1]["GFLOP/s"]
     for (_, ours), (_, yardstick) in zip(rows[1::2], rows[2::2], strict=True):
         assert 0 <= ours["image off"] < 1e-4
-        assert 0 <= ours.get("gradient off", 0) < 0.05  # in float32; exactly: test_both_constructions_agree
+        # in float32; exactly: test_both_constructions_agree
+        assert 0 <= ours.get("gradient off", 0) < 0.05
         assert yardstick["x yardstick"] == 1
         assert ours["x yardstick"] == pytest.approx(ours["images/s"] / yardstick["images/s"])
         for row in (ours, yardstick):  # the same work is counted for both
             assert row["% of peak"] == pytest.approx(100 * row["GFLOP/s"] / peak)
-        assert ours["GFLOP/s"] / ours["images/s"] == pytest.approx(
-            yardstick["GFLOP/s"] / yardstick["images/s"]
-        )
+        work = yardstick["GFLOP/s"] / yardstick["images/s"]
+        assert ours["GFLOP/s"] / ours["images/s"] == pytest.approx(work)
 
 
 def test_counted_work_is_that_of_the_convolutions() -> None:
-    """2 I O 9 HW per 3x3 convolution of the smaller side's size, within what FIR filters, RGB layers and styles add."""
+    """2 I O 9 HW per 3x3 convolution of the smaller side's size.
+
+    That is within what FIR filters, RGB layers and styles add.
+    """
     shapes = networks_speed.stylegan2(64, torch.device("meta"), channel_base=16384, channel_max=256)
     with networks_speed.FlopCounterMode(display=False) as counter:
         networks_speed.forward(shapes, shapes.ours, shapes.inputs(2))
-    convs = [
-        (conv.weight.numel(), conv.resolution // (2 if conv.up else 1)) for conv in shapes.synthesis.convs
-    ]
-    least = sum(2 * 2 * weight * r**2 for weight, r in convs)
+    least = 0
+    for conv in shapes.synthesis.convs:
+        side = conv.resolution // 2 if conv.up else conv.resolution
+        least += 2 * 2 * conv.weight.numel() * side**2
     assert least < counter.get_total_flops() < 1.05 * least
 
 
@@ -91,9 +90,8 @@ def test_training_step_of_the_prior() -> None:
     assert row["images/s"] > 0
     trained = [*method.G.parameters(), *method.D.parameters()]
     assert all(parameter.requires_grad for parameter in trained)
-    assert sum(not torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True)) > 0.8 * len(
-        trained
-    )
+    moved = sum(not torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
+    assert moved > 0.8 * len(trained)
 
 
 def test_networks_say_what_was_not_measured() -> None:
@@ -132,7 +130,8 @@ def test_restoration_is_one_of_the_tables(
 ) -> None:
     asked = []
 
-    def rows(sizes: list[int], repeats: int) -> tuple[list[networks_speed.Row], list[str]]:
+    def rows(sizes: list[int], repeats: int, compiled: bool) -> tuple[list[clock.Row], list[str]]:
+        assert not compiled
         asked.append((tuple(sizes), repeats))
         return restoration_speed.blur_rows(32, repeats, CPU), ["a note"]
 
@@ -148,9 +147,12 @@ def test_restoration_is_one_of_the_tables(
 
 @pytest.mark.parametrize("shapes", [[(4, 3, 3, 8)], [(4, 3, 1, 8), (2, 4, 5, 16)]])
 def test_convolution_peak_counts_what_it_runs(
-    monkeypatch: pytest.MonkeyPatch, shapes: list[networks_speed.Shape]
+    monkeypatch: pytest.MonkeyPatch, shapes: list[clock.Shape]
 ) -> None:
-    """With a clock by which every convolution takes a second: the peak is the largest one's work, in both formats the same."""
+    """With a clock by which every convolution takes a second, the peak is the largest one's work.
+
+    It is the same in both formats.
+    """
     work = []
 
     def race(candidates: dict, repeats: int, device: torch.device) -> dict[str, tuple[float, float]]:

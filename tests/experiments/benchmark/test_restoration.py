@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.benchmark import restoration as restoration_speed
+from experiments.benchmark.restoration import value_and_gradient, whole_image
 from lightning_modules.base import Restorer
 from lightning_modules.gan_prior_restoration import GANPriorRestoration
 from lightning_modules.hinet import HINet
@@ -38,16 +39,17 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_of_every_kind() -> None:
     rows, notes = restoration_speed.rows([32], 1)
     assert [name for name, _ in rows] == [
-        *(
-            f"{name} 32, {kind}"
-            for name in ("NAFNet", "HINet")
-            for kind in ("convolution peak", "forward", "forward + backward")
-        ),
-        *(
-            f"fusion 32, {kind}" for kind in ("convolution peak", "forward")
-        ),  # E and G are frozen while F trains
+        "NAFNet 32, convolution peak",
+        "NAFNet 32, forward",
+        "NAFNet 32, forward + backward",
+        "HINet 32, convolution peak",
+        "HINet 32, forward",
+        "HINet 32, forward + backward",
+        "fusion 32, convolution peak",
+        "fusion 32, forward",  # E and G are frozen while F trains
         *(f"contextual loss 32, {form}" for form in COMPARED),
-        *(f"motion blur 5x5, batch 4, 32, {form}" for form in ("ours", "grouped F.conv2d")),
+        "motion blur 5x5, batch 4, 32, ours",
+        "motion blur 5x5, batch 4, 32, grouped F.conv2d",
     ]
     for _, row in rows:
         assert set(row) <= set(restoration_speed.COLUMNS)
@@ -56,35 +58,34 @@ def test_rows_of_every_kind() -> None:
     assert notes[-1].endswith("best of 1")
 
 
-# --- networks ---------------------------------------------------------------------------------------------------------
+# --- networks ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "on_the_image"), [("nafnet", 1), ("hinet", 2)]
-)  # convolutions whose input needs no gradient
+@pytest.mark.parametrize(("name", "on_the_image"), [("nafnet", 1), ("hinet", 2)])
 def test_counted_work_is_that_of_the_convolutions(name: str, on_the_image: int) -> None:
-    """2 K^2 I / groups O HW each, H and W of the result, of a transposed one of the input; backward twice as much."""
+    """2 K^2 I / groups O HW each, H and W of the result, of a transposed one of the input.
+
+    Backward takes twice as much, less for those `on_the_image`, whose input needs no gradient.
+    """
     method: Any = tiny(name)
     works = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
-        height, width = (output if isinstance(layer, nn.Conv2d) else inputs[0]).shape[2:]
-        works.append(2 * layer.weight.numel() * height * width)
+        places = output if isinstance(layer, nn.Conv2d) else inputs[0]
+        works.append(2 * layer.weight.numel() * places[0, 0].numel())
 
-    hooks = [
-        layer.register_forward_hook(note)
-        for layer in method.modules()
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
-    ]
+    hooks = []
+    for layer in method.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            hooks.append(layer.register_forward_hook(note))
     restoration_speed.forward(method, torch.rand(1, 3, 32, 32))
     for hook in hooks:
         hook.remove()
     peak, forward, both = (row for _, row in restoration_speed.network_rows("tiny", method, 32, 1))
-    assert forward["GFLOP/s"] * forward["s/image"] == pytest.approx(sum(works) / 1e9)
-    assert both["GFLOP/s"] * both["s/image"] == pytest.approx(
-        (3 * sum(works) - on_the_image * works[0]) / 1e9
-    )
+    once, twice_more = sum(works), 3 * sum(works) - on_the_image * works[0]
+    assert forward["GFLOP/s"] * forward["s/image"] == pytest.approx(once / 1e9)
+    assert both["GFLOP/s"] * both["s/image"] == pytest.approx(twice_more / 1e9)
     for row in (forward, both):
         assert row["% of peak"] == pytest.approx(100 * row["GFLOP/s"] / peak["GFLOP/s"])
 
@@ -94,9 +95,8 @@ def test_networks_are_those_of_the_papers() -> None:
         nafnet, hinet, fused = (build(512) for build in restoration_speed.NETWORKS.values())
     for method, kind, published in ((nafnet, NAFNet, 17.11e6), (hinet, HINet, 88.67e6)):
         assert isinstance(method, kind)
-        assert sum(parameter.numel() for parameter in method.parameters()) == pytest.approx(
-            published, rel=1e-3
-        )
+        size = sum(parameter.numel() for parameter in method.parameters())
+        assert size == pytest.approx(published, rel=1e-3)
     assert isinstance(fused, GANPriorRestoration)
     assert (fused.R, fused.D, fused.L_per, fused.L_cx) == (None, None, None, None)
     assert fused.F is not None
@@ -104,11 +104,12 @@ def test_networks_are_those_of_the_papers() -> None:
 
 
 def test_backward_reaches_every_parameter() -> None:
-    for method in (tiny("nafnet"), tiny("hinet")):
-        gradients = restoration_speed.forward_backward(method, torch.rand(1, 3, 32, 32))  # type: ignore[arg-type]
-        assert [gradient.shape for gradient in gradients] == [
-            parameter.shape for parameter in method.parameters()
-        ]
+    x = torch.rand(1, 3, 32, 32)
+    for name in ("nafnet", "hinet"):
+        method: Any = tiny(name)
+        gradients = restoration_speed.forward_backward(method, x)
+        shapes = [parameter.shape for parameter in method.parameters()]
+        assert [gradient.shape for gradient in gradients] == shapes
 
 
 def test_peak_takes_dense_convolutions_of_stride_1() -> None:
@@ -125,16 +126,17 @@ def test_peak_takes_dense_convolutions_of_stride_1() -> None:
     assert convolutions.shapes == {(4, 3, 3, 16), (6, 4, 1, 16)}
 
 
-# --- contextual loss --------------------------------------------------------------------------------------------------
+# --- contextual loss --------------------------------------------------------------------------------
 
 
 def test_plain_form_is_the_published_loss() -> None:
-    """As contextual_loss, which tests/lightning_modules/losses holds against published values; in float64, where our form is float32."""
+    """As contextual_loss, which tests/lightning_modules/losses holds against published values.
+
+    In float64, where our form is float32.
+    """
     x, y = (torch.rand(1, 16, 9, 7, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    ours = restoration_speed.value_and_gradient(lambda a, b: contextual.contextual_loss(a[0], b[0]), [x], [y])
-    plain = restoration_speed.value_and_gradient(
-        lambda a, b: restoration_speed.whole_image(a[0], b[0]), [x.double()], [y.double()]
-    )
+    ours = value_and_gradient(lambda a, b: contextual.contextual_loss(a[0], b[0]), [x], [y])
+    plain = value_and_gradient(lambda a, b: whole_image(a[0], b[0]), [x.double()], [y.double()])
     for a, b in zip(ours, plain, strict=True):
         assert b.abs().max() > 0
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-7)
@@ -156,7 +158,8 @@ def test_a_single_tile_is_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> No
         assert value.item() == pytest.approx(other.item(), rel=1e-5)
         for a, b in zip(gradients, others, strict=True):
             assert b.shape == (1, b.shape[1], *b.shape[2:])
-            torch.testing.assert_close(a.flatten(), b.flatten(), rtol=1e-3, atol=1e-4 * b.abs().max().item())
+            largest = b.abs().max().item()
+            torch.testing.assert_close(a.flatten(), b.flatten(), rtol=1e-3, atol=1e-4 * largest)
     conv3_2, conv4_2 = whole[1:]
     assert (conv3_2.shape, conv4_2.shape) == ((1, 256, 16, 16), (1, 512, 8, 8))
 
@@ -189,7 +192,7 @@ def test_peak_memory_is_the_most_at_a_time() -> None:
     assert restoration_speed.peak_memory(lambda: held + 1, CPU) == pytest.approx(4 / 2**10, rel=1e-3)
 
 
-# --- motion blur ------------------------------------------------------------------------------------------------------
+# --- motion blur ------------------------------------------------------------------------------------
 
 
 def test_blur_through_the_fft_and_grouped() -> None:

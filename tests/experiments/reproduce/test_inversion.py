@@ -13,6 +13,7 @@ from _runtime import UserError
 from callbacks import edits as laboratory
 from experiments.reproduce import inversion
 from experiments.reproduce.__main__ import main
+from experiments.reproduce.rows import train_rows
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.editing.directions import load
 
@@ -22,29 +23,34 @@ def test_tables_and_strips(tmp_path: Path, monkeypatch, capsys) -> None:
     assert main(["inversion", "--preset", "smoke"]) == 0
     output = tmp_path / "runs/inversion-smoke"
     result = json.loads((output / "tables.json").read_text())
-    assert list(result["inversion"]) == ["mean face", "pSp", "e4e", "HFGI"]
+    titles = ["pSp", "e4e", "HFGI"]
+    assert list(result["inversion"]) == ["mean face", *titles]
     scored = json.loads((output / "evaluation/results.json").read_text())["rows"]
-    assert result["inversion"]["mean face"]["PSNR"] == scored["pSp mean"]["PSNR"]  # one prior, one mean face
+    # one prior, one mean face
+    assert result["inversion"]["mean face"]["PSNR"] == scored["pSp mean"]["PSNR"]
     assert scored["HFGI base"]["PSNR"] == pytest.approx(scored["e4e"]["PSNR"], abs=1e-6)
-    assert all(row["ms/image"] > 0 for name, row in result["inversion"].items() if name != "mean face")
-    assert list(result["editing"]) == [
-        f"{name}, {method}" for name in laboratory.EDITED for method in inversion.METHOD
-    ]
+    assert all(result["inversion"][title]["ms/image"] > 0 for title in titles)
+    edited = [f"{name}, {title}" for name in laboratory.EDITED for title in titles]
+    assert list(result["editing"]) == edited
     assert {"correlation", "reached", "drift"} < set(result["editing"]["yaw, e4e"])
     assert {"MSE", "ID (random net)", "PSNR"} < set(result["inversion"]["e4e"])
     for name in laboratory.EDITED:
         assert load(output / f"directions/{name}.safetensors").vectors.shape == (1, 32)
         assert Image.open(output / f"{name}_HFGI.png").width > 300
     assert "orthogonal to the others" in capsys.readouterr().out
-    seen = {path.parent.parent.name.rpartition("-")[0]: read_checkpoint(path)["suite"]["images_seen"] for path in
-            (tmp_path / "runs/stages").glob("*/checkpoints/last.ckpt")}  # fmt: skip
+    seen = {}
+    for path in (tmp_path / "runs/stages").glob("*/checkpoints/last.ckpt"):
+        suite = read_checkpoint(path)["suite"]
+        seen[suite["method"]] = suite["images_seen"]
     assert seen["psp"] == seen["e4e"] == seen["hfgi"] == 16
 
 
 def test_photographs_have_no_truth_of_edits(tmp_path: Path, draw_faces) -> None:
     faces = str(draw_faces(tmp_path / "faces", 12))
     config = Namespace(preset="smoke", seeds=[0], images=None, data=Namespace(root=faces))
-    assert all(stage.resolved["data"]["root"] == faces for stage in inversion.trainings(config).values())
+    (steps,) = train_rows(inversion.rows(config), config).seeds
+    for stages in steps.values():
+        assert all(stage.resolved["data"]["root"] == faces for stage in stages)
 
 
 def test_refusals() -> None:

@@ -12,6 +12,8 @@ from jsonargparse import Namespace
 from _runtime import UserError
 from experiments.reproduce import prior
 from experiments.reproduce.__main__ import main
+from experiments.reproduce.prior import CONCATENATED, STYLEGAN2
+from experiments.reproduce.rows import train_rows
 
 
 def test_priors_are_trained_once_and_compared(tmp_path: Path, capsys, monkeypatch) -> None:
@@ -22,9 +24,8 @@ def test_priors_are_trained_once_and_compared(tmp_path: Path, capsys, monkeypatc
     assert all({"FID (random net)", "FID (portraits)"} == set(row) for row in rows.values())
     for folder in (tmp_path / "runs/stages").glob("gan_prior-*"):
         assert json.loads((folder / "validation.json").read_text())["val/fid_portraits"] >= 0
-        assert (
-            folder / "checkpoints/best.ckpt"
-        ).exists()  # by the portraits' distance: the stand-in is no criterion
+        # by the portraits' distance: the stand-in is no criterion
+        assert (folder / "checkpoints/best.ckpt").exists()
 
     capsys.readouterr()
     monkeypatch.setattr(L.Trainer, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
@@ -34,12 +35,16 @@ def test_priors_are_trained_once_and_compared(tmp_path: Path, capsys, monkeypatc
 
 
 def test_demo_grows_its_priors() -> None:
-    config = Namespace(preset="demo", data=Namespace(root=None))
-    small, add, _, concat = prior.priors(config, 3)
-    assert [stage.resolved["model"]["size"] for stage in (small, add)] == [32, 64]
-    assert small in add.options
-    assert add.resolved["model"]["start"] == str(small.checkpoint(Path()))
-    assert prior.finished([small, add, concat]) == {"add": add, "concat": concat}
+    config = Namespace(preset="demo", seeds=[3], data=Namespace(root=None))
+    trained = train_rows(prior.rows(config), config)
+    (steps,) = trained.seeds
+    small, large = steps[STYLEGAN2]
+    assert [stage.resolved["model"]["size"] for stage in (small, large)] == [32, 64]
+    assert [stage.takes for stage in (small, large)] == ["last", "best"]
+    assert small in large.options
+    assert large.resolved["model"]["start"] == str(small.checkpoint(Path()))
+    assert [stage.resolved["model"]["noise"] for stage in steps[CONCATENATED]] == ["concat", "concat"]
+    assert trained.checkpoints(STYLEGAN2, Path()) == [large.checkpoint(Path())]
 
 
 def test_help_names_the_tables(capsys) -> None:

@@ -33,28 +33,17 @@ def test_interrupted_stage_goes_on(tmp_path: Path, monkeypatch) -> None:
 
 def test_folder_follows_what_determines_the_result(tmp_path: Path) -> None:
     folder = Stage("a", "gpen", "smoke").folder(tmp_path)
-    for same in (
-        ["--log_every", "3"],
-        ["--data.workers", "1"],
-        ["--trainer.devices", "2"],
-        ["--wandb", "offline"],
-    ):
-        assert Stage("b", "gpen", "smoke", same).folder(tmp_path) == folder
-    for other in (
-        ["--seed", "1"],
-        ["--model.alpha", "2"],
-        ["--iterations", "5"],
-        ["--data.degradation", "x4"],
-        ["--metrics.lpips", "off"],
-    ):
-        assert Stage("a", "gpen", "smoke", other).folder(tmp_path) != folder
+    for same in ("--log_every 3", "--data.workers 1", "--trainer.devices 2", "--wandb offline"):
+        assert Stage("b", "gpen", "smoke", same.split()).folder(tmp_path) == folder
+    others = "--seed 1", "--model.alpha 2", "--iterations 5", "--data.degradation x4", "--metrics.lpips off"
+    for other in others:
+        assert Stage("a", "gpen", "smoke", other.split()).folder(tmp_path) != folder
 
 
 def test_folder_follows_what_a_stage_starts_from(tmp_path: Path) -> None:
     def restorer(*options: str) -> Stage:
-        return Stage(
-            "GPEN", "gpen", "smoke", ["--model.prior", Stage("prior", "gan_prior", "smoke", options)]
-        )
+        prior = Stage("prior", "gan_prior", "smoke", options)
+        return Stage("GPEN", "gpen", "smoke", ["--model.prior", prior])
 
     assert restorer().digest == restorer("--log_every", "2").digest
     assert restorer().digest != restorer("--seed", "1").digest
@@ -73,18 +62,17 @@ def test_plan_of_stages_that_start_from_each_other(tmp_path: Path, monkeypatch) 
     trained = []
     monkeypatch.setattr(stages, "TRIAL", 3)
     real = Stage.train
-    monkeypatch.setattr(
-        Stage,
-        "train",
-        lambda self, root, *more: trained.append((self.name, self.iterations)) or real(self, root, *more),
-    )
+
+    def train(self: Stage, root: Path, *more: str) -> Path:
+        trained.append((self.name, self.iterations))
+        return real(self, root, *more)
+
+    monkeypatch.setattr(Stage, "train", train)
     printed = stages.plan([first, second], root)
     assert trained == [("regressor", 3), ("ours", 3)]
     assert not root.exists()
-    assert (
-        f"python -m experiments.fit --method nafnet --preset smoke --run_dir {first.folder(root)} --resume auto"
-        in printed
-    )
+    options = f"--method nafnet --preset smoke --run_dir {first.folder(root)} --resume auto"
+    assert f"python -m experiments.fit {options}" in printed
     assert str(first.checkpoint(root)) in printed
 
     real(first, root)

@@ -11,9 +11,11 @@ from jsonargparse import Namespace
 from PIL import Image
 
 from _runtime import UserError
-from experiments import evaluate
+from datamodules.faces import FaceData
 from experiments.reproduce import table1
 from experiments.reproduce.__main__ import main
+from experiments.reproduce.prior import CONCATENATED, STYLEGAN2
+from experiments.reproduce.rows import train_rows
 from experiments.shared.tables import Table
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.gan_prior_restoration import SHAPE
@@ -37,9 +39,8 @@ def test_table_and_figures(portraits: Path) -> None:
     assert result["rows"]["ours"]["family"] == "fusion"
     assert list(result["parts"]) == ["x_R", "x_G", "(x_R + x_G) / 2", "x_hat"]
     for title in ("PSNR", "SSIM", "LPIPS (random net)"):
-        assert result["parts"]["x_R"][title] == pytest.approx(
-            result["rows"]["NAFNet"][title], rel=1e-5
-        )  # ours starts from that very one
+        # ours starts from that very one
+        assert result["parts"]["x_R"][title] == pytest.approx(result["rows"]["NAFNet"][title], rel=1e-5)
         assert result["parts"]["x_hat"][title] == result["rows"]["ours"][title]
     assert result["protocol"]["degradation"] == "motion71"
     assert result["protocol"]["seed"] == table1.TEST_SEED
@@ -64,23 +65,20 @@ def test_all_methods_see_as_many_images(portraits: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["smoke", "demo", "small", "paper"])
 def test_parts_fit_together(preset: str) -> None:
-    """In every preset the options are known ones, GPEN and ours have the shape of their priors, and all methods work at one size."""
+    """In every preset the options are known ones, and all methods work at one size.
+
+    GPEN and ours have the shape of their priors.
+    """
+    data = Namespace(root=None, test_root=None, degradation="motion71")
     options = {"seeds": [0], "regressor": "nafnet", "images": None, "test_images": None}
-    config = Namespace(
-        preset=preset, data=Namespace(root=None, test_root=None, degradation="motion71"), **options
-    )
-    table1.check(config)
-    models = {name: stage.resolved["model"] for name, stage in table1.trainings(config, 0).items()}
-    assert len({model["size"] for name, model in models.items() if "32 px" not in name}) == 1
-    priors = {
-        model["noise"]: model
-        for name, model in models.items()
-        if "32 px" not in name and "noise" in model and name != "GPEN"
-    }
-    for name, noise in (("GPEN", "concat"), ("ours, stage 1", "add")):
-        for key in SHAPE:
-            assert models[name][key] == priors[noise][key]
-    assert models["ours"]["stage"] == 2
+    config = Namespace(preset=preset, data=data, **options)
+    (steps,) = train_rows(table1.rows(config), config).seeds
+    last = {title: stages[-1].resolved["model"] for title, stages in steps.items()}
+    assert len({model["size"] for model in last.values()}) == 1
+    first, second = (stage.resolved["model"] for stage in steps["ours"])
+    for model, start in ((last["GPEN"], last[CONCATENATED]), (first, last[STYLEGAN2])):
+        assert {key: model[key] for key in SHAPE} == {key: start[key] for key in SHAPE}
+    assert (first["stage"], second["stage"]) == (1, 2)
 
 
 def test_other_table_shares_the_priors(portraits: Path, monkeypatch, capsys) -> None:
@@ -99,12 +97,10 @@ def test_other_table_shares_the_priors(portraits: Path, monkeypatch, capsys) -> 
 def test_photographs_and_their_test_set(tmp_path: Path, draw_faces, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     train, test = draw_faces(tmp_path / "train", 12), draw_faces(tmp_path / "test", 5)
-    config = Namespace(
-        preset="smoke", seeds=[0], runs="stages", output="out", images=None, test_images=None, regressor="nafnet",
-        data=Namespace(root=str(train), test_root=str(test), degradation="motion71"),
-    )  # fmt: skip
-    stages = table1.stages(config)
-    ours = stages[-1]
+    data = Namespace(root=str(train), test_root=str(test), degradation="motion71")
+    options = {"seeds": [0], "regressor": "nafnet", "images": None, "test_images": None}
+    config = Namespace(preset="smoke", data=data, **options)
+    ours = train_rows(table1.rows(config), config).stages[-1]
     assert ours.resolved["data"]["root"] == str(train)
     folder = table1.test_set(config, ours, tmp_path)
     assert json.loads((folder / "protocol.json").read_text())["val_source"] == str(test)
@@ -113,9 +109,9 @@ def test_photographs_and_their_test_set(tmp_path: Path, draw_faces, monkeypatch)
     held_out = table1.test_set(config, ours, tmp_path)
     assert held_out != folder
     names = json.loads((held_out / "protocol.json").read_text())["images"]
-    data = evaluate.FaceData(**{**ours.resolved["data"], "workers": 0})
-    data.setup("fit")
-    assert names == data.val_names
+    faces = FaceData(**{**ours.resolved["data"], "workers": 0})
+    faces.setup("fit")
+    assert names == faces.val_names
 
 
 @pytest.mark.parametrize(
@@ -143,9 +139,9 @@ def test_relations_are_differences() -> None:
     ]
     table = Table({"PSNR": (2, "max"), "FID": (3, "min"), "improved %": (1, "max")}, rows)
     against_r, against_g = table1.relations(table, "NAFNet", published=True)
-    assert (
-        against_r
-        == "ours against NAFNet: PSNR -1.00, FID -30.000 (paper: PSNR -1.01, SSIM -0.05, LPIPS -0.01, FID -32.59)"
+    assert against_r == (
+        "ours against NAFNet: PSNR -1.00, FID -30.000 "
+        "(paper: PSNR -1.01, SSIM -0.05, LPIPS -0.01, FID -32.59)"
     )
     assert against_g.startswith("ours against GPEN: PSNR +9.00, FID -2.000 (paper: PSNR +7.92")
 

@@ -80,24 +80,20 @@ def test_random_generators_are_only_those_that_are_trained_or_asked_for(tmp_path
     for method in ("psp", "e4e"):
         assert "model.prior" not in recipe(method, "demo")
         assert recipe(method, "smoke")["model.prior"] == "scratch"
-        with pytest.raises(
-            UserError, match="reproduce prior trains one on portraits.*--model.prior scratch"
-        ) as error:
-            main(["--method", method, "--run_dir", str(tmp_path)])
+        options = ["--method", method, "--run_dir", str(tmp_path)]
+        complaint = "reproduce prior trains one on portraits.*--model.prior scratch"
+        with pytest.raises(UserError, match=complaint) as error:
+            main(options)
         assert "\n" not in str(error.value)
         assert not any(tmp_path.iterdir())
-        assert (
-            main(["--method", method, "--model.prior", "scratch", "--dry_run", "--run_dir", str(tmp_path)])
-            == 0
-        )
+        assert main([*options, "--model.prior", "scratch", "--dry_run"]) == 0
 
 
 def test_a_random_prior_is_not_frozen_unless_asked_for(tmp_path) -> None:
     """The demos begin from random weights because they train them."""
     for method in ("gpen", "gan_prior_restoration"):
         options = ["--method", method, "--model.freeze_prior", "--dry_run", "--run_dir", str(tmp_path)]
-        with pytest.raises(
-            UserError, match="--model.freeze_prior keeps what --model.prior names.*reproduce prior"
-        ):
+        complaint = "--model.freeze_prior keeps what --model.prior names.*reproduce prior"
+        with pytest.raises(UserError, match=complaint):
             main(options)
         assert main([*options, "--model.prior", "scratch"]) == 0

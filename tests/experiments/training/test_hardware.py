@@ -56,44 +56,19 @@ def test_more_devices_than_there_are_is_one_line(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_in_every_precision(name: str, precision: str, tmp_path) -> None:
     run = tmp_path / "run"
-    options = ["--iterations", "17", "--validate_every", "17", "--log_every", "16", "--save_every", "17"]
-    assert (
-        main(
-            [
-                "--method",
-                name,
-                "--preset",
-                "smoke",
-                "--run",
-                str(run),
-                "--trainer.precision",
-                precision,
-                *options,
-            ]
-        )
-        == 0
-    )
-    kept = {
-        value.dtype
-        for value in read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"].values()
-        if value.is_floating_point()
-    }
+    method = ["--method", name, "--preset", "smoke", "--run", str(run), "--trainer.precision", precision]
+    lengths = ["--iterations", "17", "--validate_every", "17", "--log_every", "16", "--save_every", "17"]
+    assert main([*method, *lengths]) == 0
+    weights = read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"].values()
+    kept = {value.dtype for value in weights if value.is_floating_point()}
     assert kept == {torch.float64 if precision == "64-true" else torch.float32}
 
 
 def test_a_resume_in_float64_passes_through_no_float32(tmp_path) -> None:
     """With rates of nothing the weights are those of before, to the last of their digits."""
-    options = [
-        "--method",
-        "gpen",
-        "--preset",
-        "smoke",
-        "--trainer.precision",
-        "64-true",
-        "--run",
-        str(tmp_path / "run"),
-    ]
-    last = tmp_path / "run/checkpoints/last.ckpt"
+    run = tmp_path / "run"
+    options = ["--method", "gpen", "--preset", "smoke", "--trainer.precision", "64-true", "--run", str(run)]
+    last = run / "checkpoints/last.ckpt"
     main([*options, "--iterations", "2"])
     before = read_checkpoint(last)["state_dict"]
     main([*options, "--iterations", "3", "--resume", "auto", "--model.lr", "1e-30"])
@@ -111,9 +86,8 @@ def test_no_memory_left_names_the_need(tmp_path, monkeypatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(GPEN, "training_step", full)
-    with pytest.raises(
-        UserError, match="stopped at iteration 1: no memory left for 4 images at a time: about .* GiB"
-    ) as error:
+    complaint = "stopped at iteration 1: no memory left for 4 images at a time: about .* GiB"
+    with pytest.raises(UserError, match=complaint) as error:
         main(["--method", "gpen", "--preset", "smoke", "--run", str(tmp_path / "run")])
     assert "\n" not in str(error.value)
 
@@ -123,11 +97,8 @@ def test_no_memory_left_on_a_gpu_names_the_batch_that_would_fit(monkeypatch) -> 
     monkeypatch.setattr(GPEN, "device", torch.device("cuda"))
     words = {}
     for name, memory in (("some", 12e6), ("little", 1e4)):
-        monkeypatch.setattr(
-            torch.cuda,
-            "get_device_properties",
-            lambda device, memory=memory: SimpleNamespace(total_memory=memory),
-        )
+        properties = SimpleNamespace(total_memory=memory)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, found=properties: found)
         words[name] = memory_advice(method, 64, 2)
     assert "32 images at a time" in words["some"]
     batch = int(words["some"].partition("--data.batch_size ")[2].split()[0])
@@ -140,10 +111,8 @@ def test_no_memory_left_on_a_gpu_names_the_batch_that_would_fit(monkeypatch) -> 
 def test_no_memory_left_names_the_way_to_keep_the_batch() -> None:
     method = tiny("nafnet")
     whole, needed = memory_advice(method, 64, 2), training_bytes(method, 32)
-    assert (
-        "use a smaller --data.batch_size, or keep the batch and take it in more parts with --data.accumulate"
-        in whole
-    )
+    kept = "or keep the batch and take it in more parts with --data.accumulate"
+    assert f"use a smaller --data.batch_size, {kept}" in whole
     method.accumulate = 4
     assert memory_advice(method, 64, 2).startswith("no memory left for 8 images at a time")
     in_parts = training_bytes(method, 32)
@@ -155,18 +124,8 @@ def test_an_explosion_that_stays_finite_ends_the_run_and_keeps_the_last_good_che
     tmp_path, monkeypatch
 ) -> None:
     run = tmp_path / "run"
-    options = [
-        "--method",
-        "gpen",
-        "--preset",
-        "smoke",
-        "--run",
-        str(run),
-        "--save_every",
-        "12",
-        "--validate_every",
-        "100",
-    ]
+    options = ["--method", "gpen", "--preset", "smoke", "--run", str(run)]
+    options += ["--save_every", "12", "--validate_every", "100"]
     step = GPEN.training_step
 
     def explode(self: GPEN, batch: object, batch_idx: int) -> None:
@@ -175,9 +134,8 @@ def test_an_explosion_that_stays_finite_ends_the_run_and_keeps_the_last_good_che
         step(self, batch, batch_idx)
 
     monkeypatch.setattr(GPEN, "training_step", explode)
-    with pytest.raises(
-        UserError, match=r"train/\w+ left its range at iteration 15: .*--resume auto and a lower --model.lr"
-    ):
+    complaint = r"train/\w+ left its range at iteration 15: .*--resume auto and a lower --model.lr"
+    with pytest.raises(UserError, match=complaint):
         main([*options, "--iterations", "30"])
     assert read_checkpoint(run / "checkpoints/last.ckpt")["suite"]["iteration"] == 12
     assert main([*options, "--overwrite", "--iterations", "16", "--loss_limit", "0"]) == 0

@@ -1,4 +1,4 @@
-"""Runs that SLURM and torchrun start: as many processes as the options name, one run in one folder, saved and requeued in time."""
+"""Runs that SLURM and torchrun start: as many processes as the options name, one run in one folder."""
 
 from __future__ import annotations
 
@@ -165,9 +165,8 @@ def test_a_slurm_job_with_gpus_does_not_train_without_them_by_itself(monkeypatch
     set_variables(monkeypatch, **JOB, SLURM_NTASKS="1", SLURM_GPUS_ON_NODE="4")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     smoke = ["--method", "gpen", "--preset", "smoke", "--dry_run", "--run_dir", str(tmp_path / "run")]
-    with pytest.raises(
-        UserError, match="has GPUs, but torch sees none here: .*--gpus-per-node.*--trainer.accelerator cpu"
-    ):
+    complaint = "has GPUs, but torch sees none here: .*--gpus-per-node.*--trainer.accelerator cpu"
+    with pytest.raises(UserError, match=complaint):
         main(smoke)
     assert main([*smoke, "--trainer.accelerator", "cpu"]) == 0
 
@@ -191,7 +190,7 @@ def test_the_run_folder_has_a_short_name_too_in_files_as_well(tmp_path) -> None:
 
 
 def programs(folder: Path) -> dict[str, str]:
-    """An environment where srun starts tasks on this machine, and scontrol writes what it is told to scontrol.log."""
+    """An environment where srun starts tasks on this machine, and scontrol keeps what it is told in a log."""
     contents = {
         "srun": SRUN.format(python=sys.executable),
         "scontrol": SCONTROL.format(log=folder / "scontrol.log"),
@@ -225,17 +224,8 @@ def test_two_tasks_of_slurm_are_one_run_that_is_saved_and_requeued_before_the_jo
     job = {**JOB, "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "ENVIRONMENT": "BATCH"}
     environment = {**programs(tmp_path), **job}
     run = tmp_path / "run"
-    options = [
-        *SMALL,
-        "--iterations",
-        "80",
-        "--validate_every",
-        "80",
-        "--log_every",
-        "2",
-        "--wandb",
-        "offline",
-    ]
+    options = [*SMALL, "--iterations", "80", "--validate_every", "80", "--log_every", "2"]
+    options += ["--wandb", "offline"]
     script = ["bash", str(SCRIPTS / "single_node.sh"), "--method", "gpen", *options, "--run_dir", str(run)]
 
     with open(tmp_path / "first.log", "w") as log:
@@ -269,16 +259,9 @@ def test_two_tasks_of_slurm_are_one_run_that_is_saved_and_requeued_before_the_jo
 @pytest.mark.processes
 def test_two_processes_of_torchrun_are_one_run(tmp_path) -> None:
     run = tmp_path / "run"
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "experiments.fit",
-    ]
-    command = [*torchrun, "--method", "gpen", *SMALL, "--trainer.devices", "2", "--run_dir", str(run)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    fit = ["-m", "experiments.fit", "--method", "gpen", *SMALL]
+    command = [*torchrun, *fit, "--trainer.devices", "2", "--run_dir", str(run)]
     done = subprocess.run(
         command, cwd=tmp_path, env=programs(tmp_path), timeout=240, capture_output=True, text=True
     )
@@ -292,18 +275,8 @@ def test_two_processes_of_torchrun_are_one_run(tmp_path) -> None:
 def test_lightning_starts_the_processes_in_a_job_of_one_task(tmp_path) -> None:
     run = tmp_path / "run"
     environment = {**programs(tmp_path), **JOB, **TASK, "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.fit",
-        "--method",
-        "gpen",
-        *SMALL,
-        "--trainer.devices",
-        "2",
-        "--run_dir",
-        str(run),
-    ]
+    fit = [sys.executable, "-m", "experiments.fit", "--method", "gpen", *SMALL]
+    command = [*fit, "--trainer.devices", "2", "--run_dir", str(run)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, timeout=240, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert iterations(run) == [1, 2, 2, 3, 4, 4]
@@ -311,23 +284,15 @@ def test_lightning_starts_the_processes_in_a_job_of_one_task(tmp_path) -> None:
 
 
 def test_the_script_for_several_nodes_names_what_slurm_gave(tmp_path) -> None:
-    environment = {
-        **programs(tmp_path),
-        "SLURM_NTASKS": "1",
-        "SLURM_NTASKS_PER_NODE": "4",
-        "SLURM_NNODES": "2",
-        "PYTHON": "echo",
-    }
-    said = subprocess.run(
-        ["bash", SCRIPTS / "multi_node.sh", "--seed", "3"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert (
-        said.strip() == "-m experiments.fit --trainer.devices 4 --trainer.num_nodes 2 --resume auto --seed 3"
-    )
+    nodes = {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "PYTHON": "echo"}
+    said = output_of(SCRIPTS / "multi_node.sh", "--seed", "3", environment={**programs(tmp_path), **nodes})
+    named = "--trainer.devices 4 --trainer.num_nodes 2"
+    assert said.strip() == f"-m experiments.fit {named} --resume auto --seed 3"
+
+
+def output_of(script: Path, *arguments: str, environment: dict[str, str]) -> str:
+    command = ["bash", str(script), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_jobs_of_an_array_train_every_method_with_every_seed_in_folders_of_their_own(tmp_path) -> None:
@@ -336,20 +301,12 @@ def test_the_jobs_of_an_array_train_every_method_with_every_seed_in_folders_of_t
     folders = []
     for task in range(6):
         environment["SLURM_ARRAY_TASK_ID"] = str(task)
-        said = subprocess.run(
-            ["bash", SCRIPTS / "array.sh", *SMALL],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        words = said.split()
+        words = output_of(SCRIPTS / "array.sh", *SMALL, environment=environment).split()
         assert words[:2] == ["-m", "experiments.fit"]
         assert words[-len(SMALL) - 2 :] == ["--resume", "auto", *SMALL]
         folders.append(default_run(resolve(words[2:])[0]).name)
-    assert folders == [
-        f"{method}-smoke{seed}" for method in ("nafnet", "hinet") for seed in ("", "-seed=1", "-seed=5")
-    ]
+    seeds = ("", "-seed=1", "-seed=5")
+    assert folders == [f"{method}-smoke{seed}" for method in ("nafnet", "hinet") for seed in seeds]
     environment["SLURM_ARRAY_TASK_ID"] = "6"
     refused = subprocess.run(["bash", SCRIPTS / "array.sh"], env=environment, capture_output=True, text=True)
     assert refused.returncode == 2
@@ -369,14 +326,10 @@ def test_a_job_that_cannot_be_requeued_says_why(monkeypatch, tmp_path) -> None:
     assert "give it --resume auto" in ask_for_requeue(resumes=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "No such file or directory: 'scontrol'; submit it again" in ask_for_requeue(resumes=True)
-    (tmp_path / "scontrol").write_text(
-        "#!/bin/sh\necho Requested operation is presently disabled >&2\nexit 1\n"
-    )
+    disabled = "Requested operation is presently disabled"
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho {disabled} >&2\nexit 1\n")
     (tmp_path / "scontrol").chmod(stat.S_IRWXU)
-    assert (
-        ask_for_requeue(resumes=True)
-        == "job 4242 is not requeued: Requested operation is presently disabled; submit it again"
-    )
+    assert ask_for_requeue(resumes=True) == f"job 4242 is not requeued: {disabled}; submit it again"
 
 
 def test_launchers_agree_with_options_that_name_their_processes() -> None:

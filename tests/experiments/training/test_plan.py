@@ -23,25 +23,16 @@ def smoke(name: str, *more: str) -> Method:
 
 
 def dry_run(capsys: pytest.CaptureFixture[str], tmp_path, *options: str) -> tuple[int, list[str]]:
-    status = main(
-        [
-            *options,
-            "--dry_run",
-            "--run_dir",
-            str(tmp_path / "run"),
-            "--weights_dir",
-            str(tmp_path / "weights"),
-        ]
-    )
+    places = ["--run_dir", str(tmp_path / "run"), "--weights_dir", str(tmp_path / "weights")]
+    status = main([*options, "--dry_run", *places])
     assert not (tmp_path / "run").exists()
     return status, capsys.readouterr().out.splitlines()
 
 
 @pytest.fixture(autouse=True)
 def _no_weights(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(
-        "FACE_SUITE_WEIGHTS", str(tmp_path / "weights")
-    )  # restored, whatever --weights_dir sets
+    # restored, whatever --weights_dir sets
+    monkeypatch.setenv("FACE_SUITE_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
 
 
@@ -142,12 +133,10 @@ def test_memory_counts_the_networks_of_scores() -> None:
     method, off = smoke("nafnet"), Judge(lpips="off", fid="off", identity="off")
     fid = Judge(lpips="off", fid="random", identity="off")
     assert training_bytes(method, 4, off, 4).scores < 1000
-    square = (
-        112**2 * 8
-    )  # a covariance of the features in float64; of either set, and as what they are reset to
-    assert training_bytes(method, 4, fid, 4).scores == pytest.approx(
-        3 * 4 * square, rel=0.1
-    )  # targets, restored, inputs
+    covariance = 112**2 * 8  # of the features in float64
+    kept = 4 * covariance  # of either set, and as what they are reset to
+    images = 3  # targets, restored, inputs
+    assert training_bytes(method, 4, fid, 4).scores == pytest.approx(images * kept, rel=0.1)
 
 
 def test_estimating_leaves_method_and_random_numbers_as_they_are() -> None:

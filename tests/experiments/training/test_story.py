@@ -66,7 +66,8 @@ def test_a_resume_with_other_options_is_said_and_kept_beside_the_first(tmp_path,
     capsys.readouterr()
 
     fit(run, "--iterations", "2", "--resume", "auto", "--model.lr", "1e-5")
-    line = "from iteration 1 on with other options, see config-1.yaml: iterations 2 (was 1), model.lr 1e-05 (was 0.002)"
+    changes = "iterations 2 (was 1), model.lr 1e-05 (was 0.002)"
+    line = f"from iteration 1 on with other options, see config-1.yaml: {changes}"
     assert line in capsys.readouterr().out.splitlines()
     assert (run / "config.yaml").read_text() == first
     assert options(run / "config-1.yaml")["model"]["lr"] == 1e-5

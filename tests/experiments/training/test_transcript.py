@@ -20,7 +20,10 @@ class Terminal(io.StringIO):
 
 
 def terminal(monkeypatch) -> Terminal:
-    """What the errors are written to from now on; not a fixture, since pytest replaces the streams once more before a test."""
+    """What the errors are written to from now on.
+
+    Not a fixture, since pytest replaces the streams once more before a test.
+    """
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     return screen

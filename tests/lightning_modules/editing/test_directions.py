@@ -66,9 +66,8 @@ def test_released_ganspace() -> None:
 def test_only_the_layers_named_change(kind) -> None:
     w = code()
     before = w.clone()
-    edited = Direction(
-        "n", kind, unit(), (2, 4), mean=torch.zeros(1, D) if kind == "ganspace" else None, std=0.9
-    ).apply(w, 3.0)
+    mean = torch.zeros(1, D) if kind == "ganspace" else None
+    edited = Direction("n", kind, unit(), (2, 4), mean=mean, std=0.9).apply(w, 3.0)
     assert w.equal(before)
     assert edited[:, :2].equal(w[:, :2])
     assert edited[:, 4:].equal(w[:, 4:])

@@ -1,4 +1,7 @@
-"""Principal components of w against a singular value decomposition of the same codes. Edits along them: test_directions.py."""
+"""Principal components of w against a singular value decomposition of the same codes.
+
+Edits along them: test_directions.py.
+"""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_factorisation_released_with_e4e(case, layers) -> None:
 
 @pytest.mark.parametrize("layers", [None, (0, 2), (1, 5), (5, 6)])
 def test_directions_of_a_generator(G, layers) -> None:
-    """The same from the derivatives of its styles: those of convolution l by w_l, those of the last RGB layer by the last w."""
+    """From the derivatives of styles: of convolution l by w_l, of the last RGB layer by the last w."""
     first, end = layers or (0, L)
     w = torch.randn(1, L, D)
     convs = len(G.synthesis.convs)

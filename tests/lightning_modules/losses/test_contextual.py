@@ -1,4 +1,4 @@
-"""The contextual loss against the port's golden values, against its formula written out, and what a patch-wise loss must not do."""
+"""The contextual loss against the port's golden values and formula; what a patch-wise loss must not do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torchvision
 from torch import Tensor, nn
 
 from _runtime import UserError
+from lightning_modules import weights
 from lightning_modules.losses import contextual
 from lightning_modules.losses.contextual import ContextualLoss, contextual_loss
-from lightning_modules.pretrained import weights
 from tests.golden.check import Fixture
 from tests.lightning_modules.operators import IN_ANY_ORDER, Operators
-from tests.lightning_modules.pretrained.random_weights import publish, trunk
+from tests.lightning_modules.random_weights import publish, trunk
 
 
 def images(height: int, width: int | None = None, count: int = 2, seed: int = 0) -> Tensor:
@@ -120,7 +120,7 @@ def test_rows_at_a_time_change_neither_value_nor_gradient(monkeypatch, loss: Con
 
 
 def test_memory_is_that_of_a_few_rows(monkeypatch) -> None:
-    """The largest tensor, forward and backward: linear in the number of features where the whole matrix is quadratic."""
+    """The largest tensor is linear in the number of features where the whole matrix is quadratic."""
     monkeypatch.setattr(contextual, "LARGEST_MATRIX", 2**14)
     n, largest = 48 * 48, 0
 

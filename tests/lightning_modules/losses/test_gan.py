@@ -92,7 +92,7 @@ def test_r1_of_a_linear_discriminator() -> None:
 
 
 def linear_path_length(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Penalty, running mean (1 before) and gradient for some of six codes w, of a generator G(w) = <M, w> per pixel."""
+    """Penalty, running mean (1 before) and gradient for some of six codes w; G(w) = <M, w> per pixel."""
     m, w, noise = linear_generator()
     path = PathLength()
     path.mean.fill_(1.0)
@@ -109,7 +109,10 @@ def linear_generator() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def written_out() -> tuple[Tensor, Tensor, Tensor]:
-    """The same for all six: J^T y can be written down, and the running mean moves by a hundredth of the way, with its gradient."""
+    """The same for all six.
+
+    J^T y can be written down, and the running mean moves by a hundredth of the way, with its gradient.
+    """
     m, _, noise = linear_generator()
     jty = torch.einsum("pld,bp->bld", m, noise.flatten(1) / 4)
     lengths = jty.square().sum(2).mean(1).sqrt()
@@ -128,7 +131,10 @@ def path_length_of_one_part(rank: int, world: int) -> list[Tensor]:
 
 @pytest.mark.processes
 def test_path_length_of_several_processes() -> None:
-    """Each with its codes: one running mean of all and, averaged over processes as DDP does it, penalty and gradient of one process."""
+    """Each has its codes, and all have one running mean.
+
+    Averaged over processes as DDP does it, penalty and gradient are those of one process.
+    """
     penalty, mean, gradient = written_out()
     penalties, means, gradients = zip(*processes.run(3, path_length_of_one_part), strict=True)
     assert all(torch.equal(other, means[0]) for other in means)

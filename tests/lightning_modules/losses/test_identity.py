@@ -1,4 +1,4 @@
-"""The identity loss against the released criteria on faces and on other images, and what a loss must not do."""
+"""The identity loss against the released criteria of faces and other images; what a loss must not do."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from _runtime import UserError
+from lightning_modules import weights
 from lightning_modules.losses.identity import Identity
-from lightning_modules.pretrained import weights
 from tests.golden.check import Fixture
-from tests.lightning_modules.pretrained.random_weights import publish
+from tests.lightning_modules.random_weights import publish
 
 
 def images(size: int, count: int = 3, seed: int = 0) -> Tensor:
@@ -33,7 +33,10 @@ def published(monkeypatch: pytest.MonkeyPatch, folder: Path, features: str, cont
 
 
 def judged(loss: Identity, y_hat: Tensor, y: Tensor, x: Tensor) -> dict[str, Tensor]:
-    """What both fixtures hold: the loss, the similarities of the three pairs, and how much closer y_hat is to y than x."""
+    """What both fixtures hold.
+
+    The loss, the similarities of the three pairs, and how much closer y_hat is to y than x.
+    """
     with torch.no_grad():
         f_hat, f, f_x = (loss.embed(image) for image in (y_hat, y, x))
         sims = torch.stack([(a * b).sum(dim=1) for a, b in ((f_hat, f), (f_hat, f_x), (f, f_x))], dim=1)
@@ -62,11 +65,11 @@ def test_released_criterion_of_faces(monkeypatch, tmp_path) -> None:
 
 def test_released_criterion_of_other_images(monkeypatch, tmp_path) -> None:
     fixture = Fixture("moco_similarity_loss")
-    head = {
+    left_out = {
         "module.encoder_q.fc.0.weight": torch.zeros(2048, 2048),
         "module.queue": torch.zeros(128, 8),
-    }  # left out
-    loss = published(monkeypatch, tmp_path, "moco", {"epoch": 800, "state_dict": {**fixture.state(), **head}})
+    }
+    loss = published(monkeypatch, tmp_path, "moco", {"epoch": 800, "state_dict": fixture.state() | left_out})
     fixture.check(judged(loss, *(fixture[name] for name in ("y_hat", "y", "x"))), tighter=10)
     assert loss.name == "id_moco"
 
@@ -98,9 +101,8 @@ def test_it_measures_and_is_no_part_of_its_holder() -> None:
     x, y = images(32), images(32, seed=1)
     before = loss(x, y)
     holder.train()
-    assert not any(
-        module.training for module in loss.embed.network.modules()
-    )  # BatchNorm and dropout of the pretrained ones
+    # BatchNorm and dropout of the pretrained ones
+    assert not any(module.training for module in loss.embed.network.modules())
     assert torch.equal(copy.deepcopy(holder)["id"](x, y), before)
 
 

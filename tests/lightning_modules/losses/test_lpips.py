@@ -11,10 +11,10 @@ import torchvision
 from torch import Tensor, nn
 
 from _runtime import UserError
+from lightning_modules import weights
 from lightning_modules.losses.lpips import LPIPS
-from lightning_modules.pretrained import weights
 from tests.golden.check import Fixture
-from tests.lightning_modules.pretrained.random_weights import publish, trunk
+from tests.lightning_modules.random_weights import publish, trunk
 
 
 def images(size: int, count: int = 3, seed: int = 0) -> Tensor:
@@ -24,9 +24,8 @@ def images(size: int, count: int = 3, seed: int = 0) -> Tensor:
 def test_released_criterion(monkeypatch, tmp_path) -> None:
     fixture = Fixture("lpips_alex_criterion")
     layers = fixture.state("net.layers.")
-    publish(
-        monkeypatch, tmp_path, "lpips/alex", {f"features.{name}": value for name, value in layers.items()}
-    )
+    released = {f"features.{name}": value for name, value in layers.items()}
+    publish(monkeypatch, tmp_path, "lpips/alex", released)
     loss = LPIPS("alex")
     network = loss.distance.network
     for i, head in enumerate(network.lins):
@@ -48,10 +47,8 @@ def test_released_criterion(monkeypatch, tmp_path) -> None:
 def test_input_is_scaled_as_the_trunk_was_trained(monkeypatch, tmp_path) -> None:
     publish(monkeypatch, tmp_path, "lpips/alex", trunk("alex"))
     scaling = LPIPS("alex").distance.network.scaling_layer
-    mean, std = (
-        torch.tensor([0.485, 0.456, 0.406]),
-        torch.tensor([0.229, 0.224, 0.225]),
-    )  # ImageNet's, of images in [0, 1]
+    # ImageNet's, of images in [0, 1]
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(scaling.shift.flatten(), mean * 2 - 1)
     torch.testing.assert_close(scaling.scale.flatten(), std * 2)
     kept = Fixture("lpips_alex_criterion").manifest["kept_values"]
@@ -60,16 +57,17 @@ def test_input_is_scaled_as_the_trunk_was_trained(monkeypatch, tmp_path) -> None
 
 
 def formula(net: str, state: dict[str, Tensor], heads: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """d(x, y) = sum_l 1/(H_l W_l) sum_hw ||w_l (phi_l(x) - phi_l(y))||^2, eq. 1, walking torchvision's own layers."""
+    """d(x, y) = sum_l 1/(H_l W_l) sum_hw ||w_l (phi_l(x) - phi_l(y))||^2, equation 1.
+
+    The layers are torchvision's own, one after the other.
+    """
     model = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16}[net]
     with torch.device("meta"):
         features = model(weights=None).features
-    features.load_state_dict(
-        {name.removeprefix("features."): value for name, value in state.items()}, assign=True
-    )
-    tapped = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}[
-        net
-    ]  # conv1..conv5 of AlexNet; relu{1_2, 2_2, 3_3, 4_3, 5_3} of VGG
+    layers = {name.removeprefix("features."): value for name, value in state.items()}
+    features.load_state_dict(layers, assign=True)
+    # conv1..conv5 of AlexNet; relu{1_2, 2_2, 3_3, 4_3, 5_3} of VGG
+    tapped = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}[net]
     scale = torch.tensor([0.458, 0.448, 0.45])[:, None, None]
     phi_x, phi_y = ((z - torch.tensor([-0.03, -0.088, -0.188])[:, None, None]) / scale for z in (x, y))
     distance = torch.zeros(len(x))
@@ -87,9 +85,9 @@ def test_formula_of_the_paper(monkeypatch, tmp_path, net: str, size: int) -> Non
     publish(monkeypatch, tmp_path, f"lpips/{net}", state)
     loss, x, y = LPIPS(net), images(size), images(size, seed=1)
     heads = [head.model[1].weight for head in loss.distance.network.lins]
-    assert all(
-        (head >= 0).all() and head.max() > 0.1 for head in heads
-    )  # the learned ones, not a fresh layer's
+    for head in heads:  # the learned ones, not a fresh layer's
+        assert (head >= 0).all()
+        assert head.max() > 0.1
     with torch.no_grad():
         expected = formula(net, state, heads, x, y)
         torch.testing.assert_close(loss(x, y, per_image=True), expected, rtol=1e-5, atol=1e-6)
@@ -139,11 +137,9 @@ def test_the_gradient_leads_to_the_target(loss: LPIPS) -> None:
 
 
 def test_gradients_are_finite_where_nothing_differs_or_responds(loss: LPIPS) -> None:
-    last = list(
-        loss.distance.network.parameters()
-        if loss.name == "lpips_random"
-        else loss.distance.network.net.parameters()
-    )[-1]
+    network = loss.distance.network
+    trunk = network if loss.name == "lpips_random" else network.net
+    *_, last = trunk.parameters()
     last.data.fill_(-100.0 if last.ndim == 1 else 0.0)  # all channels of the last layer off: their norm is 0
     for x in (images(32), torch.full((1, 3, 32, 32), -1.0)):
         x.requires_grad_()
@@ -157,9 +153,8 @@ def test_distance_of_an_image_does_not_depend_on_its_batch(loss: LPIPS) -> None:
     each = loss(x, y, per_image=True)
     assert each.shape == (3,)
     assert each.unique().numel() == 3
-    torch.testing.assert_close(
-        each, torch.cat([loss(x[i : i + 1], y[i : i + 1], per_image=True) for i in range(3)])
-    )
+    alone = [loss(x[i : i + 1], y[i : i + 1], per_image=True) for i in range(3)]
+    torch.testing.assert_close(each, torch.cat(alone))
     assert loss(x, x).item() == 0
 
 
@@ -188,18 +183,16 @@ def test_stand_in_is_the_same_everywhere_under_another_name(monkeypatch, tmp_pat
 
 
 def test_stand_in_grows_with_the_difference() -> None:
-    loss, y, noise = (
-        LPIPS(features="random"),
-        F.interpolate(images(8), size=64, mode="bicubic"),
-        images(64, seed=1),
-    )
+    loss = LPIPS(features="random")
+    y, noise = F.interpolate(images(8), size=64, mode="bicubic"), images(64, seed=1)
     values = [loss(y + strength * noise, y).item() for strength in (0.0, 0.05, 0.1, 0.2, 0.4)]
     assert values == sorted(values)
     assert values[1] > 0
     sharp = images(64)
-    blurred = [
-        loss(F.avg_pool2d(sharp, k, 1, k // 2, count_include_pad=False), sharp).item() for k in (1, 3, 5)
-    ]
+    blurred = []
+    for k in (1, 3, 5):
+        softened = F.avg_pool2d(sharp, k, 1, k // 2, count_include_pad=False)
+        blurred.append(loss(softened, sharp).item())
     assert blurred == sorted(blurred)
 
 

@@ -16,10 +16,10 @@ from torch_fidelity import calculate_metrics
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 from _runtime import UserError
+from lightning_modules import weights
 from lightning_modules.metrics.fid import FID, PROTOCOL, RandomFeatures, inception
 from lightning_modules.metrics.image import to_uint8
-from lightning_modules.pretrained import weights
-from tests.lightning_modules.pretrained.random_weights import he_normal, publish
+from tests.lightning_modules.random_weights import he_normal, publish
 
 
 def images(count: int, size: int = 32, seed: int = 0) -> Tensor:
@@ -61,7 +61,10 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def frechet_of_few(a: np.ndarray, b: np.ndarray) -> float:
-    """The same where N < D: the trace of the root is the nuclear norm of A^T B for centred, scaled sets A, B, without any root of 0."""
+    """The same where N < D: the trace of the root is the nuclear norm of A^T B, without any root of 0.
+
+    A and B are the centred, scaled sets.
+    """
     difference = a.mean(0) - b.mean(0)
     a, b = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b))
     return float(difference @ difference + (a**2).sum() + (b**2).sum() - 2 * np.linalg.norm(a @ b.T, "nuc"))

@@ -15,7 +15,10 @@ SIZES = [(16, 16), (17, 23), (32, 32), (64, 64)]
 
 
 def pairs(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Six image pairs in [-1, 1], partly outside: mild and strong noise, dark and bright flat areas, a gradient, an inverse."""
+    """Six image pairs in [-1, 1], partly outside.
+
+    Mild and strong noise, dark and bright flat areas, a gradient, an inverse.
+    """
     g = torch.Generator().manual_seed(height * 1000 + width)
     target = torch.rand(6, 3, height, width, generator=g) * 2 - 1
     noise = torch.randn(6, 3, height, width, generator=g)

@@ -14,10 +14,10 @@ from torch import Tensor
 from torchvision.models import alexnet
 
 from _runtime import UserError
+from lightning_modules import weights
 from lightning_modules.metrics import fid
 from lightning_modules.metrics.image import PSNR
 from lightning_modules.metrics.judge import COLUMNS, Judge
-from lightning_modules.pretrained import weights
 from tests.lightning_modules import processes
 
 COUNT = 13  # images; two and three processes have unequal shares of them

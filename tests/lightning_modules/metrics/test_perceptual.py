@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from lightning_modules.metrics.image import to_uint8
 from lightning_modules.metrics.perceptual import LPIPS, PROTOCOL, RandomLPIPS
-from tests.lightning_modules.pretrained.random_weights import publish, trunk
+from tests.lightning_modules.random_weights import publish, trunk
 
 
 def pairs(size: int) -> tuple[Tensor, Tensor]:
-    """Five pairs in [-1, 1], partly outside: mild and strong noise, a flat target, an inverse, and two equal images."""
+    """Five pairs in [-1, 1], partly outside.
+
+    Mild and strong noise, a flat target, an inverse, and two equal images.
+    """
     g = torch.Generator().manual_seed(size)
     target = torch.rand(5, 3, size, size, generator=g) * 2 - 1
     target[2] = 0.98
-    pred = (
-        target
-        + torch.randn(5, 3, size, size, generator=g)
-        * torch.tensor([0.05, 0.5, 0.01, 0.0, 0.0])[:, None, None, None]
-    )
+    strength = torch.tensor([0.05, 0.5, 0.01, 0.0, 0.0])[:, None, None, None]
+    pred = target + torch.randn(5, 3, size, size, generator=g) * strength
     pred[3] = -target[3]
     return pred, target
 
@@ -44,9 +44,8 @@ def metric(request, monkeypatch, tmp_path, trunks) -> LPIPS | RandomLPIPS:
 def test_equal_to_the_lpips_package_on_the_saved_picture(monkeypatch, tmp_path, trunks, net: str) -> None:
     publish(monkeypatch, tmp_path, f"lpips/{net}", trunks[net])
     oracle = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).requires_grad_(False)
-    oracle.net.load_state_dict(
-        {name: trunks[net][f"features.{name.split('.', 1)[1]}"] for name in oracle.net.state_dict()}
-    )
+    published = {name: trunks[net][f"features.{name.split('.', 1)[1]}"] for name in oracle.net.state_dict()}
+    oracle.net.load_state_dict(published)
     for size in (32, 48):
         pred, target = pairs(size)
         saved = [to_uint8(images).float() / 255 for images in (pred, target)]
@@ -108,7 +107,7 @@ def test_the_network_is_in_no_state_dict(metric) -> None:
     pred, target = pairs(32)
     before = metric.per_image(pred, target)
     assert torch.equal(metric.per_image(pred, target), before)
-    assert not metric.distance.network.training
+    assert not metric.loss.distance.network.training
 
 
 def test_a_nan_is_not_hidden_by_the_rounding(metric) -> None:

@@ -1,4 +1,4 @@
-"""The features of `fid_portraits`: those of the checkpoint's scorer, and a distance that grows with what is done to the faces."""
+"""The features of `fid_portraits`: the checkpoint's scorer's, whose distance grows with the damage."""
 
 from __future__ import annotations
 

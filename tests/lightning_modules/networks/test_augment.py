@@ -72,20 +72,17 @@ def test_an_oblique_lookup_finds_the_right_places():
     y, x = torch.meshgrid(torch.arange(64) - 31.5, torch.arange(64) - 31.5, indexing="ij")
 
     def waves(x: Tensor, y: Tensor) -> Tensor:
-        return torch.stack([torch.sin(0.2 * x + 0.1 * y), torch.cos(0.15 * y), torch.sin(0.1 * x - 0.2 * y)])[
-            None
-        ]
+        channels = [torch.sin(0.2 * x + 0.1 * y), torch.cos(0.15 * y), torch.sin(0.1 * x - 0.2 * y)]
+        return torch.stack(channels)[None]
 
     turn, stretch = rotation(each(0.3)), scaling(each(0.8), each(0.7))
-    G = compose(
-        turn, compose(stretch, translation(each(2.5), each(-1.25)))
-    )  # a place is shifted, stretched, turned
+    # a place is shifted, stretched, turned
+    G = compose(turn, compose(stretch, translation(each(2.5), each(-1.25))))
     x1, y1 = 0.8 * (x + 2.5), 0.7 * (y - 1.25)
     expected = waves(math.cos(0.3) * x1 - math.sin(0.3) * y1, math.sin(0.3) * x1 + math.cos(0.3) * y1)
     inside = (..., slice(8, -8), slice(8, -8))
-    torch.testing.assert_close(
-        warp(waves(x, y), G)[inside], expected[inside], atol=0.02, rtol=0
-    )  # 0.1 px where it is steepest
+    # 0.1 px where it is steepest
+    torch.testing.assert_close(warp(waves(x, y), G)[inside], expected[inside], atol=0.02, rtol=0)
 
 
 def test_far_shifts_show_the_image_and_no_black_border():
@@ -103,12 +100,10 @@ def test_colours():
     torch.testing.assert_close(recolour(x, luma_flip(0 * both)), x, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(recolour(x, saturation(0 * both)), luma.expand_as(x), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(recolour(x, saturation(3 * both)), luma + 3 * (x - luma), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(
-        recolour(x, hue(2 * math.pi / 3 * both)), x.roll(1, dims=1), atol=1e-6, rtol=1e-5
-    )  # red -> green -> blue
-    torch.testing.assert_close(
-        recolour(x, compose(contrast(2 * both), brightness(0.1 * both))), 2 * (x + 0.1)
-    )
+    turned = recolour(x, hue(2 * math.pi / 3 * both))
+    torch.testing.assert_close(turned, x.roll(1, dims=1), atol=1e-6, rtol=1e-5)  # red -> green -> blue
+    brighter_then_stronger = compose(contrast(2 * both), brightness(0.1 * both))
+    torch.testing.assert_close(recolour(x, brighter_then_stronger), 2 * (x + 0.1))
 
 
 def test_the_wrong_shape_is_refused():
@@ -131,7 +126,7 @@ def test_p_1_changes_every_image_and_each_differently():
 def test_some_images_stay_as_they_are_at_a_small_p():
     x = pictures(512, size=16)
     same = ((AdaptiveAugment(p=0.1)(x) - x).abs().flatten(1).amax(1) < 1e-4).float().mean().item()
-    # a flip, quarter turn or luma flip that was chosen is drawn as none in 1/2, 1/4 and 1/2 of the cases; the rest always shows
+    # a flip, quarter turn or luma flip that was chosen is drawn as none in 1/2, 1/4 and 1/2 of the cases
     expected = 0.9**8 * 0.95 * 0.925 * 0.95
     assert abs(same - expected) < 4 * math.sqrt(expected * (1 - expected) / 512)
 
@@ -150,10 +145,9 @@ def test_the_distribution_of_the_drawn_transforms():
     direction = torch.atan2(G[:, 1, 0], G[:, 0, 0])
     assert abs(direction.cos().mean()) < 0.03  # every direction alike
     assert abs(direction.sin().mean()) < 0.03
-    # undone from the outside in: whole pixels uniform within +- 8, then scaled fractions of 64/8 px, both around 0
-    spread = math.sqrt(
-        8**2 / 3 + 8**2 * math.exp(2 * (0.2 * math.log(2)) ** 2) * (1 + 2 * (0.2 * math.log(2)) ** 2)
-    )
+    # undone from the outside in: whole pixels uniform within +- 8, then scaled fractions of 64/8 px
+    variance = (0.2 * math.log(2)) ** 2
+    spread = math.sqrt(8**2 / 3 + 8**2 * math.exp(2 * variance) * (1 + 2 * variance))
     assert abs(G[:, 0, 2].std() / spread - 1) < 0.03
     assert abs(G[:, 0, 2].mean()) < 0.3
 
@@ -168,9 +162,8 @@ def test_the_distribution_of_the_drawn_transforms():
 
 def test_either_rotation_together_comes_with_probability_p():
     G = AdaptiveAugment(p=0.5).draw_geometry(torch.zeros(20000, 3, 64, 64))
-    turned = (torch.atan2(G[:, 1, 0], G[:, 0, 0]).mul(2 / math.pi) % 1).sub(
-        0.5
-    ).abs() < 0.499  # neither 0, 90, 180 nor 270 degrees
+    quarters = torch.atan2(G[:, 1, 0], G[:, 0, 0]).mul(2 / math.pi) % 1
+    turned = quarters.sub(0.5).abs() < 0.499  # neither 0, 90, 180 nor 270 degrees
     assert abs(turned.float().mean() - 0.5) < 0.02
 
 
@@ -334,9 +327,8 @@ def _two_processes(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     augment = AdaptiveAugment(kimg=1.0)
     for k in range(8):
-        augment.update(
-            torch.tensor(1.0 if rank == 0 else 0.1 * k), batch=16
-        )  # rank 1 alone would keep p at 0
+        # rank 1 alone would keep p at 0
+        augment.update(torch.tensor(1.0 if rank == 0 else 0.1 * k), batch=16)
     torch.save(augment.state_dict(), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

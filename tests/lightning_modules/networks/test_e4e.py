@@ -1,4 +1,4 @@
-"""The encoders of pSp and e4e and the discriminator of codes against the released ones, and what their fixtures do not pin."""
+"""The encoders of pSp and e4e and the discriminator of codes: the released ones, and what they do not pin."""
 
 from __future__ import annotations
 

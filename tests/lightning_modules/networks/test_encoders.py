@@ -29,12 +29,11 @@ def test_released_base_code_encoder() -> None:
 
 
 def test_released_heads() -> None:
-    """pSp's codes: its backbone and pyramid are written out here, the heads are ours under the released names: one of each depth."""
+    """pSp's codes: its backbone and pyramid are written out here, the heads are ours, one of each depth."""
     fixture, tested = Fixture("psp_gradual_encoder"), {0: 4, 3: 5, 7: 6}  # head: convolutions
-    others = tuple(f"styles.{i}." for i in range(8) if i not in tested)
-    fixture.manifest["state"] = [
-        entry for entry in fixture.manifest["state"] if not entry[0].startswith(others)
-    ]  # each takes a second
+    others = tuple(f"styles.{i}." for i in range(8) if i not in tested)  # each takes a second
+    entries = fixture.manifest["state"]
+    fixture.manifest["state"] = [entry for entry in entries if not entry[0].startswith(others)]
     state = fixture.state()
     x = F.interpolate(fixture["x_low"], size=(128, 128), mode="bilinear")
     c1, c2, c3 = ir_se50(state, x)
@@ -102,7 +101,10 @@ def test_the_heads_read_the_features_before_the_last_convolution() -> None:
 
 
 def test_channels_double_up_to_the_most() -> None:
-    """At 256 pixels 128, 256, 512, 512, as the fusion restorer's page says; 19.5 M parameters, 9.7 M in a head."""
+    """At 256 pixels 128, 256, 512, 512, as the fusion restorer's page says.
+
+    19.5 M parameters, 9.7 M in a head.
+    """
     with torch.device("meta"):
         network = InversionEncoder(512, 512, 12, stages=4, width=128, width_max=512)
     widths = [layer.out_channels for layer in network.base.model if isinstance(layer, nn.Conv2d)]
@@ -116,27 +118,22 @@ def test_a_head_needs_a_map_that_shrinks_to_one_pixel() -> None:
         Map2Style(4, 4, 4)(torch.zeros(1, 4, 32, 32))
 
 
-# --- statistics over several processes --------------------------------------------------------------------------------
+# --- statistics over several processes ---
 
 
 def normalised(rank: int, world: int) -> list[Tensor]:
-    """Twice through BatchNorm and back, on this process's share of 12 images: output, gradients and running statistics."""
+    """Output, gradients and running statistics of BatchNorm, twice, on this process's share of 12 images."""
     images = torch.randn(12, 3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 + 1
     norm = BatchNorm(3).double()
     norm.weight.data.copy_(torch.tensor([0.5, 1.0, 2.0]))
     x = images.chunk(world)[rank].clone().requires_grad_()
     norm(x.detach() * 3)
     y = norm(x)
-    # a loss is a mean over a process's images, as everywhere; DDP takes the mean of the parameters' gradients over processes
+    # a loss is a mean over a process's images; DDP takes the mean of gradients over processes
     (y.pow(3) * torch.linspace(-1, 1, 5, dtype=torch.float64)).mean().backward()
     assert x.grad is not None
-    return [
-        y.detach(),
-        x.grad / world,
-        norm.weight.grad / world,
-        norm.bias.grad / world,
-        *norm.state_dict().values(),
-    ]  # type: ignore[list-item]
+    gradients = [tensor.grad / world for tensor in (x, norm.weight, norm.bias)]
+    return [y.detach(), *gradients, *norm.state_dict().values()]
 
 
 @pytest.mark.processes

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lightning_modules.losses.gan import R1, NonSaturating
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.stylegan2 import Discriminator, Generator, channels, mix_styles
-from lightning_modules.pretrained import names
+from lightning_modules.pretrained import gpen, names
 from tests.golden.check import Fixture
 from tests.lightning_modules.networks.test_stylegan2 import TIGHTER, stored_kernel
 
@@ -31,7 +31,7 @@ def tiny(noise="concat", **options) -> GPENGenerator:
 def test_released_restorers(fixture_name: str) -> None:
     fixture = Fixture(fixture_name)
     state = names.from_released(fixture.state(kept=stored_kernel), names.GPEN_GENERATOR)
-    arguments = names.infer_gpen(state)
+    arguments = gpen.infer_network(state)
     network = GPENGenerator(**arguments)
     names.load(network, state, fixture.name, optional=("w_avg",))
     network.requires_grad_(False)

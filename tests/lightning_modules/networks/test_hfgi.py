@@ -41,11 +41,11 @@ def stats(x: Tensor) -> Tensor:
     return torch.stack([x.mean(), x.std(), x.min(), x.max()])
 
 
-# ----------------------------------------------------------------------------------------------------------- released networks
+# --- released networks ---
 
 
 def test_released_consultation_encoder() -> None:
-    """Of 192 x 224 px too, from which the release makes 64 x 64 maps: what `fusion` does with maps of another size than the layer's."""
+    """Of 192 x 224 px too, from which the release makes 64 x 64 maps, as `fusion` does."""
     fixture = Fixture("hfgi_residue_encoder")
     C, map = released(ConsultationEncoder(), fixture), upsampled(fixture["res_low"])
     scale, shift = C(map)
@@ -81,7 +81,7 @@ def test_released_alignment() -> None:
 
 
 def test_released_inversion_and_edit() -> None:
-    """Section 1 of the paper's pipeline, from given codes, with a 64 px generator that is fused where the release fuses."""
+    """Section 1 of the paper's pipeline, from given codes; a 64 px generator, fused like the release's."""
     fixture = Fixture("hfgi_fusion_64")
     G = released_generator(fixture, names.ROSINALITY_GENERATOR, "decoder.")
     C = released(ConsultationEncoder(), fixture, CONSULTATION)
@@ -119,7 +119,7 @@ def test_released_sizes() -> None:
     assert sum(p.numel() for p in A.parameters()) / 1e6 == pytest.approx(0.60, abs=0.005)
 
 
-# ------------------------------------------------------------------------------------------------------------------ other sizes
+# --- other sizes ---
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 64), (40, 72), (36, 52)])
@@ -165,7 +165,7 @@ def test_sizes_without_a_fused_layer(size: int) -> None:
 
 
 def test_a_narrow_generator_is_fused_and_trained() -> None:
-    """64 px, with 64 channels at 16 x 16: the image loss reaches C, and A through it, and the generator's earlier layers."""
+    """64 px, with 64 channels at 16 x 16: the image loss reaches C, and A through it."""
     torch.manual_seed(0)
     G = Generator(64, style_dim=16, mapping_layers=1, channel_base=1024, channel_max=64).requires_grad_(False)
     layer = fused_layer(64)
@@ -192,11 +192,11 @@ def test_nothing_is_added_by_zeros() -> None:
     assert torch.equal(fusion(3, zero, zero)[3](x), x)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- resizes
+# --- resizes ---
 
 
 def test_as_seen_clamps_first_and_averages_the_middle_pixels() -> None:
-    """From 1024 to 256 px without antialiasing, the pixel centres fall between samples 1 and 2 of every four."""
+    """From 1024 to 256 px without antialiasing, pixel centres fall between samples 1 and 2 of every four."""
     image = 2 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     clamped = image.clamp(-1, 1)
     expected = sum(clamped[..., i::4, j::4] for i in (1, 2) for j in (1, 2)) / 4

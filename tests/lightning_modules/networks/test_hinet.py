@@ -33,9 +33,8 @@ def test_hin_normalises_the_first_half_only() -> None:
     block(x)
     ((before, after),) = seen
     assert torch.equal(before, block.conv_1(x)[:, :4])
-    expected = (before - before.mean((2, 3), keepdim=True)) / (
-        before.var((2, 3), keepdim=True, correction=0) + 1e-5
-    ).sqrt()
+    mean, variance = before.mean((2, 3), keepdim=True), before.var((2, 3), keepdim=True, correction=0)
+    expected = (before - mean) / (variance + 1e-5).sqrt()
     torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -42,19 +42,17 @@ def test_released_network() -> None:
 
 
 def test_released_local_and_plain_network() -> None:
-    """The same weights; local windows of 48 pixels, 1.5 times the training size, are larger than 40 x 40 and smaller than the others."""
+    """The same weights; windows of 48 pixels are larger than 40 x 40 and smaller than the other images."""
     fixture = Fixture("nafnet_local")
     local, plain = released(fixture, local=32), released(fixture)
-    windows = {
-        f"{name}.sca.0": [block.sca[0].window] * 2
-        for name, block in local.named_modules()
-        if hasattr(block, "sca")
-    }
+    windows = {}
+    for name, block in local.named_modules():
+        if hasattr(block, "sca"):
+            windows[f"{name}.sca.0"] = [block.sca[0].window] * 2
     assert windows == fixture.manifest["pool_windows"]
     outputs = {f"local_{size}": local(fixture[f"image_{size}"]) for size in ("56x72", "47x61", "40x40")}
-    fixture.check(
-        {**outputs, "global_56x72": plain(fixture["image_56x72"])}, tighter=TIGHTER, without=["fast_56x72"]
-    )  # an approximation
+    checked = outputs | {"global_56x72": plain(fixture["image_56x72"])}
+    fixture.check(checked, tighter=TIGHTER, without=["fast_56x72"])  # an approximation
     assert torch.equal(outputs["local_40x40"], plain(fixture["image_40x40"]))
     assert (outputs["local_56x72"] - plain(fixture["image_56x72"])).abs().max() > 0.1
 
@@ -72,9 +70,8 @@ def test_local_mean_is_average_pooling_extended_by_its_border(height: int, width
 
 
 def test_local_mean_of_half_precision_does_not_overflow() -> None:
-    x = torch.full(
-        (1, 1, 600, 600), 50.0, dtype=torch.float16
-    )  # sums of 18 million, where float16 ends at 65,504
+    # sums of 18 million, where float16 ends at 65,504
+    x = torch.full((1, 1, 600, 600), 50.0, dtype=torch.float16)
     mean = local_mean(x, 384)
     assert mean.dtype == torch.float16
     assert torch.equal(mean, x)

@@ -1,4 +1,7 @@
-"""The layers against plain torch and the straightforward construction: values, gradients, second derivatives, memory formats, bfloat16."""
+"""The layers against plain torch and the straightforward construction, up to second derivatives.
+
+Also their memory formats, and bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ from tests.lightning_modules.operators import IN_ANY_ORDER, Operators
 
 def rand(*shape: int, seed: int = 0, last: bool = False) -> Tensor:
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (x.contiguous(memory_format=torch.channels_last) if last else x).requires_grad_()
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    return x.requires_grad_()
 
 
 def derivatives(y: Tensor, arguments: tuple[Tensor, ...]) -> list[Tensor]:
-    """y, its gradients in a random direction, and those of the gradients' squares: what R1 and the path length need."""
-    first = torch.autograd.grad((y * rand(*y.shape, seed=9).detach()).sum(), arguments, create_graph=True)
+    """y, its gradients in a random direction, and those of their squares, as R1 and path length need them."""
+    direction = rand(*y.shape, seed=9).detach()
+    first = torch.autograd.grad((y * direction).sum(), arguments, create_graph=True)
     second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), arguments)
     return [y, *first, *second]
 
@@ -105,10 +111,8 @@ def test_modulated_convolution_equals_the_yardstick(
 
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
 def test_filters_equal_the_yardstick(up: int, down: int) -> None:
-    x, kernel = (
-        rand(3, 4, 9, 9, last=True),
-        torch.rand(4, 4, dtype=torch.float64),
-    )  # asymmetric: a flip would show
+    x = rand(3, 4, 9, 9, last=True)
+    kernel = torch.rand(4, 4, dtype=torch.float64)  # asymmetric: a flip would show
     for pad in ((1, 1), (2, 1)):
         ours, theirs = (module.upfirdn(x, kernel, up=up, down=down, pad=pad) for module in (ops, yardstick))
         assert_same(

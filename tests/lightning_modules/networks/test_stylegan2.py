@@ -65,7 +65,7 @@ def tiny(noise="add", size: int = 16, **options) -> Generator:
     return G.requires_grad_(False)
 
 
-# ----------------------------------------------------------------------------------------------------------- released networks
+# --- released networks ---
 
 
 def test_primitives() -> None:
@@ -141,7 +141,8 @@ def test_primitives() -> None:
         (ufd_down2_grad_x,) = torch.autograd.grad(
             ops.upfirdn(x_grad, fir, down=2, pad=(1, 1)).square().sum(), x_grad
         )
-        # in float64, and at the manifest's tolerance: demodulation makes small values of these gradients the difference of large ones
+        # in float64, and at the manifest's tolerance: demodulation makes small values of these gradients the
+        # difference of large ones
         p_up = {name: value.double() for name, value in part("mod_up").items()}
         x_grad, w_grad = x.double().requires_grad_(), w.double().requires_grad_()
         style = w_grad @ (p_up["modulation.weight"] / math.sqrt(12)).T + p_up["modulation.bias"]
@@ -253,7 +254,10 @@ def test_nvlabs_discriminator() -> None:
 
 
 def test_style_space() -> None:
-    """Style codes per layer (StyleFusion), with the RGB codes of the layer's own w; the released indexing differs and is not ours."""
+    """Style codes per layer (StyleFusion), with the RGB codes of the layer's own w.
+
+    The released indexing differs and is not ours.
+    """
     fixture = Fixture("stylefusion_style_space")
     G = released_generator(fixture, names.ROSINALITY_GENERATOR)
     G.w_avg.copy_(fixture["mean_latent"].flatten())
@@ -278,9 +282,12 @@ def test_style_space() -> None:
 
 
 def test_injected_features() -> None:
-    """The F/W+ space of BDInvert: a feature replaces the output of convolution 1 or 3, and the coarser image is dropped.
+    """The F/W+ space of BDInvert.
 
-    The released class is GenForce's, which stores the up-sampling filters flipped and the affine biases without their 1.
+    A feature replaces the output of convolution 1 or 3, and the coarser image is dropped.
+
+    The released class is GenForce's, which stores the up-sampling filters flipped and the affine biases
+    without their 1.
     """
     fixture = Fixture("bdinvert_fw_stylegan2")
     released = fixture.state("synthesis.")
@@ -288,12 +295,15 @@ def test_injected_features() -> None:
     for name, value in released.items():
         layer, part = name.split(".", maxsplit=1)
         index = int(layer.removeprefix("layer").removeprefix("output"))
-        value = value.flip(2, 3) if part == "weight" and layer.startswith("layer") and index % 2 else value
-        value = value + 1 if part == "style.bias" else value
-        part = {"noise": "noise_const"}.get(part, part).replace("style.", "affine.")
-        state[f"{'convs' if layer.startswith('layer') else 'rgbs'}.{index}.{part}"] = (
-            value.squeeze() if part == "noise_const" else value
-        )
+        convolution = layer.startswith("layer")
+        if part == "weight" and convolution and index % 2:
+            value = value.flip(2, 3)
+        if part == "style.bias":
+            value = value + 1
+        if part == "noise":
+            part, value = "noise_const", value.squeeze()
+        part = part.replace("style.", "affine.")
+        state[f"{'convs' if convolution else 'rgbs'}.{index}.{part}"] = value
     args = fixture.manifest["args"]
     synthesis = Synthesis(
         args["resolution"], args["w_space_dim"], args["fmaps_base"], args["fmaps_max"], "add"
@@ -309,12 +319,11 @@ def test_injected_features() -> None:
         outputs[f"image_{stored}"] = image
         outputs[f"grad_wp_norm_{stored}"] = to_w.norm(dim=2)
         outputs[f"grad_f_norm_{stored}"] = to_feature.flatten(2).norm(dim=2)
-    fixture.check(
-        outputs, without=["w", "wp_trunc"], tighter=TIGHTER
-    )  # its mapping network has a width of its own
+    # its mapping network has a width of its own
+    fixture.check(outputs, without=["w", "wp_trunc"], tighter=TIGHTER)
 
 
-# ------------------------------------------------------------------------------------------- formulas written out once more
+# --- formulas written out once more ---
 
 
 def test_fir_resampling_has_unit_gain() -> None:
@@ -330,15 +339,17 @@ def test_modulated_convolution_is_a_convolution_with_modulated_weights(resample)
     x, weight, style = torch.randn(2, 3, 8, 8), torch.randn(5, 3, 3, 3), torch.randn(2, 3)
     got = ops.modulated_convolve(x, weight, style, ops.fir(), resample=resample)
     for row in range(2):
-        own = weight * style[row].view(1, 3, 1, 1)
-        own = own / torch.sqrt(own.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
-        torch.testing.assert_close(
-            got[row : row + 1], ops.convolve(x[row : row + 1], own, ops.fir(), resample), rtol=1e-4, atol=1e-5
-        )
+        scaled = weight * style[row].view(1, 3, 1, 1)
+        scaled = scaled / torch.sqrt(scaled.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8)
+        expected = ops.convolve(x[row : row + 1], scaled, ops.fir(), resample)
+        torch.testing.assert_close(got[row : row + 1], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_demodulation_epsilon() -> None:
-    """Output deviation s / sqrt(s^2 + 1e-8) for a 1x1 weight of one: a style of 1e-4 is halved in power, zero stays zero."""
+    """Output deviation s / sqrt(s^2 + 1e-8) for a 1x1 weight of one.
+
+    A style of 1e-4 is halved in power, zero stays zero.
+    """
     x, weight = torch.ones(2, 1, 4, 4), torch.ones(1, 1, 1, 1)
     y = ops.modulated_convolve(x, weight, torch.tensor([[1e-4], [0.0]]), ops.fir())
     torch.testing.assert_close(y[:, 0, 0, 0], torch.tensor([math.sqrt(0.5), 0.0]))
@@ -411,7 +422,7 @@ def test_layers_run_under_autocast() -> None:
     torch.testing.assert_close(low, D.from_rgb.weight.grad, rtol=0.1, atol=0.1 * float(low.abs().max()))
 
 
-# --------------------------------------------------------------------------------------------------------------------- generator
+# --- generator ---
 
 
 @pytest.mark.parametrize("noise", ["add", "concat", "none"])
@@ -541,16 +552,10 @@ def test_style_space_reproduces_w() -> None:
     G = tiny("concat")
     w, maps = G.map(torch.randn(2, 8)) + torch.randn(2, 6, 8), G.synthesis.draw_noise(2)
     styles = G.synthesis.styles(w)
-    assert [s.shape[1] for s in styles] == [
-        8,
-        16,
-        16,
-        16,
-        8,
-        16,
-        16,
-        8,
-    ]  # five convolutions, three RGB layers
+    widths = [style.shape[1] for style in styles]
+    convolutions, rgbs = widths[:5], widths[5:]
+    assert convolutions == [8, 16, 16, 16, 8]
+    assert rgbs == [16, 16, 8]
     assert torch.equal(G.synthesis(styles=styles, noise=maps), G(w, noise=maps))
     with pytest.raises(ValueError, match="either w or styles"):
         G.synthesis(w, styles=styles)
@@ -576,26 +581,14 @@ def test_mixing_styles() -> None:
 
 
 def test_fir_kernels_are_not_stored() -> None:
-    assert not [
-        name
-        for name in [*tiny().state_dict(), *Discriminator(8, channel_base=64, channel_max=8).state_dict()]
-        if "fir" in name
-    ]
+    for network in (tiny(), Discriminator(8, channel_base=64, channel_max=8)):
+        assert not [name for name in network.state_dict() if "fir" in name]
     assert {"w_avg", "synthesis.convs.0.noise_const"} <= tiny().state_dict().keys()
 
 
 def test_channels() -> None:
-    assert [channels(4 * 2**j, 32768, 512) for j in range(9)] == [
-        512,
-        512,
-        512,
-        512,
-        512,
-        256,
-        128,
-        64,
-        32,
-    ]  # configuration F
+    configuration_f = [channels(4 * 2**j, 32768, 512) for j in range(9)]
+    assert configuration_f == [512, 512, 512, 512, 512, 256, 128, 64, 32]
 
 
 @pytest.mark.parametrize("size", [4, 48, 100])

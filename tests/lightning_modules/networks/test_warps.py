@@ -26,45 +26,41 @@ def test_released_perspective() -> None:
 
 
 def opencv(map: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """One map (C, H, W) warped by OpenCV, which counts pixels from their centres and knows nothing of the twice faded outline."""
-    to_end = cv2.getPerspectiveTransform(
-        start.numpy().astype(np.float32) - 0.5, end.numpy().astype(np.float32) - 0.5
-    )
+    """One map (C, H, W) warped by OpenCV, which counts pixels from their centres.
+
+    It knows nothing of the twice faded outline.
+    """
+    before, after = (points.numpy().astype(np.float32) - 0.5 for points in (start, end))
+    to_start = np.linalg.inv(cv2.getPerspectiveTransform(before, after))
     x, y = np.meshgrid(np.arange(map.shape[2]), np.arange(map.shape[1]))
-    points = cv2.perspectiveTransform(
-        np.stack([x, y], axis=2).astype(np.float64).reshape(-1, 1, 2), np.linalg.inv(to_end)
-    )
+    pixels = np.stack([x, y], axis=2).astype(np.float64).reshape(-1, 1, 2)
+    points = cv2.perspectiveTransform(pixels, to_start)
     lookup = points.reshape(*x.shape, 2).astype(np.float32)
-    return torch.from_numpy(
-        np.stack(
-            [
-                cv2.remap(channel, lookup[..., 0], lookup[..., 1], cv2.INTER_LINEAR, borderValue=0)
-                for channel in map.numpy()
-            ]
-        )
-    )
+    warped = []
+    for channel in map.numpy():
+        warped.append(cv2.remap(channel, lookup[..., 0], lookup[..., 1], cv2.INTER_LINEAR, borderValue=0))
+    return torch.from_numpy(np.stack(warped))
 
 
 def test_opencv_warps_alike() -> None:
-    """Within OpenCV's positions of 1/32 px: a map that changes by at most 0.1 per pixel moves by less than 0.01."""
+    """Within OpenCV's positions of 1/32 px: a map of slope 0.1 per pixel moves by less than 0.01."""
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(56.0), indexing="ij")
-    map = torch.stack([(0.1 * x).sin() + 2, (0.1 * y).cos() + 2]).expand(3, -1, -1, -1) + torch.arange(
-        3.0
-    ).view(3, 1, 1, 1)
+    waves = torch.stack([(0.1 * x).sin() + 2, (0.1 * y).cos() + 2])
+    map = waves.expand(3, -1, -1, -1) + torch.arange(3.0).view(3, 1, 1, 1)
     start = corners(40, 56)
     end = start + torch.tensor([[4, 1], [-2, 3], [0, -3], [3, 0]])
     warped = perspective(map, start, end)
     share = opencv(torch.ones(1, 40, 56), start, end)
     assert ((share == 0).any(), (share == 1).any()) == (True, True)
     for got, image in zip(warped, map, strict=True):
-        torch.testing.assert_close(
-            got[:, share[0] == 1], opencv(image, start, end)[:, share[0] == 1], rtol=0, atol=0.01
-        )
+        expected = opencv(image, start, end)
+        whole = share[0] == 1
+        torch.testing.assert_close(got[:, whole], expected[:, whole], rtol=0, atol=0.01)
         assert (got[:, share[0] == 0].abs() < 0.02).all()
 
 
 def solved(map: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """One map (H, W) warped in float64: eight coefficients from eight equations, then each pixel from four."""
+    """One map (H, W) warped in float64: eight coefficients from as many equations, then pixels from four."""
     H, W = map.shape
     rows = []
     for (u, v), (x, y) in zip(start, end, strict=True):  # u (g x + h y + 1) = a x + b y + c, v alike

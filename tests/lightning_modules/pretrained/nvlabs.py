@@ -1,4 +1,7 @@
-"""Pickles the way NVlabs/stylegan2-ada-pytorch writes them, made without its code: modules that carry their own source."""
+"""Pickles the way NVlabs/stylegan2-ada-pytorch writes them, made without its code.
+
+Their modules carry their own source.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +43,8 @@ class Part(nn.Module):
         self.gain = np.sqrt(2)  # NVlabs' layers hold NumPy scalars
 
     def __reduce__(self) -> tuple[Any, tuple[EasyDict]]:
-        meta = EasyDict(
-            type="class", version=6, module_src=self.source, class_name="Part", state=dict(self.__dict__)
-        )
+        meta = EasyDict(type="class", version=6, module_src=self.source, class_name="Part")
+        meta["state"] = dict(self.__dict__)
         return _reconstruct_persistent_obj, (meta,)
 
 
@@ -65,10 +67,8 @@ def network(state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = N
 
 def dumps(content: Any, protocol: int = 4) -> bytes:
     """`content` as a plain pickle that names NVlabs' modules."""
-    modules = {
-        name: types.ModuleType(name)
-        for name in ("dnnlib", "dnnlib.util", "torch_utils", "torch_utils.persistence")
-    }
+    written = ("dnnlib", "dnnlib.util", "torch_utils", "torch_utils.persistence")
+    modules = {name: types.ModuleType(name) for name in written}
     modules["dnnlib.util"].EasyDict = EasyDict
     modules["torch_utils.persistence"]._reconstruct_persistent_obj = _reconstruct_persistent_obj
     with (

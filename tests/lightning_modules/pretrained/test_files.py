@@ -46,20 +46,17 @@ def test_leftovers_of_training_scripts(write, protocol: str, tmp_path) -> None:
     """Namespaces and EasyDicts are plain dicts; NumPy's values are let in without being made."""
     options = argparse.Namespace(size=16, betas=[0.0, 0.99])
     content = {"g_ema": STATE, "args": options, "ada_aug_p": np.float64(0.25), "seen": np.arange(3)}
-    write(
-        {**content, "data": nvlabs.EasyDict(path="x")} if write is torch.save else content,
-        tmp_path / "file.pt",
-    )
+    if write is torch.save:
+        content["data"] = nvlabs.EasyDict(path="x")
+    file = tmp_path / "file.pt"
+    write(content, file)
     if write is legacy:
-        data = (tmp_path / "file.pt").read_bytes().replace(b"numpy._core.", f"{protocol}.".encode())
-        (tmp_path / "file.pt").write_bytes(data)
+        data = file.read_bytes().replace(b"numpy._core.", f"{protocol}.".encode())
+        file.write_bytes(data)
         assert f"c{protocol}.multiarray\nscalar".encode() in data
     else:
-        rename(
-            tmp_path / "file.pt",
-            {f"c{nvlabs.__name__}\n": "cdnnlib.util\n", "cnumpy._core.": f"c{protocol}."},
-        )
-    read = read_released(tmp_path / "file.pt")
+        rename(file, {f"c{nvlabs.__name__}\n": "cdnnlib.util\n", "cnumpy._core.": f"c{protocol}."})
+    read = read_released(file)
     assert read["args"] == {"size": 16, "betas": [0.0, 0.99]}
     assert torch.equal(read["g_ema"]["a.weight"], STATE["a.weight"])
     assert not isinstance(read["ada_aug_p"], np.generic)
@@ -83,10 +80,9 @@ def rename(path, names: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_nvlabs_pickles(protocol: int, tmp_path, monkeypatch) -> None:
-    """Tensors by dotted name and the arguments of the outermost module; the source in the file is never run."""
-    monkeypatch.setattr(
-        nvlabs.Part, "source", f"open({str(tmp_path / 'executed')!r}, 'w')\nraise SystemExit\n"
-    )
+    """Tensors by dotted name and the arguments of the outermost module; its source is never run."""
+    source = f"open({str(tmp_path / 'executed')!r}, 'w')\nraise SystemExit\n"
+    monkeypatch.setattr(nvlabs.Part, "source", source)
     state = {
         "mapping.fc0.weight": torch.randn(2, 3),
         "synthesis.b4.const": torch.randn(1),
@@ -119,9 +115,11 @@ class Call:
         return self.function, self.arguments
 
 
-@pytest.mark.parametrize(
-    "write", [torch.save, legacy, plain_pickle, lambda c, p: p.write_bytes(pickle.dumps(c, protocol=3))]
-)
+def old_pickle(content, path) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=3))
+
+
+@pytest.mark.parametrize("write", [torch.save, legacy, plain_pickle, old_pickle])
 def test_nothing_is_executed(write, tmp_path) -> None:
     mark = tmp_path / "executed"
     for function, argument, name in (
@@ -131,9 +129,8 @@ def test_nothing_is_executed(write, tmp_path) -> None:
         (open, str(mark), r"open"),
     ):
         write({**STATE, "extra": [Call(function, argument)]}, tmp_path / "evil.pth")
-        with pytest.raises(
-            UserError, match=rf"evil\.pth is refused: to read it would mean to call \S*{name}"
-        ) as error:
+        message = rf"evil\.pth is refused: to read it would mean to call \S*{name}"
+        with pytest.raises(UserError, match=message) as error:
             read_released(tmp_path / "evil.pth")
         assert "\n" not in str(error.value)
     assert not mark.exists()
@@ -145,9 +142,8 @@ def test_nothing_inside_of_a_pickled_storage_is_executed(tmp_path) -> None:
     legacy(Call(os.system, f"touch {mark}"), tmp_path / "inner")
     inner = Call(torch.storage._load_from_bytes, (tmp_path / "inner").read_bytes())
     plain_pickle({"G_ema": inner}, tmp_path / "outer.pkl")
-    with pytest.raises(
-        UserError, match=r"outer\.pkl is refused: to read it would mean to call (posix|nt)\.system"
-    ):
+    message = r"outer\.pkl is refused: to read it would mean to call (posix|nt)\.system"
+    with pytest.raises(UserError, match=message):
         read_released(tmp_path / "outer.pkl")
     assert not mark.exists()
 
@@ -158,10 +154,8 @@ def test_tensorflow_pickles_are_recognised(tmp_path) -> None:
     modules["dnnlib.tflib.network"].Network = network
     with mock.patch.dict(sys.modules, modules):
         plain_pickle((network(),) * 3, tmp_path / "stylegan2.pkl")
-    with pytest.raises(
-        UserError,
-        match=r"call dnnlib\.tflib\.network\.Network.*: TensorFlow networks must be converted first",
-    ):
+    message = r"call dnnlib\.tflib\.network\.Network.*: TensorFlow networks must be converted first"
+    with pytest.raises(UserError, match=message):
         read_released(tmp_path / "stylegan2.pkl")
 
 
@@ -200,16 +194,16 @@ def test_files_of_another_kind(tmp_path) -> None:
             read_released(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    "write", [torch.save, legacy, lambda content, path: path.write_bytes(nvlabs.dumps(content))]
-)
+def nvlabs_pickle(content, path) -> None:
+    path.write_bytes(nvlabs.dumps(content))
+
+
+@pytest.mark.parametrize("write", [torch.save, legacy, nvlabs_pickle])
 def test_tensors_larger_than_the_file(write, tmp_path) -> None:
     """4 TB, declared in a few bytes."""
     write({"g_ema": {"a": torch.zeros(1).expand(10**6, 10**6)}}, tmp_path / "huge.pth")
-    with pytest.raises(
-        UserError,
-        match=r"huge\.pth declares more numbers than it holds, e\.g\. a tensor of shape \(1000000, 1000000\)",
-    ):
+    message = r"huge\.pth declares more numbers than it holds, e\.g\. a tensor of shape \(1000000, 1000000\)"
+    with pytest.raises(UserError, match=message):
         read_released(tmp_path / "huge.pth")
 
 
@@ -217,9 +211,8 @@ def test_pickles_cannot_multiply_their_bytes(tmp_path) -> None:
     _, (storage, *_) = torch.zeros(1000).__reduce_ex__(2)
     _, (data,) = storage.__reduce__()
     for count in (1, 3):
-        plain_pickle(
-            {"a": [Call(torch.storage._load_from_bytes, data) for _ in range(count)]}, tmp_path / "file.pkl"
-        )
+        calls = [Call(torch.storage._load_from_bytes, data) for _ in range(count)]
+        plain_pickle({"a": calls}, tmp_path / "file.pkl")
         if count == 1:
             read_released(tmp_path / "file.pkl")
         else:
@@ -247,7 +240,10 @@ def test_pickles_cannot_reach_beyond_a_storage(tmp_path) -> None:
 
 
 def test_modules_that_contain_each_other_many_times(tmp_path) -> None:
-    """Thirty modules that hold the next one twice would be a billion tensors; a module that holds itself would have no end."""
+    """Thirty modules that hold the next one twice would be a billion tensors.
+
+    A module that holds itself would have no end.
+    """
     network = nvlabs.network({"a.weight": torch.zeros(1)})
     for _ in range(30):
         outer = nvlabs.Part({})

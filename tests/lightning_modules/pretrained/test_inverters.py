@@ -1,8 +1,12 @@
-"""Released files of pSp, e4e and HFGI, their layout written out here: they become methods that compute the same, and go back."""
+"""Released files of pSp, e4e and HFGI become methods that compute the same, and go back.
+
+Their layout is written out here.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +21,15 @@ from lightning_modules.e4e import E4E
 from lightning_modules.hfgi import HFGI
 from lightning_modules.networks.e4e import LatentDiscriminator
 from lightning_modules.networks.stylegan2 import Generator
-from lightning_modules.pretrained import names
-from lightning_modules.pretrained.released import Imported, export_released, import_released
+from lightning_modules.pretrained import e4e, hfgi
+from lightning_modules.pretrained.imported import Imported
+from lightning_modules.pretrained.released import export_released, import_released
 from lightning_modules.psp import PSP
 from tests.golden.check import Fixture
 
 SIZE, LAYERS, WIDTH = 32, 8, 16
-GENERATOR = {
-    "generator_size": SIZE,
-    "channel_base": 128,
-    "channel_max": 8,
-    "style_dim": WIDTH,
-    "mapping_layers": 2,
-}
+CHANNELS = {"channel_base": 128, "channel_max": 8}
+GENERATOR = {"generator_size": SIZE, **CHANNELS, "style_dim": WIDTH, "mapping_layers": 2}
 SHAPE = {"size": SIZE, **GENERATOR, "encoder_width": 16, "encoder_blocks": (1, 2, 1, 1)}
 OFF = {"features": "off", "identity": "off"}
 FACES = {"dataset_type": "ffhq_encode", "start_from_latent_avg": True}
@@ -39,8 +39,8 @@ OPTIONS = {
 }
 OPTIONS["hfgi"] = OPTIONS["e4e"]
 FILTER = (
-    "the release reduces photographs by Pillow's bilinear filter: so do invert, edit and evaluate with this checkpoint; "
-    "give a training --data.filter bilinear"
+    "the release reduces photographs by Pillow's bilinear filter: so do invert, edit and evaluate with this "
+    "checkpoint; give a training --data.filter bilinear"
 )
 
 
@@ -80,7 +80,8 @@ def decoder(G: Generator) -> dict[str, Tensor]:
     for i in range(2):
         state |= {f"style.{i + 1}.{part}": own[f"mapping.layers.{i}.{part}"] for part in ("weight", "bias")}
     for i in range(LAYERS - 1):
-        ours, theirs = f"synthesis.convs.{i}", "conv1" if i == 0 else f"convs.{i - 1}"
+        ours = f"synthesis.convs.{i}"
+        theirs = "conv1" if i == 0 else f"convs.{i - 1}"
         state |= modulated(own, ours, theirs)
         state[f"{theirs}.noise.weight"] = own[f"{ours}.noise_strength"].reshape(1)
         state[f"{theirs}.activate.bias"] = own[f"{ours}.bias"]
@@ -88,7 +89,8 @@ def decoder(G: Generator) -> dict[str, Tensor]:
         if i in (1, 3, 5):
             state[f"{theirs}.conv.blur.kernel"] = kernel
     for j in range(LAYERS // 2):
-        ours, theirs = f"synthesis.rgbs.{j}", "to_rgb1" if j == 0 else f"to_rgbs.{j - 1}"
+        ours = f"synthesis.rgbs.{j}"
+        theirs = "to_rgb1" if j == 0 else f"to_rgbs.{j - 1}"
         state |= modulated(own, ours, theirs)
         state[f"{theirs}.bias"] = own[f"{ours}.bias"].reshape(1, 3, 1, 1)
         if j > 0:
@@ -142,7 +144,7 @@ def same(ours: Any, theirs: Any) -> None:
             assert torch.equal(ours.state_dict()[key], value), key
 
 
-# -------------------------------------------------------------------------------------------------------------------- what they become
+# --- what they become -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("record", [dict, argparse.Namespace])
@@ -150,12 +152,8 @@ def same(ours: Any, theirs: Any) -> None:
 def test_encoders(name: str, record: type, methods, tmp_path) -> None:
     """As a training script leaves it; what it needs to go on with does not matter here."""
     content = file_of(methods, name)
-    content |= {
-        "opts": record(**content["opts"]),
-        "global_step": 5,
-        "best_val_loss": 0.5,
-        "optimizer": {"state": {}, "param_groups": []},
-    }
+    content["opts"] = record(**content["opts"])
+    content |= {"global_step": 5, "best_val_loss": 0.5, "optimizer": {"state": {}, "param_groups": []}}
     if name == "e4e":
         content["discriminator_state_dict"] = methods[name].D.state_dict()
     result = imported(name, content, tmp_path)
@@ -168,10 +166,8 @@ def test_hfgi(methods, tmp_path) -> None:
     """All four parts are those of the file."""
     result = imported("hfgi", file_of(methods, "hfgi"), tmp_path)
     assert (result.method.hparams["size"], result.method.hparams["width"]) == (SIZE, 4)
-    assert result.method.hparams["base"] == {
-        "method": "e4e",
-        "hyper_parameters": {**SHAPE, "lambda_adv": 0.0},
-    }
+    base = {"method": "e4e", "hyper_parameters": {**SHAPE, "lambda_adv": 0.0}}
+    assert result.method.hparams["base"] == base
     assert result.method.base.D is None
     assert result.notes == [
         "a generator of 32 px is fused at 8 px here, at 64 px in the release: only exports of this suite fit",
@@ -187,27 +183,23 @@ def test_there_and_back(name: str, methods, tmp_path) -> None:
     expected = content["state_dict"] | {"latent_avg": content["latent_avg"]}
     assert exported.keys() == expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(
-            exported[key], value, rtol=0, atol=1e-6 if key.endswith("kernel") else 0, msg=key
-        )
+        atol = 1e-6 if key.endswith("kernel") else 0
+        torch.testing.assert_close(exported[key], value, rtol=0, atol=atol, msg=key)
     safetensors.torch.save_file(exported, tmp_path / "export.safetensors")
     result = import_released(name, tmp_path / "export.safetensors")
     result.method.eval()
     if name == "e4e":
-        assert export_released(methods[name], name, "D").keys() == {
-            f"mlp.{i}.{part}" for i in (0, 2, 4, 6) for part in ("weight", "bias")
-        }
-        result.method.D.load_state_dict(export_released(methods[name], name, "D"))
+        D = export_released(methods[name], name, "D")
+        assert D.keys() == {f"mlp.{i}.{part}" for i in (0, 2, 4, 6) for part in ("weight", "bias")}
+        result.method.D.load_state_dict(D)
     else:
         with pytest.raises(UserError, match=f"{name} has no discriminator"):
             export_released(methods[name], name, "D")
     same(result.method, methods[name])
-    assert any("does not tell whether it is of pSp or e4e" in note for note in result.notes) is (
-        name != "hfgi"
-    )
-    assert (
-        "its opts do not tell, so it is assumed: codes relative to latent_avg, square images" in result.notes
-    )
+    unsure = any("does not tell whether it is of pSp or e4e" in note for note in result.notes)
+    assert unsure is (name != "hfgi")
+    assumed = "codes relative to latent_avg, square images"
+    assert f"its opts do not tell, so it is assumed: {assumed}" in result.notes
 
 
 def test_published_sizes_are_inferred() -> None:
@@ -215,12 +207,10 @@ def test_published_sizes_are_inferred() -> None:
         with torch.device("meta"):
             method = HFGI({"method": "e4e", "hyper_parameters": {"size": 256, "generator_size": size}}, **OFF)
         parts = {"E": method.base.E, "G": method.base.G, "A": method.A, "C": method.C}
-        state = {
-            f"{part}.{name}": value
-            for part, network in parts.items()
-            for name, value in network.state_dict().items()
-        }
-        arguments = names.infer_hfgi(state)
+        state = {}
+        for part, network in parts.items():
+            state |= below(part, network.state_dict())
+        arguments = hfgi.infer(state)
         base = {key: method.base.hparams[key] for key in SHAPE}
         assert arguments["base"]["hyper_parameters"] == {**base, "lambda_adv": 0.0}
         assert (arguments["width"], base["generator_size"], base["encoder_blocks"]) == (
@@ -231,18 +221,16 @@ def test_published_sizes_are_inferred() -> None:
 
 
 def test_released_encoder_gives_its_codes() -> None:
-    """The golden encoder with a small generator: whole codes, relative to the file's mean, as those of the released class.
+    """The golden encoder with a small generator gives the codes of the released class.
 
-    Without a file in between, which would have half a gigabyte.
+    They are relative to the file's mean. No file lies in between: it would have half a gigabyte.
     """
-    from lightning_modules.pretrained.released import _import_inverter
-
     fixture = Fixture("e4e_encoder")
     torch.manual_seed(0)
     G = Generator(SIZE, style_dim=512, mapping_layers=2, channel_base=128, channel_max=8)
     state = below("encoder", fixture.state()) | below("decoder", decoder(G))
     mean = torch.full((LAYERS, 512), 0.5)
-    result = _import_inverter("e4e", {"state_dict": state, "latent_avg": mean, "opts": OPTIONS["e4e"]})
+    result = e4e.read({"state_dict": state, "latent_avg": mean, "opts": OPTIONS["e4e"]})
     assert (result.arguments["size"], result.arguments["encoder_blocks"]) == (256, (3, 4, 14, 3))
     method = result.method.eval()
     with torch.no_grad():
@@ -251,7 +239,7 @@ def test_released_encoder_gives_its_codes() -> None:
         assert torch.equal(method.G.w_avg, mean[0])
 
 
-# ----------------------------------------------------------------------------------------------------------------- what they leave open
+# --- what they leave open ---------------------------------------------------------------------------
 
 
 def test_without_a_discriminator(methods, tmp_path) -> None:
@@ -259,12 +247,10 @@ def test_without_a_discriminator(methods, tmp_path) -> None:
     first, second = (imported("e4e", content, tmp_path) for _ in range(2))
     assert first.notes == ["no latent discriminator in the file: D has random weights (seed 0)", FILTER]
     assert torch.equal(first.method.D.mlp[0].weight, second.method.D.mlp[0].weight)
-    wider = imported(
-        "e4e", {**content, "discriminator_state_dict": LatentDiscriminator(WIDTH, 24).state_dict()}, tmp_path
-    )
-    assert wider.notes[0].startswith(
-        "its latent discriminator is left out, D has random weights (seed 0): the latent discriminator holds"
-    )
+    other = LatentDiscriminator(WIDTH, 24).state_dict()
+    wider = imported("e4e", {**content, "discriminator_state_dict": other}, tmp_path)
+    left_out = "its latent discriminator is left out, D has random weights (seed 0)"
+    assert wider.notes[0].startswith(f"{left_out}: the latent discriminator holds")
     with pytest.raises(UserError, match=r"--discriminator d\.pt: e4e takes none"):
         import_released("e4e", tmp_path / "released.pt", Path("d.pt"))
 
@@ -272,9 +258,8 @@ def test_without_a_discriminator(methods, tmp_path) -> None:
 def test_early_files(methods, tmp_path) -> None:
     """Without noise maps and without BatchNorm's counters."""
     content = file_of(methods, "psp")
-    content["state_dict"] = {
-        k: v for k, v in content["state_dict"].items() if "noises" not in k and "num_batches" not in k
-    }
+    kept = [key for key in content["state_dict"] if "noises" not in key and "num_batches" not in key]
+    content["state_dict"] = {key: content["state_dict"][key] for key in kept}
     result = imported("psp", content, tmp_path)
     assert result.notes == ["no noise maps in the file: the stored ones are random (seed 0)", FILTER]
     assert torch.equal(result.method.invert(images())["w"], methods["psp"].invert(images())["w"])
@@ -292,20 +277,19 @@ def test_the_filter_is_that_of_the_release(name: str, methods, tmp_path) -> None
 
 def test_options_that_a_file_does_not_tell_are_named(methods, tmp_path) -> None:
     content = file_of(methods, "e4e")
-    for option, note in (
-        ("dataset_type", "square images"),
-        ("start_from_latent_avg", "codes relative to latent_avg"),
-    ):
-        unsaid = {**content, "opts": {key: value for key, value in content["opts"].items() if key != option}}
-        assert f"its opts do not tell, so it is assumed: {note}" in imported("e4e", unsaid, tmp_path).notes
+    assumed = {"dataset_type": "square images", "start_from_latent_avg": "codes relative to latent_avg"}
+    for option, note in assumed.items():
+        options = dict(content["opts"])
+        del options[option]
+        result = imported("e4e", {**content, "opts": options}, tmp_path)
+        assert f"its opts do not tell, so it is assumed: {note}" in result.notes
 
 
 def test_mean_latent(methods, tmp_path) -> None:
     content, mean = file_of(methods, "psp"), methods["psp"].G.w_avg
     for latent_avg in (mean, mean[None]):
-        assert torch.equal(
-            imported("psp", {**content, "latent_avg": latent_avg}, tmp_path).method.G.w_avg, mean
-        )
+        result = imported("psp", {**content, "latent_avg": latent_avg}, tmp_path)
+        assert torch.equal(result.method.G.w_avg, mean)
     relative_to_zero = {**content, "opts": {**content["opts"], "start_from_latent_avg": False}}
     del relative_to_zero["latent_avg"]  # is saved only where it is used
     result = imported("psp", relative_to_zero, tmp_path)
@@ -314,13 +298,13 @@ def test_mean_latent(methods, tmp_path) -> None:
 
 
 def test_cars(methods, tmp_path) -> None:
-    """Encoders with heads for 18 codes were released with smaller generators; they take three quarters of the rows."""
+    """Encoders with heads for 18 codes were released with smaller generators.
+
+    They take three quarters of the rows.
+    """
     content = file_of(methods, "e4e")
-    heads = {
-        f"encoder.styles.{LAYERS}.{name}": value.clone()
-        for name, value in methods["e4e"].E.styles[-1].state_dict().items()
-    }
-    content["state_dict"] = content["state_dict"] | heads
+    last = {name: value.clone() for name, value in methods["e4e"].E.styles[-1].state_dict().items()}
+    content["state_dict"] |= below(f"encoder.styles.{LAYERS}", last)
     content["latent_avg"] = methods["e4e"].G.w_avg.repeat(LAYERS + 1, 1)
     content["opts"]["dataset_type"] = "cars_encode"
     result = imported("e4e", content, tmp_path)
@@ -339,7 +323,7 @@ def test_cars(methods, tmp_path) -> None:
     assert imported("hfgi", consulting, tmp_path).method.image_shape == (24, SIZE)
 
 
-# ------------------------------------------------------------------------------------------------------------------------- refusals
+# --- refusals ---------------------------------------------------------------------------------------
 
 
 def refusal(name: str, content: dict[str, Any], folder: Path) -> str:
@@ -355,72 +339,52 @@ def test_files_of_other_methods_are_refused(methods, tmp_path) -> None:
     for wanted in files:
         for held, content in files.items():
             if wanted != held:
-                assert f"it seems to be a file of {held}, not of {wanted}" in refusal(
-                    wanted, content, tmp_path
-                )
+                message = refusal(wanted, content, tmp_path)
+                assert f"it seems to be a file of {held}, not of {wanted}" in message
     for wanted in ("gan_prior", "gpen", "nafnet"):
         assert f"it seems to be a file of e4e, not of {wanted}" in refusal(wanted, files["e4e"], tmp_path)
     unsaid = {"state_dict": files["e4e"]["state_dict"]}
-    assert "it seems to be a file of psp or e4e, not of hfgi" in refusal("hfgi", unsaid, tmp_path)
+    assert "it seems to be a file of e4e or psp, not of hfgi" in refusal("hfgi", unsaid, tmp_path)
     message = refusal("e4e", {"g_ema": decoder(methods["e4e"].G)}, tmp_path)
-    assert (
-        "it seems to be a rosinality StyleGAN2 generator: --method e4e takes a state_dict of encoder. and decoder."
-        in message
-    )
-    nafnet = {"params": Fixture("nafnet_width8").state()}
-    assert (
-        "another file, with params: --method hfgi takes a state_dict of residue., grid_align., "
-        in refusal("hfgi", nafnet, tmp_path)
-    )
+    takes = "--method e4e takes a state_dict of encoder. and decoder."
+    assert f"it seems to be a rosinality StyleGAN2 generator: {takes}" in message
+    message = refusal("hfgi", {"params": Fixture("nafnet_width8").state()}, tmp_path)
+    takes = "--method hfgi takes a state_dict of residue., grid_align., "
+    assert f"another file, with params: {takes}" in message
 
 
 def test_wrong_files_are_refused(methods, tmp_path) -> None:
-    e4e, hfgi, mean = file_of(methods, "e4e"), file_of(methods, "hfgi"), methods["e4e"].G.w_avg
-    state = e4e["state_dict"]
-    stem = "encoder.input_layer.0.weight"
-    concatenated = {
-        f"decoder.convs.{i}.activate.bias": state[f"decoder.convs.{i}.activate.bias"].repeat(2)
-        for i in range(LAYERS - 2)
-    }
-    concatenated["decoder.conv1.activate.bias"] = state["decoder.conv1.activate.bias"].repeat(2)
-    for change, without, message in (
-        (
-            {},
-            "encoder.styles.",
-            "no head per code (styles.0): those of GradualStyleEncoder and Encoder4Editing",
-        ),
-        ({}, "decoder.style.", "its decoder has no mapping network (decoder.style.1.weight)"),
-        ({}, "decoder.to_rgbs.2.bias", "not a complete rosinality StyleGAN2 generator"),
-        ({}, "encoder.latlayer2.bias", "encoder holds another architecture: latlayer2.bias is missing"),
-        ({}, "encoder.styles.7.", "encoder holds another architecture: styles.7.convs.0.bias is missing"),
-        ({}, "encoder.body.4.shortcut_layer.", "its encoder has 3 stages: expected the 4 of IR-SE"),
-        (
-            {stem: torch.zeros(16, 6, 3, 3)},
-            None,
-            "its encoder takes 6 channels (label maps, sketches, or pairs of images)",
-        ),
-        ({stem: torch.zeros(8, 3, 3, 3)}, None, "expected a width of at least 16"),
-        ({stem: torch.full((16, 3, 3, 3), float("nan"))}, None, f"{stem} of the state_dict holds NaN"),
-        ({stem: torch.zeros(10**5, 3, 1, 1)}, None, "its shapes ask for a method of"),
-        (
-            {"encoder.input_layer.1.num_batches_tracked": torch.zeros(2).long()},
-            None,
-            "input_layer.1.num_batches_tracked is (2,), here ()",
-        ),
-        (
-            {"encoder.input_layer.1.num_batches_tracked": "7"},
-            None,
-            "input_layer.1.num_batches_tracked is no plain tensor",
-        ),
-        (
-            {"head.weight": torch.zeros(1)},
-            None,
-            "the state_dict has the unknown head.weight: expected names that begin with encoder",
-        ),
-        (concatenated, None, "its decoder has noise 'concat'"),
+    encoder, consulting = file_of(methods, "e4e"), file_of(methods, "hfgi")
+    state, mean = encoder["state_dict"], methods["e4e"].G.w_avg
+    for without, message in (
+        ("encoder.styles.", "no head per code (styles.0): those of GradualStyleEncoder and Encoder4Editing"),
+        ("decoder.style.", "its decoder has no mapping network (decoder.style.1.weight)"),
+        ("decoder.to_rgbs.2.bias", "not a complete rosinality StyleGAN2 generator"),
+        ("encoder.latlayer2.bias", "encoder holds another architecture: latlayer2.bias is missing"),
+        ("encoder.styles.7.", "encoder holds another architecture: styles.7.convs.0.bias is missing"),
+        ("encoder.body.4.shortcut_layer.", "its encoder has 3 stages: expected the 4 of IR-SE"),
     ):
-        kept = {key: value for key, value in state.items() if without is None or not key.startswith(without)}
-        assert message in refusal("e4e", {**e4e, "state_dict": kept | change}, tmp_path)
+        kept = {key: value for key, value in state.items() if not key.startswith(without)}
+        assert message in refusal("e4e", {**encoder, "state_dict": kept}, tmp_path)
+    concatenated = {}
+    for key, value in state.items():
+        if re.fullmatch(r"decoder\.(conv1|convs\.\d)\.activate\.bias", key):
+            concatenated[key] = value.repeat(2)
+    assert len(concatenated) == LAYERS - 1
+    stem, counter = "encoder.input_layer.0.weight", "encoder.input_layer.1.num_batches_tracked"
+    sketches = "its encoder takes 6 channels (label maps, sketches, or pairs of images)"
+    unknown = "the state_dict has the unknown head.weight: expected names that begin with encoder"
+    for change, message in (
+        ({stem: torch.zeros(16, 6, 3, 3)}, sketches),
+        ({stem: torch.zeros(8, 3, 3, 3)}, "expected a width of at least 16"),
+        ({stem: torch.full((16, 3, 3, 3), float("nan"))}, f"{stem} of the state_dict holds NaN"),
+        ({stem: torch.zeros(10**5, 3, 1, 1)}, "its shapes ask for a method of"),
+        ({counter: torch.zeros(2).long()}, "input_layer.1.num_batches_tracked is (2,), here ()"),
+        ({counter: "7"}, "input_layer.1.num_batches_tracked is no plain tensor"),
+        ({"head.weight": torch.zeros(1)}, unknown),
+        (concatenated, "its decoder has noise 'concat'"),
+    ):
+        assert message in refusal("e4e", {**encoder, "state_dict": state | change}, tmp_path)
     rows = mean.repeat(LAYERS, 1)
     rows[3] += 1
     for latent_avg, message in (
@@ -430,14 +394,13 @@ def test_wrong_files_are_refused(methods, tmp_path) -> None:
         (torch.tensor(1.0), "latent_avg has shape ()"),
         ("mean", "the file has str under 'latent_avg'"),
     ):
-        assert message in refusal("e4e", {**e4e, "latent_avg": latent_avg}, tmp_path)
+        assert message in refusal("e4e", {**encoder, "latent_avg": latent_avg}, tmp_path)
     for part in ("residue", "grid_align"):
-        kept = {key: value for key, value in hfgi["state_dict"].items() if not key.startswith(part)}
-        assert f"it has no {part}." in refusal("hfgi", {**hfgi, "state_dict": kept}, tmp_path)
-    wider = hfgi["state_dict"] | {"residue.conv_layer1.0.weight": torch.zeros(12, 3, 3, 3)}
-    assert "grid_align begins with 4 channels, residue with 12" in refusal(
-        "hfgi", {**hfgi, "state_dict": wider}, tmp_path
-    )
+        kept = {key: value for key, value in consulting["state_dict"].items() if not key.startswith(part)}
+        assert f"it has no {part}." in refusal("hfgi", {**consulting, "state_dict": kept}, tmp_path)
+    wider = consulting["state_dict"] | {"residue.conv_layer1.0.weight": torch.zeros(12, 3, 3, 3)}
+    message = refusal("hfgi", {**consulting, "state_dict": wider}, tmp_path)
+    assert "grid_align begins with 4 channels, residue with 12" in message
 
 
 def test_what_the_released_code_cannot_do_is_not_exported() -> None:

@@ -13,7 +13,7 @@ from _runtime import UserError
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.ops import fir
 from lightning_modules.networks.stylegan2 import Discriminator, Generator
-from lightning_modules.pretrained import names
+from lightning_modules.pretrained import gpen, names
 from tests.golden.check import Fixture
 from tests.lightning_modules.networks.test_stylegan2 import released_discriminator, stored_kernel
 
@@ -59,7 +59,10 @@ def test_basicsr_discriminator() -> None:
 
 
 def test_basicsr_generator_by_rosinality() -> None:
-    """The two differ in words and in the FIR kernels only: the rules of both spelling out one network (shapes as in BasicSR's files)."""
+    """The two differ in words and in the FIR kernels only, where both spell out one network.
+
+    Shapes are as in BasicSR's files.
+    """
     theirs = small(names.BASICSR_GENERATOR)
     words = (
         (r"^style\.", "style_mlp."),
@@ -80,9 +83,8 @@ def test_basicsr_generator_by_rosinality() -> None:
     for name, value in expected.items():
         assert torch.equal(theirs[name], value), name  # shapes included
     assert names.detect(theirs) is names.BASICSR_GENERATOR
-    assert theirs["style_convs.0.weight"].shape == (
-        1,
-    )  # the noise strength, told from the convolution's weight by its place
+    # the noise strength, told from the convolution's weight by its place
+    assert theirs["style_convs.0.weight"].shape == (1,)
     assert theirs["to_rgb1.bias"].shape == (1, 3, 1, 1)
 
 
@@ -123,30 +125,24 @@ def test_other_nvlabs_generators_are_named(change, message: str) -> None:
     ],
 )
 def test_other_nvlabs_discriminators_are_named(change, message: str) -> None:
-    state = names.to_released(
-        Discriminator(16, channel_base=64, channel_max=8).state_dict(), names.NVLABS_DISCRIMINATOR
-    )
+    D = Discriminator(16, channel_base=64, channel_max=8)
+    state = names.to_released(D.state_dict(), names.NVLABS_DISCRIMINATOR)
     change(state)
     with pytest.raises(UserError, match=f"{message}.* is not supported"):
         names.detect(state)
 
 
 def test_basicsr_clean_generator_is_named() -> None:
-    """Its layers come without activation modules, their biases four-dimensional; the mapping's indices are odd."""
-    clean = {
-        re.sub(r"activate\.bias$", "bias", name): value
-        for name, value in small(names.BASICSR_GENERATOR).items()
-    }
+    """Its layers come without activation modules, their biases four-dimensional; the mapping's are odd."""
+    released = small(names.BASICSR_GENERATOR)
+    clean = {re.sub(r"activate\.bias$", "bias", name): value for name, value in released.items()}
     with pytest.raises(UserError, match=r"BasicSR's clean generator \(GFP-GAN's decoder.* is not supported"):
         names.detect(clean)
 
 
 def test_tensors_of_a_wrong_dimension_are_named() -> None:
-    for name, dimensions in (
-        ("conv1.conv.modulation.weight", 2),
-        ("style.1.weight", 2),
-        ("conv1.activate.bias", 1),
-    ):
+    expected = {"conv1.conv.modulation.weight": 2, "style.1.weight": 2, "conv1.activate.bias": 1}
+    for name, dimensions in expected.items():
         ours = names.from_released({**small(), name: torch.zeros(1, 1, 1)}, names.ROSINALITY_GENERATOR)
         with pytest.raises(UserError, match=rf"has shape \(1, 1, 1\): expected {dimensions} dimensions"):
             names.infer_generator(ours)
@@ -155,17 +151,14 @@ def test_tensors_of_a_wrong_dimension_are_named() -> None:
 @pytest.mark.parametrize(
     ("fixture_name", "expected"),
     [
-        (
-            "stylegan2_rosinality_64",
-            {"size": 64, "style_dim": 512, "z_dim": 512, "mapping_layers": 8, "noise": "add"},
-        ),
+        ("stylegan2_rosinality_64", {"size": 64, "style_dim": 512, "z_dim": 512}),
+        ("stylegan2_rosinality_64", {"mapping_layers": 8, "noise": "add"}),
         ("stylegan2_rosinality_64", {"channel_base": 32768, "channel_max": 512}),
         ("stylegan2_ada_64", {"size": 64, "style_dim": 96, "z_dim": 64, "mapping_layers": 4, "noise": "add"}),
         ("stylegan2_ada_64", {"channel_base": 4096, "channel_max": 128}),
-        (
-            "gpen_generator_64",
-            {"style_dim": 48, "channel_base": 512, "channel_max": 8, "noise": "concat"},
-        ),  # 16384 * 2 / 64, 512 / 64
+        # 16384 * 2 / 64, 512 / 64
+        ("gpen_generator_64", {"channel_base": 512, "channel_max": 8}),
+        ("gpen_generator_64", {"style_dim": 48, "noise": "concat"}),
     ],
 )
 def test_generators_are_inferred(fixture_name: str, expected: dict[str, object]) -> None:
@@ -173,44 +166,25 @@ def test_generators_are_inferred(fixture_name: str, expected: dict[str, object])
     assert {key: inferred[key] for key in expected} == expected
 
 
+WIDE = {"style_dim": 4, "z_dim": 6, "channel_base": 256, "channel_max": 32}
+NARROW = {"style_dim": 4, "z_dim": 4, "channel_base": 64, "channel_max": 8}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        {
-            "size": 32,
-            "style_dim": 4,
-            "z_dim": 6,
-            "mapping_layers": 3,
-            "channel_base": 256,
-            "channel_max": 32,
-            "noise": "add",
-        },
-        {
-            "size": 16,
-            "style_dim": 4,
-            "z_dim": 4,
-            "mapping_layers": 2,
-            "channel_base": 64,
-            "channel_max": 8,
-            "noise": "concat",
-        },
-        {
-            "size": 8,
-            "style_dim": 4,
-            "z_dim": 4,
-            "mapping_layers": 1,
-            "channel_base": 64,
-            "channel_max": 8,
-            "noise": "none",
-        },
+        {"size": 32, "mapping_layers": 3, "noise": "add", **WIDE},
+        {"size": 16, "mapping_layers": 2, "noise": "concat", **NARROW},
+        {"size": 8, "mapping_layers": 1, "noise": "none", **NARROW},
     ],
 )
 def test_inferred_arguments_rebuild_our_own_networks(arguments: dict[str, object]) -> None:
     assert names.infer_generator(Generator(**arguments).state_dict()) == arguments
     shape = {key: arguments[key] for key in ("size", "channel_base", "channel_max")}
     assert names.infer_discriminator(Discriminator(**shape).state_dict()) == shape
-    restorer = {key: value for key, value in arguments.items() if key != "z_dim"} | {"in_size": 8}
-    assert names.infer_gpen(GPENGenerator(**restorer).state_dict()) == restorer
+    restorer = {**arguments, "in_size": 8}
+    del restorer["z_dim"]
+    assert gpen.infer_network(GPENGenerator(**restorer).state_dict()) == restorer
 
 
 def test_inferred_full_size_models() -> None:
@@ -219,11 +193,8 @@ def test_inferred_full_size_models() -> None:
         for base in (32768, 16384):
             G, D = Generator(1024, channel_base=base), Discriminator(1024, channel_base=base)
             assert names.infer_generator(G.state_dict())["channel_base"] == base
-            assert names.infer_discriminator(D.state_dict()) == {
-                "size": 1024,
-                "channel_base": base,
-                "channel_max": 512,
-            }
+            shape = {"size": 1024, "channel_base": base, "channel_max": 512}
+            assert names.infer_discriminator(D.state_dict()) == shape
 
 
 def released_width(resolution: int, narrow: float, multiplier: int) -> int:
@@ -251,9 +222,8 @@ def full_generator(size: int, narrow: float, multiplier: int) -> dict[str, Tenso
         shapes |= {f"generator.style.{i}.weight": (512, 512), f"generator.style.{i}.bias": (512,)}
     shapes |= styled("generator.conv1", ch[0], ch[0], 3) | styled("generator.to_rgb1", 3, 2 * ch[0], 1)
     for j, (before, width) in enumerate(pairwise(ch)):
-        shapes |= styled(f"generator.convs.{2 * j}", width, 2 * before, 3) | styled(
-            f"generator.convs.{2 * j + 1}", width, 2 * width, 3
-        )
+        shapes |= styled(f"generator.convs.{2 * j}", width, 2 * before, 3)
+        shapes |= styled(f"generator.convs.{2 * j + 1}", width, 2 * width, 3)
         shapes |= styled(f"generator.to_rgbs.{j}", 3, 2 * width, 1)
     shapes |= {"ecd0.0.0.weight": (ch[-1], 3, 1, 1), "ecd0.0.1.bias": (ch[-1],)}
     for i, (before, width) in enumerate(pairwise(reversed(ch)), 1):
@@ -282,19 +252,19 @@ def full_discriminator(size: int, narrow: float, multiplier: int) -> dict[str, T
 @pytest.mark.parametrize("multiplier", [1, 2])
 @pytest.mark.parametrize("narrow", [1, 0.5, 0.25, 0.1, 0.07, 0.0625])
 def test_every_released_width_is_inferred(narrow: float, multiplier: int, size: int) -> None:
-    """GPEN's generator and discriminator: what is inferred rebuilds every shape, also where widths were rounded down."""
+    """GPEN's generator and discriminator: what is inferred rebuilds every shape, also of rounded widths."""
     state = names.from_released(full_generator(size, narrow, multiplier), names.GPEN_GENERATOR)
     d = names.from_released(full_discriminator(size, narrow, multiplier), names.ROSINALITY_DISCRIMINATOR)
     with torch.device("meta"):
-        G = GPENGenerator(**names.infer_gpen(state))
+        G = GPENGenerator(**gpen.infer_network(state))
         D = Discriminator(**names.infer_discriminator(d))
-    own = {name: value for name, value in G.state_dict().items() if not name.endswith("w_avg")}
-    assert {name: value.shape for name, value in own.items()} == {
-        name: value.shape for name, value in state.items()
-    }
-    assert {name: value.shape for name, value in D.state_dict().items()} == {
-        name: value.shape for name, value in d.items()
-    }
+    rebuilt = {name: shape for name, shape in shapes_of(G.state_dict()).items() if not name.endswith("w_avg")}
+    assert rebuilt == shapes_of(state)
+    assert shapes_of(D.state_dict()) == shapes_of(d)
+
+
+def shapes_of(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
 
 
 def test_kernels_of_the_generator_are_stored_times_four() -> None:
@@ -302,10 +272,8 @@ def test_kernels_of_the_generator_are_stored_times_four() -> None:
     for name in ("convs.0.conv.blur.kernel", "to_rgbs.0.upsample.kernel"):
         assert float(state[name].sum()) == pytest.approx(4)
     state["convs.0.conv.blur.kernel"] = fir()
-    with pytest.raises(
-        UserError,
-        match=r"convs.0.conv.blur.kernel is not the \[1, 3, 3, 1\] filter with sum 4: shape \(4, 4\), sum 1",
-    ):
+    message = r"convs.0.conv.blur.kernel is not the \[1, 3, 3, 1\] filter with sum 4: shape \(4, 4\), sum 1"
+    with pytest.raises(UserError, match=message):
         names.from_released(state, names.ROSINALITY_GENERATOR)
 
 
@@ -332,10 +300,8 @@ def test_early_files_have_no_noise_buffers() -> None:
     before = G.synthesis.convs[1].noise_const.clone()
     with pytest.raises(UserError, match=r"early\.pt"):
         names.load(G, ours, "early.pt", optional=("w_avg",))
-    assert names.load(G, ours, "early.pt", optional=("w_avg", "noise_const")) == [
-        *(f"synthesis.convs.{i}.noise_const" for i in range(5)),
-        "w_avg",
-    ]
+    missing = [f"synthesis.convs.{i}.noise_const" for i in range(5)]
+    assert names.load(G, ours, "early.pt", optional=("w_avg", "noise_const")) == [*missing, "w_avg"]
     assert torch.equal(G.synthesis.convs[1].noise_const, before)
     assert torch.equal(G.synthesis.constant[None], state["input.input"])
 

@@ -1,0 +1,57 @@
+"""What a checkpoint says of the images that it was trained on, and what its prior, base or regressor was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from _runtime import UserError
+from datamodules.prints import Prints
+from lightning_modules.checkpoints import check_entries
+
+ENTRY = "FaceData"  # where Lightning keeps the data module's state
+OWN = ""  # the part that stands for the run's own images
+
+
+def data_state(checkpoint: Mapping[str, Any], what: str) -> dict[str, Any] | None:
+    """What the data module has saved; None in checkpoints from before it did, and in imported ones.
+
+    Raises:
+        UserError: it is damaged; the message begins with `what`.
+    """
+    state = checkpoint.get(ENTRY)
+    if state is None:
+        return None
+    check_entries(checkpoint, {ENTRY: dict}, what)
+    check_entries(state, {"trained": dict, "held_out": object, "facts": dict}, what)
+    return state
+
+
+def trained_on(checkpoint: Mapping[str, Any], what: str) -> dict[str, Prints]:
+    """The images that a network and its parts were trained on, by part; the network's own are `OWN`.
+
+    None of its own where it saw no photographs. Raises `UserError` where the records are damaged.
+    """
+    state = data_state(checkpoint, what)
+    if state is None:
+        return {}
+    found = {str(part): prints_of(entry, what) for part, entry in state["trained"].items()}
+    if checkpoint["suite"]["images_seen"] == 0:
+        found.pop(OWN, None)
+    return found
+
+
+def prints_of(entry: Any, what: str) -> Prints:
+    """Raise `UserError` where an entry of a checkpoint is no `Prints`."""
+    try:
+        return Prints.from_state(entry)
+    except ValueError as error:
+        raise UserError(f"{what} is damaged: of its training images, {error}") from error
+
+
+def passed_on(checkpoint: Mapping[str, Any], part: str, what: str) -> dict[str, Prints]:
+    """What a run has to say of a checkpoint that it starts from, as its `part`."""
+    named = {}
+    for inner, prints in trained_on(checkpoint, what).items():
+        named[f"{part} {inner}".strip()] = prints
+    return named
