@@ -26,11 +26,10 @@ from datamodules import portraits
 from lightning_modules.base import Inverter
 from lightning_modules.editing.directions import Direction
 from lightning_modules.editing.interfacegan import find_boundaries, project
-from lightning_modules.generators import generator_of
+from lightning_modules.generators import LatentGenerator, generator_of
 from lightning_modules.methods import load_method
 from lightning_modules.metrics.image import MeanOverImages
 from lightning_modules.metrics.judge import Judge
-from lightning_modules.networks.stylegan2 import Generator
 from lightning_modules.scorer import ATTRIBUTES, BINARY, Scorer
 
 # attribute -> how far an edit goes, in natural units
@@ -58,7 +57,7 @@ class Edit:
 
 
 @torch.no_grad()
-def find_edits(G: Generator, scorer: Scorer, *, samples: int, seed: int = 0) -> dict[str, Edit]:
+def find_edits(G: LatentGenerator, scorer: Scorer, *, samples: int, seed: int = 0) -> dict[str, Edit]:
     """The directions of the attributes in `EDITED`, from `samples` codes of the generator."""
     w = draw(G, samples, seed)
     bar = tqdm(w.split(BATCH), desc="directions", unit="batch", leave=False, dynamic_ncols=True, disable=None)
@@ -74,7 +73,7 @@ def find_edits(G: Generator, scorer: Scorer, *, samples: int, seed: int = 0) -> 
     return edits
 
 
-def draw(G: Generator, samples: int, seed: int) -> Tensor:
+def draw(G: LatentGenerator, samples: int, seed: int) -> Tensor:
     """Codes w (N, D) of new samples, the same on every device."""
     generator = torch.Generator().manual_seed(seed)
     batches = []
@@ -84,7 +83,7 @@ def draw(G: Generator, samples: int, seed: int) -> Tensor:
     return torch.cat(batches)
 
 
-def gain_along(n: Tensor, name: str, G: Generator, scorer: Scorer, w: Tensor) -> float:
+def gain_along(n: Tensor, name: str, G: LatentGenerator, scorer: Scorer, w: Tensor) -> float:
     """How much an attribute changes per unit along n (1, D), one standard deviation of w to both sides."""
     step = (w @ n.T).std().item()
     ends = []

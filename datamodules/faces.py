@@ -235,8 +235,11 @@ class FaceData(LightningDataModule):
             return files, val_files
         named = ImageFiles(options.val_root, "--data.val_root")
         if is_paired(named):
-            return files, paired(named)[1]
-        return files, without_others(named)[0]
+            _, val_files, lines = paired(named)
+        else:
+            val_files, lines = without_others(named)
+        self.said = [*self.said, *lines]
+        return files, val_files
 
     def _source(self, files: ImageFiles) -> Photographs:
         if files.inputs is not None:
@@ -419,7 +422,9 @@ class FaceData(LightningDataModule):
         self.setup()
         lines = []
         if isinstance(self.train_source, Photographs):
-            lines += [f"train {line}" for line in describe_folders(self.train_source.files, self.train_indices)]
+            lines += [
+                f"train {line}" for line in describe_folders(self.train_source.files, self.train_indices)
+            ]
         if isinstance(self.val_source, Photographs):
             lines += [f"val {line}" for line in describe_folders(self.val_source.files, self.val_indices)]
         return lines + self.said
@@ -455,7 +460,7 @@ class FaceData(LightningDataModule):
         if isinstance(self.val_source, Photographs):
             facts["filter"] = options.filter
         if isinstance(self.val_source, Pairs):
-            facts |= {"degradation": "pairs", "protocol": "pairs: degraded and clean images are files"}
+            facts |= {"degradation": "pairs", "protocol": "pairs: the inputs are files"}
         if isinstance(self.val_source, FrozenSet):
             facts |= self.val_source.protocol
         return facts

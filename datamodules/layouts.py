@@ -6,6 +6,7 @@ Known are FFHQ's download, CelebAMask-HQ's, and pairs of degraded and clean pict
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -72,11 +73,10 @@ def without_others(files: ImageFiles) -> tuple[ImageFiles, list[str]]:
         if faces not in folders:
             continue
         for beginning in beginnings:
-            left = [name for name in kept if not _below(name, beginning)]
-            gone = len(kept) - len(left)
-            if gone:
-                lines.append(f"{beginning}*: {gone:,} images left out, taken are those of {faces}")
-            kept = left
+            others = {name: _folder_like(name, beginning) for name in kept}
+            kept = [name for name in kept if others[name] is None]
+            counts = Counter(folder for folder in others.values() if folder is not None)
+            lines += [f"{folder}/: {n:,} images left out" for folder, n in counts.items()]
     return files.only(kept), lines
 
 
@@ -163,11 +163,13 @@ def _key(name: str) -> str:
 def describe_folders(files: ImageFiles, indices: Sequence[int]) -> list[str]:
     """A line for each of the first few folders, and one for the rest: how many images of which sizes."""
     groups: dict[str, list[int]] = {}
-    prefix = os.path.commonpath([str(PurePosixPath("/", name).parent) for name in files.names])
+    common = os.path.commonpath([str(PurePosixPath("/", name).parent) for name in files.names])
     for i in indices:
-        below = PurePosixPath("/", files.names[i]).relative_to(prefix).parts
-        groups.setdefault(below[0] + "/" if len(below) > 1 else "./", []).append(i)
-    lines = [f"{name} {len(own):,} images {sizes(files, own)}" for name, own in list(groups.items())[:NAMED]]
+        path = PurePosixPath("/", files.names[i])
+        below = path.relative_to(common).parts
+        folder = PurePosixPath(common, *below[:-1][:1]).relative_to("/")
+        groups.setdefault(f"{folder}/", []).append(i)
+    lines = [f"{name}: {len(own):,} images {sizes(files, own)}" for name, own in list(groups.items())[:NAMED]]
     rest = list(groups.values())[NAMED:]
     if rest:
         together = [i for own in rest for i in own]
@@ -214,5 +216,9 @@ def folders_of(name: str) -> list[str]:
     return [part.lower() for part in PurePosixPath(name).parts[:-1]]
 
 
-def _below(name: str, beginning: str) -> bool:
-    return any(folder.startswith(beginning) for folder in folders_of(name))
+def _folder_like(name: str, beginning: str) -> str | None:
+    """The folder of a path whose name begins so, in small letters; None where there is none."""
+    for folder in PurePosixPath(name).parts[:-1]:
+        if folder.lower().startswith(beginning):
+            return folder
+    return None

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from _runtime import UserError
 from datamodules.faces import FaceData
 from experiments.shared import console, outputs
+from experiments.shared.encoding import encode
 from experiments.shared.options import command_parser, parse
-from experiments.shared.squares import encode
 
 NOTE = "protocol.json"
 
@@ -79,7 +79,7 @@ def write_images(data: FaceData, files: dict[str, str], store: outputs.Folder | 
             for k, name in enumerate(batch["name"]):
                 for side, images in sides.items():
                     image = images[k].numpy()
-                    store.add(f"{side}/{files[name]}", encode(image, "png"))
+                    store.add(f"{side}/{files[name]}", encode(image, ".png"))
                     pixels.update(image)
             bar.update(len(batch["name"]))
     return pixels.hexdigest()[:12]

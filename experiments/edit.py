@@ -1,16 +1,18 @@
-"""Edit faces: python -m experiments.edit --checkpoint C --input FILE_OR_DIR --direction FILE --strength -3 0 3 --output DIR.
+"""Edit faces.
 
-The images are inverted, or their codes read from what `experiments.invert` wrote (--codes), and moved along the direction. For each image
-strips/ gets its input, its inversion and its edits side by side, at the size the encoder sees; grid.png shows the first few together, and
-with --images images/NAME/ has each edit at the generator's size. Directions are those of `experiments.directions` (.safetensors) or
-released ones (.pt, .npy). What a strength means depends on the direction: steps along it, where 0 leaves the inversion as it is; but for a
-released file of GANSpace the coordinate that is reached.
+Python -m experiments.edit --checkpoint C --input FILE_OR_DIR --direction FILE --strength -3 0 3 --output DIR.
+
+The images are inverted, or their codes read from what `experiments.invert` wrote (--codes), and moved along
+the direction. For each image strips/ gets its input, its inversion and its edits side by side, at the size
+the encoder sees; grid.png shows the first few together, and with --images images/NAME/ has each edit at the
+generator's size. Directions are those of `experiments.directions` (.safetensors) or released ones (.pt,
+.npy). What a strength means depends on the direction: steps along it, where 0 leaves the inversion as it is;
+but for a released file of GANSpace the coordinate that is reached.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -22,13 +24,15 @@ from experiments.shared import console
 from experiments.shared.directions import read_directions, strength_names
 from experiments.shared.options import (
     INPUT,
-    Parser,
     add_filter_option,
     add_reading_options,
+    add_weights_option,
     check_reading,
+    command_parser,
     parse,
+    use_weights,
 )
-from experiments.shared.outputs import renamed
+from experiments.shared.outputs import check_new, make_folder, renamed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from experiments.shared.codes import Codes
     from experiments.shared.photographs import Photographs, Writing
     from lightning_modules.base import Code, Inverter
+    from lightning_modules.editing.directions import Direction
 
 ROWS = 8  # images in the grid
 GRID = "grid.png"
@@ -43,58 +48,35 @@ GRID = "grid.png"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Edit. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog="python -m experiments.edit", description=__doc__, default_env=False)
+    parser = command_parser("edit", __doc__)
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of an inversion method")
     parser.add_argument("--input", type=str | None, help=INPUT)
-    parser.add_argument(
-        "--codes",
-        type=str | None,
-        help="codes.safetensors of python -m experiments.invert, in place of --input",
-    )
-    parser.add_argument(
-        "--direction",
-        type=str,
-        nargs="+",
-        required=True,
-        help=".safetensors of ours, or a released .pt or .npy; of several a strip each",
-    )
+    help = "output folder of python -m experiments.invert, in place of --input"
+    parser.add_argument("--codes", type=str | None, help=help)
+    help = ".safetensors of ours, or a released .pt or .npy; of several a strip each"
+    parser.add_argument("--direction", type=str, nargs="+", required=True, help=help)
     parser.add_argument("--component", type=int | None, help="which of a released GANSpace file's components")
-    parser.add_argument(
-        "--layers",
-        type=int,
-        nargs=2,
-        metavar=("FIRST", "END"),
-        help="edit layers FIRST to END - 1, not those of the file",
-    )
-    parser.add_argument(
-        "--strength", type=float, nargs="+", required=True, help="how far to go, each an image, e.g. -3 0 3"
-    )
-    parser.add_argument(
-        "--output",
-        type=str,
-        required=True,
-        help=f"folder for strips/, {GRID} and images/; names and subfolders are kept",
-    )
-    parser.add_argument(
-        "--images",
-        action=ActionYesNo,
-        default=False,
-        help="also write each edit, as images/NAME[/DIRECTION]/STRENGTH.png",
-    )
-    parser.add_argument(
-        "--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder"
-    )
+    help = "edit layers FIRST to END - 1, not those of the file"
+    parser.add_argument("--layers", type=int, nargs=2, metavar=("FIRST", "END"), help=help)
+    help = "how far to go, each an image, e.g. -3 0 3"
+    parser.add_argument("--strength", type=float, nargs="+", required=True, help=help)
+    help = f"folder for strips/, {GRID} and images/; names and subfolders are kept"
+    parser.add_argument("--output", type=str, required=True, help=help)
+    help = "also write each edit, as images/NAME[/DIRECTION]/STRENGTH.png"
+    parser.add_argument("--images", action=ActionYesNo, default=False, help=help)
+    help = "replace files that exist in the output folder"
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help=help)
     add_filter_option(parser)
     add_reading_options(parser)
+    add_weights_option(parser)
     config = parse(parser, argv)
     check_reading(config)
     if (config.input is None) == (config.codes is None):
         raise UserError("give either --input (images) or --codes (of python -m experiments.invert)")
     if config.codes is not None and config.filter is not None:
-        raise UserError(
-            f"--filter {config.filter} is of images: the codes of --codes are made already; leave it out"
-        )
+        made = "the codes of --codes are made already"
+        raise UserError(f"--filter {config.filter} is of images: {made}; leave it out")
+    use_weights(config)
     return edit(config)
 
 
@@ -102,73 +84,42 @@ def edit(config: Namespace) -> int:
     """Edit as the options say."""
     import torch
 
-    from experiments.shared.codes import Codes, load_inverter
-    from experiments.shared.photographs import Photographs, Writing, check_new, make_folder
-    from lightning_modules.generators import generator_of
+    from experiments.shared.codes import Codes, load_inverter, read_codes
+    from experiments.shared.photographs import Photographs, Writing
 
-    output, overwrite = Path(config.output), config.overwrite
     directions = read_directions([Path(path) for path in config.direction], config.component, config.layers)
-    several = len(directions) > 1
     columns = strength_names(config.strength)
-    source = Codes(Path(config.codes)) if config.codes else Photographs(Path(config.input))
+    source: Codes | Photographs
+    source = read_codes(Path(config.codes)) if config.codes else Photographs(Path(config.input))
+    output = Path(config.output)
     if isinstance(source, Photographs):
         source.check_apart(output)
     stems = dict(zip(source.names, renamed(source.names, ""), strict=True))
-    own = {
-        name: f"{name}/" if several else "" for name in directions
-    }  # a direction's folder below that of an image
-    edited = [f"{own[direction]}{column}.png" for direction in directions for column in columns]
-    images = [f"images/{stem}/{name}" for stem in stems.values() for name in edited] if config.images else []
-    check_new(output, [GRID, *(f"strips/{stem}.png" for stem in stems.values()), *images], overwrite)
+    places = Places(output, stems, list(directions), columns)
+    check_new(output, places.all(config.images), config.overwrite)
 
     method, trained = load_inverter(config.checkpoint)
-    G = generator_of(method)
     if isinstance(source, Codes):
         source.check_method(method, config.checkpoint)
-    for direction in directions.values():
-        direction.apply(
-            G.w_avg.expand(1, G.layers, -1), 0
-        )  # raises what does not fit, before anything is written
+    check_directions(method, directions)
 
-    rows: list[Tensor] = []  # of the grid
-    row_names: list[str] = []
-    titles = [*(["input"] if isinstance(source, Photographs) else []), "inversion", *columns]
-    with torch.inference_mode(), Writing() as writing:
-        for names, inputs, code in inverted(
-            method, source, config.batch_size, config.workers, config.filter or trained
-        ):
-            begin = [] if inputs is None else [inputs]
-            begin.append(method.seen(method.synthesize(code)).cpu())
-            strips: dict[str, Tensor] = {}  # (B, columns, 3, H, W)
-            for direction_name, direction in directions.items():
-                edits = [
-                    method.synthesize(method.edit(code, direction.apply, strength))
-                    for strength in config.strength
-                ]
-                strips[direction_name] = torch.stack(
-                    [*begin, *(method.seen(image).cpu() for image in edits)], dim=1
-                )
-                if config.images:
-                    save_edits(
-                        writing,
-                        output,
-                        [stems[name] for name in names],
-                        own[direction_name],
-                        columns,
-                        method,
-                        edits,
-                    )
+    rows: list[tuple[str, Tensor]] = []  # of the grid: name, and (columns, 3, H, W)
+    titles = ["inversion", *columns] if isinstance(source, Codes) else ["input", "inversion", *columns]
+    with torch.no_grad(), Writing() as writing:
+        batches = inverted(method, source, config.batch_size, config.workers, config.filter or trained)
+        for names, inputs, code in batches:
+            images = edits_of(method, code, directions, config.strength)
+            if config.images:
+                places.save_edits(writing, names, method, images)
+            strips = strips_of(method, inputs, code, images)
             for i, name in enumerate(names):
-                strip = output / "strips" / f"{stems[name]}.png"
-                make_folder(strip.parent)
-                lines = {direction_name: images[i] for direction_name, images in strips.items()}
-                writing.do(draw_strips, strip, list(lines.values()), list(lines) if several else [], titles)
+                lines = {direction: strip[i] for direction, strip in strips.items()}
+                places.save_strip(writing, name, lines, titles)
                 if len(rows) < ROWS * len(directions):
-                    stem = PurePosixPath(name).stem
-                    rows += lines.values()
-                    row_names += [f"{stem} {line}" if several else stem for line in lines]
+                    rows += places.titled(name, lines)
     if rows:
-        draw_strips(output / GRID, rows, row_names, titles)
+        row_names, images_of_rows = zip(*rows, strict=True)
+        draw_strips(output / GRID, images_of_rows, row_names, titles)
     done = f"edited along {', '.join(repr(name) for name in directions)} in {output}"
     if isinstance(source, Photographs):
         source.report(done)
@@ -177,19 +128,90 @@ def edit(config: Namespace) -> int:
     return 0
 
 
-def save_edits(
-    writing: Writing,
-    output: Path,
-    stems: Sequence[str],
-    folder: str,
-    columns: Sequence[str],
-    method: Inverter,
-    edits: Sequence[Tensor],
-) -> None:
-    """A batch's edits along one direction as files; `edits` has a strength's images of all `stems` each."""
-    for i, stem in enumerate(stems):
-        for column, images in zip(columns, edits, strict=True):
-            writing.save(output / "images" / stem / f"{folder}{column}.png", method.crop(images[i]))
+def check_directions(method: Inverter, directions: Mapping[str, Direction]) -> None:
+    """Raise `UserError` where a direction does not fit the generator, before anything is written."""
+    from lightning_modules.generators import generator_of
+
+    G = generator_of(method)
+    for direction in directions.values():
+        direction.apply(G.w_avg.expand(1, G.layers, -1), 0)
+
+
+def edits_of(
+    method: Inverter, code: Code, directions: Mapping[str, Direction], strengths: Sequence[float]
+) -> dict[str, list[Tensor]]:
+    """For each direction the images (B, 3, S, S) of every strength, at the generator's size."""
+    images: dict[str, list[Tensor]] = {}
+    for name, direction in directions.items():
+        codes = [method.edit(code, direction.apply, strength) for strength in strengths]
+        images[name] = [method.synthesize(moved) for moved in codes]
+    return images
+
+
+def strips_of(
+    method: Inverter, inputs: Tensor | None, code: Code, images: Mapping[str, list[Tensor]]
+) -> dict[str, Tensor]:
+    """For each direction the strips of a batch, (B, columns, 3, H, W), on the CPU."""
+    import torch
+
+    begin = [] if inputs is None else [inputs]
+    begin.append(method.seen(method.synthesize(code)).cpu())
+    strips = {}
+    for name, edits in images.items():
+        seen = [method.seen(image).cpu() for image in edits]
+        strips[name] = torch.stack([*begin, *seen], dim=1)
+    return strips
+
+
+class Places:
+    """Where the results of an image are written.
+
+    Args:
+        output: the folder of all.
+        stems: name of an image -> its place below, without suffix.
+        directions: their names; of several each has a folder of its own.
+        columns: the strengths as they are written.
+    """
+
+    def __init__(
+        self, output: Path, stems: Mapping[str, str], directions: Sequence[str], columns: Sequence[str]
+    ) -> None:
+        self.output, self.stems, self.columns = output, stems, columns
+        self.several = len(directions) > 1
+        self.folders = {name: f"{name}/" if self.several else "" for name in directions}
+
+    def all(self, images: bool) -> list[str]:
+        """What a call writes, below the output folder."""
+        places = [GRID]
+        for stem in self.stems.values():
+            places.append(f"strips/{stem}.png")
+            if images:
+                folders = [f"images/{stem}/{folder}" for folder in self.folders.values()]
+                places += [f"{folder}{column}.png" for folder in folders for column in self.columns]
+        return places
+
+    def save_edits(
+        self, writing: Writing, names: Sequence[str], method: Inverter, images: Mapping[str, list[Tensor]]
+    ) -> None:
+        """Each edit of a batch as a file."""
+        for direction, edits in images.items():
+            for column, batch in zip(self.columns, edits, strict=True):
+                for name, image in zip(names, batch, strict=True):
+                    folder = self.output / "images" / self.stems[name] / self.folders[direction]
+                    writing.save(folder / f"{column}.png", method.crop(image))
+
+    def save_strip(
+        self, writing: Writing, name: str, lines: Mapping[str, Tensor], titles: Sequence[str]
+    ) -> None:
+        """An image's strip, a line for each direction."""
+        path = self.output / "strips" / f"{self.stems[name]}.png"
+        make_folder(path.parent)
+        writing.do(draw_strips, path, list(lines.values()), list(lines) if self.several else [], titles)
+
+    def titled(self, name: str, lines: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+        """The lines of an image with their names in the grid."""
+        stem = PurePosixPath(name).stem
+        return [(f"{stem} {line}" if self.several else stem, images) for line, images in lines.items()]
 
 
 def draw_strips(path: Path, rows: Sequence[Tensor], names: Sequence[str], titles: Sequence[str]) -> None:
@@ -202,19 +224,20 @@ def inverted(
     method: Inverter, source: Photographs | Codes, batch_size: int, workers: int, filter: Filter
 ) -> Iterator[tuple[list[str], Tensor | None, Code]]:
     """Names, inputs (B, 3, H, W) in [-1, 1] where there are any, and codes of all images, in batches."""
+    from experiments.shared.codes import batches_of, joined
     from experiments.shared.photographs import Photographs
 
     if isinstance(source, Photographs):
         for names, images in source.batches(method.image_shape, batch_size, workers, "edit", filter):
             yield names, images, method.invert(images.to(method.device))
-    else:
-        for start in range(0, len(source), batch_size):
-            end = start + batch_size
-            yield (
-                source.names[start:end],
-                None,
-                {name: part.to(method.device) for name, part in source.read(start, end).items()},
-            )
+        return
+    for start in range(0, len(source), batch_size):
+        numbers = range(start, min(start + batch_size, len(source)))
+        codes = [source.read(i) for i in numbers]
+        for together in batches_of(codes):
+            code = joined([codes[i] for i in together])
+            on_device = {name: part.to(method.device) for name, part in code.items()}
+            yield [source.names[start + i] for i in together], None, on_device
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ mean, with the standard deviation. What cannot be scored is named and left out.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,13 +23,13 @@ from experiments.shared.dashboards import add_evaluation_options, check_wandb, s
 from experiments.shared.devices import load_to_device
 from experiments.shared.evaluation import Evaluation, score
 from experiments.shared.groups import Group, grouped, values_of
-from experiments.shared.options import WEIGHTS_DIR, Parser, parse
+from experiments.shared.options import Parser, add_weights_option, command_parser, parse, use_weights
 from experiments.shared.photographs import filter_of
+from experiments.shared.trained import trained_on
 from lightning_modules.base import Inverter, Method
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import Judge
-from lightning_modules.weights import FOLDER_VARIABLE
 
 T = TypeVar("T")
 SPLIT = ("val_split", "val_images", "seed")  # options that say which images of a set are held out
@@ -80,7 +79,7 @@ def output_of(config: Namespace, group: Group, groups: int) -> str | None:
 
 
 def options_parser() -> Parser:
-    parser = Parser(prog="python -m experiments.evaluate", description=__doc__, default_env=False)
+    parser = command_parser("evaluate", __doc__)
     parser.add_argument(
         "--checkpoint", type=str, nargs="+", required=True, help="checkpoints, one row of the table each"
     )
@@ -102,7 +101,13 @@ def options_parser() -> Parser:
         default=False,
         help="test-time local conversion of the methods that have it (NAFNet)",
     )
-    parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
+    parser.add_argument(
+        "--allow_trained",
+        action=ActionYesNo,
+        default=False,
+        help="score images too that a checkpoint was trained on; the table says so",
+    )
+    add_weights_option(parser)
     add_evaluation_options(parser)
     parser.add_class_arguments(Judge, "metrics", instantiate=False, skip={"scored"})
     parser.add_class_arguments(FaceData, "data", fail_untyped=False)
@@ -117,31 +122,33 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
         left_out: takes why a checkpoint cannot be scored, which is an error otherwise.
     """
     parser = options_parser()
-    trained_on: dict[str, Any] = {}
+    trained_with: dict[str, Any] = {}
     paths = values_of(argv, "--checkpoint")
     if paths:
         first = read_checkpoint(paths[0])
-        trained_on = first.get("datamodule_hyper_parameters", fitting(first))  # an imported one saw no data
+        trained_with = first.get("datamodule_hyper_parameters", fitting(first))  # an imported one saw no data
         measured = first.get("callbacks", {}).get("Metrics", {})
-        parser.set_defaults({f"data.{name}": value for name, value in trained_on.items()})
+        parser.set_defaults({f"data.{name}": value for name, value in trained_with.items()})
         parser.set_defaults({f"metrics.{name}": value for name, value in measured.items()})
     config = parse(parser, argv)
     check_wandb(config)
-    if config.weights_dir is not None:
-        os.environ[FOLDER_VARIABLE] = config.weights_dir
+    use_weights(config)
     options = config.data.as_dict()
-    if options["root"] is not None and not same_place(options["root"], trained_on.get("root")):
-        score_all(options, argv)
+    choose_place(options, trained_with, argv)
 
     rows = dict(zip(row_names(config.checkpoint, config.names), config.checkpoint, strict=True))
-    each(rows, lambda path: check_held_out(path, options), left_out)
+    if not config.allow_trained:
+        each(rows, lambda path: check_held_out(path, options), left_out)
     folder = Path(config.output) if config.output else run_of(Path(config.checkpoint[0])) / "evaluation"
     if (folder / "results.json").exists() and not config.overwrite:
         raise UserError(f"{folder} holds results already: give --overwrite or another --output DIR")
     data = FaceData(**options)
-    methods = list(each(rows, lambda path: load_scored(path, data, config.tlc), left_out).values())
+    loaded = each(rows, lambda path: load_scored(path, data, config.tlc), left_out)
+    notes = each(rows, lambda path: check_images(path, data, config.allow_trained), left_out)
+    methods = [loaded[name] for name in rows]
     check_alike(list(rows.values()), methods, config.tlc)
-    evaluation = score(rows, methods, data, config.metrics.as_dict(), folder)
+    seen = [f"{name} {note}" for name, note in notes.items() if note is not None]
+    evaluation = score(rows, methods, data, config.metrics.as_dict(), folder, seen)
     if config.wandb != "off":
         runs = [
             (run_of(Path(path)), method.iteration)
@@ -151,9 +158,27 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
     return evaluation
 
 
-def score_all(options: dict[str, Any], argv: Sequence[str]) -> None:
-    """Let the images that --data.root names be scored, all of them where `argv` does not say otherwise."""
-    options["root"], options["val_root"] = None, options["root"]
+def choose_place(options: dict[str, Any], trained: Mapping[str, Any], argv: Sequence[str]) -> None:
+    """Let what --data.root or --data.pairs names be scored, whole where it is not what was trained on.
+
+    Raises:
+        UserError: both are given.
+    """
+    given = [name for name in ("root", "pairs") if values_of(argv, f"--data.{name}")]
+    given = [name for name in given if options[name] is not None]
+    if len(given) == 2:
+        raise UserError("--data.root and --data.pairs both name what to score: give one of them")
+    for name in ("root", "pairs"):
+        if given and name not in given:
+            options[name] = None
+    for name in given:
+        if not same_place(options[name], trained.get(name)):
+            score_all(options, name, argv)
+
+
+def score_all(options: dict[str, Any], place: str, argv: Sequence[str]) -> None:
+    """Let the images that an option names be scored, all of them where `argv` does not say otherwise."""
+    options[place], options["val_root"] = None, options[place]
     for name, value in (("val_images", sys.maxsize), ("val_split", "random")):
         if not any(argument.startswith(f"--data.{name}") for argument in argv):
             options[name] = value
@@ -205,6 +230,36 @@ def check_held_out(checkpoint: str, options: dict[str, Any]) -> None:
         choice = " ".join(f"--data.{name} {trained[name]}" for name in SPLIT)
         what = f"{checkpoint} was trained on images of {trained['root']}"
         raise UserError(f"{what}: score it on other images, or on those it left out ({choice})")
+
+
+def check_images(checkpoint: str, data: FaceData, allowed: bool) -> str | None:
+    """Compare the images to be scored with those that a checkpoint and its parts were trained on.
+
+    Returns:
+        Words about the former among the latter, where they are `allowed`; None where there are none.
+
+    Raises:
+        UserError: there are some.
+    """
+    read = read_checkpoint(checkpoint)
+    held_out = data.held_out()
+    if held_out is None:
+        return None
+    for part, seen in trained_on(read, f"checkpoint {checkpoint}").items():
+        known = seen.holds(held_out).nonzero().flatten().tolist()
+        if not known:
+            continue
+        found = f"was trained on images of {seen.source}: {len(known)} of the {len(held_out)} to be scored"
+        if not seen.whole:
+            found += f" at least (of its {len(seen):,} images {len(seen.looks):,} are known by their looks)"
+        if part:
+            found = f"(its {part}) {found}"
+        if allowed:
+            return found
+        example = data.val_names[known[0]]
+        ways = "on those it left out (--data.val_split FILE names them), or with --allow_trained"
+        raise UserError(f"{checkpoint} {found}, e.g. {example}; score it on other images, {ways}")
+    return None
 
 
 def load_scored(path: str, data: FaceData, tlc: bool) -> Method:

@@ -7,7 +7,6 @@ The tensors have the names and shapes of the released networks, so other code ca
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,14 +15,13 @@ from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError, nearest, write_bytes
 from experiments.shared import console
-from experiments.shared.options import Parser, parse
+from experiments.shared.options import command_parser, parse
 from experiments.shared.outputs import check_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog="python -m experiments.export", description=__doc__, default_env=False)
+    parser = command_parser("export", __doc__)
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of ours")
     parser.add_argument("--output", type=str, required=True, help="file to write, *.safetensors")
     layout = (

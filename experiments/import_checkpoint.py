@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import write_bytes
 from experiments.shared import console, recipes
-from experiments.shared.options import Parser, parse
+from experiments.shared.options import command_parser, parse
 from experiments.shared.outputs import check_output
 from lightning_modules.pretrained import with_files
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Import. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog="python -m experiments.import_checkpoint", description=__doc__, default_env=False)
+    parser = command_parser("import_checkpoint", __doc__)
     methods = f"whose checkpoint it becomes: {', '.join(with_files(recipes.METHODS))}"
     parser.add_argument("--method", type=str, required=True, help=methods)
     source = "released file: .pth, .pt, .pkl (NVlabs) or .safetensors"

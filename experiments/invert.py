@@ -1,50 +1,58 @@
-"""Invert photographs of aligned faces: python -m experiments.invert --checkpoint C --input FILE_OR_DIR --output DIR.
+"""Invert photographs of aligned faces.
 
-Each image is cropped to its central square (or what the encoder takes of cars), brought to its size and inverted. What the generator makes
-of its code is written under the image's name and format, at the generator's size; the codes of all images as codes.safetensors, which
-`experiments.edit` and `experiments.directions` take. The faces must be aligned the way the network's training images were.
+Python -m experiments.invert --checkpoint C --input FILE_OR_DIR --output DIR.
+
+Each image is cropped to its central square (or what the encoder takes of cars), brought to its size and
+inverted. What the generator makes of its code is written under the image's name and format, at the
+generator's size; its code as codes/NAME.safetensors. `experiments.edit` and `experiments.directions` take the
+folder. A call that was stopped goes on with --resume. The faces must be aligned the way the network's
+training images were.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ActionYesNo, Namespace
 
+from _runtime import UserError
 from experiments.shared import console
 from experiments.shared.options import (
     INPUT,
-    Parser,
     add_filter_option,
     add_reading_options,
+    add_weights_option,
     check_reading,
+    command_parser,
     parse,
+    use_weights,
 )
 
-CODES = "codes.safetensors"
+if TYPE_CHECKING:
+    from lightning_modules.base import Inverter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Invert. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog="python -m experiments.invert", description=__doc__, default_env=False)
+    parser = command_parser("invert", __doc__)
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of an inversion method")
     parser.add_argument("--input", type=str, required=True, help=INPUT)
-    parser.add_argument(
-        "--output",
-        type=str,
-        required=True,
-        help=f"folder for {CODES} and the inverted images; names and subfolders are kept",
-    )
-    parser.add_argument(
-        "--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder"
-    )
+    help = "folder for codes/ and the inverted images; names and subfolders are kept"
+    parser.add_argument("--output", type=str, required=True, help=help)
+    help = "replace files that exist in the output folder"
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help=help)
+    help = "leave out the images whose codes are in the output folder"
+    parser.add_argument("--resume", action=ActionYesNo, default=False, help=help)
     add_filter_option(parser)
     add_reading_options(parser)
+    add_weights_option(parser)
     config = parse(parser, argv)
     check_reading(config)
+    if config.resume and config.overwrite:
+        raise UserError("--resume and --overwrite exclude each other")
+    use_weights(config)
     return invert(config)
 
 
@@ -52,32 +60,45 @@ def invert(config: Namespace) -> int:
     """Invert as the options say."""
     import torch
 
-    from experiments.shared.codes import joined, load_inverter, write_codes
-    from experiments.shared.photographs import Photographs, Writing, check_new
-    from lightning_modules.base import Code
+    from experiments.shared.codes import Origin, code_path, load_inverter, one_by_one, write_code
+    from experiments.shared.outputs import check_new
+    from experiments.shared.photographs import Photographs, Writing
 
     output = Path(config.output)
     photographs = Photographs(Path(config.input))
     photographs.check_apart(output)
-    check_new(output, [CODES, *photographs.names], config.overwrite)
+    paths = {name: code_path(output, name) for name in photographs.names}
+    if config.resume:
+        photographs.leave_out([name for name in paths if paths[name].exists() and (output / name).exists()])
+    else:
+        codes = [str(path.relative_to(output)) for path in paths.values()]
+        check_new(output, [*codes, *photographs.names], config.overwrite)
     method, trained = load_inverter(config.checkpoint)
+    check_codes(output, method, config)
+    origin = Origin.of(method)
     filter = config.filter or trained
 
-    inverted: list[str] = []
-    codes: list[Code] = []
-    with torch.inference_mode(), Writing() as writing:
+    with torch.no_grad(), Writing() as writing:
         for names, images in photographs.batches(
             method.image_shape, config.batch_size, config.workers, "invert", filter
         ):
             code = method.invert(images.to(method.device))
-            for name, image in zip(names, method.synthesize(code), strict=True):
+            inverted = method.synthesize(code)
+            for name, image, own in zip(names, inverted, one_by_one(code), strict=True):
                 writing.save(output / name, method.crop(image))
-            inverted += names
-            codes.append({name: tensor.cpu() for name, tensor in code.items()})
-    if codes:
-        write_codes(output / CODES, joined(codes), inverted, method)
+                writing.do(
+                    write_code, paths[name], {key: part.cpu() for key, part in own.items()}, name, origin
+                )
     photographs.report(f"inverted to {output}")
     return 0
+
+
+def check_codes(output: Path, method: Inverter, config: Namespace) -> None:
+    """Raise `UserError` where the codes that a resumed call found are of another checkpoint."""
+    from experiments.shared.codes import FOLDER, read_codes
+
+    if config.resume and any((output / FOLDER).rglob("*.safetensors")):
+        read_codes(output).check_method(method, config.checkpoint)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Draw what a generator has learnt: python -m experiments.sample --checkpoint prior.ckpt --output DIR [--truncation 0.7].
+"""Draw what a generator has learnt.
 
-Writes images/SEED.png of truncated samples and grid.png of the first of them; interpolations.png, straight lines in
-W between the samples of neighbouring seeds; and mixing.png, the table of the StyleGAN paper (arXiv:1812.04948,
-figure 3): rows and columns are samples, and a row's image takes its coarse (4 to 8 px), middle (16 to 32 px) or fine
-styles from the column's. Noise is the same for all images, so what differs comes from the codes. A checkpoint of
-gan_prior, or of any method that holds a generator, is enough.
+Python -m experiments.sample --checkpoint prior.ckpt --output DIR [--truncation 0.7].
+
+Writes images/SEED.png of truncated samples and grid.png of the first of them; interpolations.png, straight
+lines in W between the samples of neighbouring seeds; and mixing.png, the table of the StyleGAN paper
+(arXiv:1812.04948, figure 3): rows and columns are samples, and a row's image takes its coarse (4 to 8 px),
+middle (16 to 32 px) or fine styles from the column's. Noise is the same for all images, so what differs comes
+from the codes. A checkpoint of gan_prior, or of any method that holds a generator, is enough.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,12 +20,12 @@ from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError
 from experiments.shared import console
-from experiments.shared.options import Parser, parse
+from experiments.shared.options import command_parser, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lightning_modules.networks.stylegan2 import Generator
+    from lightning_modules.generators import LatentGenerator
 
 GRID, LINES, MIXING = "grid.png", "interpolations.png", "mixing.png"
 SHOWN = 64  # images in the grid
@@ -35,8 +36,7 @@ MIXED_ROWS, MIXED_COLUMNS = 2, 5  # of the table, the rows once for each kind of
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog="python -m experiments.sample", description=__doc__, default_env=False)
+    parser = command_parser("sample", __doc__)
     parser.add_argument(
         "--checkpoint",
         type=str,
@@ -68,9 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config[name] < least:
             raise UserError(f"--{name} {config[name]}: expected at least {least}")
     if not 0 <= config.truncation <= 2:
-        raise UserError(
-            f"--truncation {config.truncation:g}: expected a number from 0 to 2, 1 for what was learnt"
-        )
+        given = f"--truncation {config.truncation:g}"
+        raise UserError(f"{given}: expected a number from 0 to 2, 1 for what was learnt")
     return sample(config)
 
 
@@ -79,7 +78,8 @@ def sample(config: Namespace) -> int:
     import torch
 
     from experiments.shared.devices import load_to_device
-    from experiments.shared.photographs import Writing, check_new, make_folder
+    from experiments.shared.outputs import check_new, make_folder
+    from experiments.shared.photographs import Writing
     from lightning_modules.generators import generator_of
 
     output = Path(config.output)
@@ -92,7 +92,7 @@ def sample(config: Namespace) -> int:
     make_folder(output / "images")
 
     first: list[Tensor] = []
-    with torch.inference_mode(), Writing() as writing:
+    with torch.no_grad(), Writing() as writing:
         images = artist.draw(artist.codes(seeds), "samples")
         for seed, image in zip(seeds, images, strict=True):
             writing.save(output / files[seed], image)
@@ -103,21 +103,20 @@ def sample(config: Namespace) -> int:
             save_rows(output / LINES, artist.interpolations(config.seed, config.interpolations, config.steps))
         if config.mixing:
             draw_mixing(output / MIXING, artist, config.seed)
-    print(
-        f"{config.count} samples of {G.size} px with truncation {config.truncation:g}, and {' '.join(tables)} in {output}"
-    )
+    what = f"{config.count} samples of {G.size} px with truncation {config.truncation:g}"
+    print(f"{what}, and {' '.join(tables)} in {output}")
     return 0
 
 
 class Artist:
     """Draws images of a generator in batches; each is a function of its code alone."""
 
-    def __init__(self, G: Generator, truncation: float, batch_size: int) -> None:
+    def __init__(self, G: LatentGenerator, truncation: float, batch_size: int) -> None:
         import torch
 
         self.G, self.truncation, self.batch_size = G, truncation, batch_size
         noise = torch.Generator().manual_seed(0)
-        self.noise = None if G.synthesis.noise == "none" else G.synthesis.draw_noise(1, noise)
+        self.noise = G.draw_noise(1, noise)
 
     def codes(self, seeds: Sequence[int]) -> Tensor:
         """w (N, L, D) of seeds, truncated."""
@@ -140,23 +139,22 @@ class Artist:
         import torch
 
         ends = self.codes(range(seed, seed + rows + 1))
-        lines = [
-            torch.lerp(a, b, share)
-            for a, b in pairwise(ends)
-            for share in torch.linspace(0, 1, steps).tolist()
-        ]
-        return in_rows(list(self.draw(torch.stack(lines), "interpolations")), steps)
+        shares = torch.linspace(0, 1, steps).tolist()
+        codes = []
+        for a, b in pairwise(ends):
+            codes += [torch.lerp(a, b, share) for share in shares]
+        return in_rows(list(self.draw(torch.stack(codes), "interpolations")), steps)
 
     def kinds(self) -> dict[str, list[int]]:
         """Layers of w by what they style; only a generator above 32 px has fine ones."""
-        sides = [conv.resolution for conv in self.G.synthesis.convs]
-        sides.append(sides[-1])  # the last layer of w styles the last RGB image alone
-        kinds = {
-            "coarse": [i for i, side in enumerate(sides) if side <= COARSE],
-            "middle": [i for i, side in enumerate(sides) if COARSE < side <= MIDDLE],
-            "fine": [i for i, side in enumerate(sides) if side > MIDDLE],
-        }
-        return {name: layers for name, layers in kinds.items() if layers}
+        kinds: dict[str, list[int]] = {}
+        for layer in range(self.G.layers):
+            side = min(4 * 2 ** ((layer + 1) // 2), self.G.size)  # two layers at each, but for the first
+            kind = "coarse" if side <= COARSE else "fine"
+            if COARSE < side <= MIDDLE:
+                kind = "middle"
+            kinds.setdefault(kind, []).append(layer)
+        return kinds
 
     def mixed(self, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
         """For each kind of styles codes (R, C, L, D): a row's, with that kind from the column's."""
@@ -169,7 +167,10 @@ class Artist:
 
 
 def draw_mixing(path: Path, artist: Artist, seed: int) -> None:
-    """The style mixing table: columns' samples above, rows' samples on the left, once for each kind of styles."""
+    """The style mixing table.
+
+    Columns' samples above, rows' samples on the left, once for each kind of styles.
+    """
     import torch
 
     from callbacks.grid import save_png, tile

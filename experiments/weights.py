@@ -7,13 +7,11 @@ machine without network, copy the files there by hand.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
 from _runtime import UserError
 from experiments.shared import console
-from experiments.shared.options import Parser, parse
+from experiments.shared.options import add_weights_option, command_parser, parse, use_weights
 from lightning_modules import weights
 
 ACTIONS = ("list", "where", "fetch")
@@ -21,20 +19,17 @@ ACTIONS = ("list", "where", "fetch")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """List, show where, or fetch. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog="python -m experiments.weights", description=__doc__, default_env=False)
+    parser = command_parser("weights", __doc__)
     parser.add_argument("action", choices=ACTIONS, help="what to do")
     names = "names of the files to fetch, as list shows them"
     parser.add_argument("names", type=str, nargs="*", default=[], help=names)
-    weights_dir = f"folder searched before torch's cache; ${weights.FOLDER_VARIABLE} if not given"
-    parser.add_argument("--weights_dir", type=str | None, help=weights_dir)
+    add_weights_option(parser)
     config = parse(parser, argv)
     if config.action == "fetch" and not config.names:
         raise UserError("fetch needs names of files: python -m experiments.weights list shows them")
     if config.action != "fetch" and config.names:
         raise UserError(f"{config.action} {' '.join(config.names)}: only fetch takes names")
-    if config.weights_dir is not None:
-        os.environ[weights.FOLDER_VARIABLE] = config.weights_dir
+    use_weights(config)
     if config.action == "list":
         print(table())
     elif config.action == "where":

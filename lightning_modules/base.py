@@ -315,6 +315,7 @@ class Method(L.LightningModule):
             "method": method_name(type(self)),
             "iteration": self.iteration,
             "images_seen": self.images_seen,
+            "total_iterations": self.total_iterations,
         }
         checkpoint["terms"] = self.read_terms()  # not yet written to metrics.csv
         # Lightning's counters count optimizer steps and start again at a resume: fit sets them from
@@ -363,7 +364,10 @@ class Restorer(Method):
         return {"input": batch["input"], "restored": restored, "target": batch["target"]}
 
 
-Code = dict[str, Tensor]  # of inverted images: always `w` (B, L, D), and what else the method needs
+# Of inverted images: always `w` (B, L, D), and what else the method needs, each (B, ...). Names that begin
+# with TUNED are weights of the generator that were tuned for the image, which is alone in its batch then.
+Code = dict[str, Tensor]
+TUNED = "weights."
 
 
 class Inverter(Method):

@@ -218,8 +218,9 @@ class GANPriorRestoration(Restorer):
         self.stage.find_start(self.hparams)
 
     def initialise(self) -> None:
-        if "regressor" in self.sources and self.R is not None:
-            Start("regressor", self.sources["regressor"]).load(self.R, "")
+        source = self.sources.get("regressor", "identity")
+        if source != "identity" and self.R is not None:
+            Start("regressor", source).load(self.R, "")
         start = self.stage.find_start(self.hparams)
         if start is not None:
             for prefix, network in self.stage.parts.items():

@@ -1,26 +1,84 @@
-"""The generator in a method, and what tells generators apart."""
+"""What inversion, editing and sampling ask of a generator of any family, and where it is in a method."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import Any, Protocol, TypeGuard
+
+import torch
+from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.base import Method
-from lightning_modules.networks.stylegan2 import Generator
 
 
-def generator_of(method: Method) -> Generator:
-    """The generator in a method, where there is one its running average. Raises `UserError` where there is none."""
-    found = {name: module for name, module in method.named_modules() if isinstance(module, Generator)}
-    if not found:
-        raise UserError(
-            f"--checkpoint: {type(method).__name__} has no generator; give one of a prior or of a method built on one"
-        )
-    return next((G for name, G in found.items() if "_ema" in name), next(iter(found.values())))
+class LatentGenerator(Protocol):
+    """A style-based generator: z -> w, and w, one code per layer, -> an image.
+
+    Attributes:
+        size: width and height of its images, in pixels.
+        layers: L, the codes that an image has.
+        z_dim: width of z.
+        style_dim: D, the width of w.
+        w_avg: the mean w (D,).
+        synthesis: the network behind w; what reads the weights of a family (SeFa) knows it.
+    """
+
+    size: int
+    layers: int
+    z_dim: int
+    style_dim: int
+    w_avg: Tensor
+    synthesis: Any
+
+    def mapping(self, z: Tensor) -> Tensor:
+        """z (B, Z) -> w (B, D)."""
+
+    def map(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        """z (B, Z) -> w (B, L, D), moved towards the mean."""
+
+    def draw_noise(self, batch: int, generator: torch.Generator | None = None) -> list[Tensor] | None:
+        """What an image depends on beside w, for `noise`; None where there is nothing else."""
+
+    def features(self, w: Tensor, layer: int) -> Tensor:
+        """What a layer makes of w (B, L, D): a feature that `inject` can take the place of."""
+
+    def __call__(
+        self, w: Tensor, noise: Any = "random", *, inject: tuple[int, Tensor] | None = None
+    ) -> Tensor:
+        """The image (B, 3, size, size) of w (B, D) or (B, L, D), or of a feature at a layer."""
+
+    def named_parameters(self) -> Any:
+        """As of an `nn.Module`."""
 
 
-def fingerprint(G: Generator) -> str:
-    """12 hexadecimal digits of the SHA-256 of all parameters: equal for a prior and the methods built on it, as its codes are."""
+def is_generator(module: object) -> TypeGuard[LatentGenerator]:
+    """Whether a network is a `LatentGenerator`."""
+    return all(hasattr(module, name) for name in ("map", "mapping", "features", "layers", "w_avg"))
+
+
+def generator_of(method: Method) -> LatentGenerator:
+    """The generator in a method, where there is one its running average.
+
+    Raises:
+        UserError: there is none.
+    """
+    generators: dict[str, Any] = {}
+    for name, module in method.named_modules():
+        if is_generator(module):
+            generators[name] = module
+    if not generators:
+        what = f"--checkpoint: {type(method).__name__} has no generator"
+        raise UserError(f"{what}; give one of a prior or of a method built on one")
+    averages = [name for name in generators if "_ema" in name]
+    return generators[next(iter(averages or generators))]
+
+
+def fingerprint(G: LatentGenerator) -> str:
+    """12 hexadecimal digits of the SHA-256 of all parameters.
+
+    Equal for a prior and the methods built on it, as its codes are.
+    """
     digest = hashlib.sha256()
     for name, parameter in sorted(G.named_parameters()):
         digest.update(name.encode())

@@ -28,7 +28,7 @@ from datamodules.datasets import Photographs, Training
 from datamodules.decode import ImageFiles, decode, fit
 from datamodules.degradations import DEGRADATIONS
 from experiments.benchmark.clock import Row
-from experiments.shared.squares import encode
+from experiments.shared.encoding import encode
 
 BATCH = 8  # images in a training batch
 FEED = 8 * 100  # images/s that 8 GPUs take at most: no GAN here trains on 100 a second and GPU at 256 px
@@ -61,10 +61,10 @@ def files(image: np.ndarray) -> dict[str, bytes]:
 
     return {
         "PNG": pillow("PNG"),
-        "PNG (prepare)": encode(image, "png"),
-        "JPEG (prepare)": encode(image, "jpeg"),
+        "PNG (prepare)": encode(image, ".png"),
+        "JPEG (prepare)": encode(image, ".jpeg"),
         "WebP lossy": pillow("WEBP", quality=95),
-        "WebP lossless (prepare)": encode(image, "webp"),
+        "WebP lossless (prepare)": encode(image, ".webp"),
     }
 
 
@@ -146,9 +146,9 @@ def rows(sizes: Sequence[int], repeats: int, compiled: bool = False) -> tuple[li
 
 def _candidates(name: str, data: bytes, smaller: Sequence[int]) -> list[Candidate]:
     """Every reader of one file, and our reduction to smaller sizes."""
-    candidates = [
-        Candidate(f"{name}, {reader}", data, partial(read, data)) for reader, read in readers(data).items()
-    ]
+    candidates = []
+    for reader, read in readers(data).items():
+        candidates.append(Candidate(f"{name}, {reader}", data, partial(read, data)))
     for size in smaller:
         candidates.append(Candidate(f"{name} to {size}, ours", data, partial(_reduced, data, size)))
     return candidates

@@ -1,139 +1,259 @@
-"""Files of latent codes: written by `experiments.invert`, read by `edit` and `directions`. And which generator codes belong to."""
+"""Latent codes in files: written by `experiments.invert`, read by `edit` and `directions`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from _runtime import UserError
+from _runtime import UserError, write_bytes
 from datamodules.decode import Filter
 from experiments.shared.devices import compute_device
+from experiments.shared.outputs import make_folder
 from experiments.shared.photographs import filter_of
-from lightning_modules.base import Code, Inverter, method_name
-from lightning_modules.generators import fingerprint, generator_of
+from lightning_modules.base import TUNED, Code, Inverter, method_name
+from lightning_modules.generators import LatentGenerator, fingerprint, generator_of
 from lightning_modules.methods import load_method
-from lightning_modules.networks.stylegan2 import Generator
 
-FORMAT = "face-gan-suite codes 1"
+FOLDER = "codes"  # of an output of `invert`, with a file for each image: codes/NAME.safetensors
+SUFFIX = ".safetensors"
+FORMAT = "face-gan-suite code 2"  # of one image's file
+FORMAT_OF_ALL = "face-gan-suite codes 1"  # of a file with the codes of all images, as earlier versions wrote
 
 
 def load_inverter(path: str) -> tuple[Inverter, Filter]:
-    """An inverter from its checkpoint, where the command computes, and how photographs are reduced for it. Raises `UserError`."""
+    """An inverter, where the command computes, and how photographs are reduced for it.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or is of another kind of method.
+    """
     method, checkpoint = load_method(path)
     if not isinstance(method, Inverter):
-        raise UserError(
-            f"{path}: {type(method).__name__} does not invert images; give a checkpoint of an inverter"
-        )
+        what = f"{type(method).__name__} does not invert images"
+        raise UserError(f"{path}: {what}; give a checkpoint of an inverter")
     return method.to(compute_device()), filter_of(checkpoint)
 
 
-def write_codes(path: Path, code: Code, names: Sequence[str], method: Inverter) -> None:
-    """Write the codes of all images, each tensor with the images along its first axis, and what made them. Raises `UserError`."""
-    record = {
-        "names": list(names),
-        "method": method_name(type(method)),
-        "generator": fingerprint(generator_of(method)),
-        "size": method.hparams["size"],
+@dataclass(frozen=True)
+class Origin:
+    """What made codes.
+
+    Attributes:
+        method: its name.
+        generator: fingerprint of the generator they are codes of.
+        size: width of the images that were inverted.
+    """
+
+    method: str
+    generator: str
+    size: int
+
+    @classmethod
+    def of(cls, method: Inverter) -> Origin:
+        return cls(method_name(type(method)), fingerprint(generator_of(method)), method.size)
+
+    @classmethod
+    def read(cls, record: dict[str, Any]) -> Origin:
+        """From a file's record. Raises KeyError, TypeError or ValueError where it is none."""
+        return cls(str(record["method"]), str(record["generator"]), int(record["size"]))
+
+
+def code_path(folder: Path, name: str) -> Path:
+    """The file of an image's code in an output folder of `invert`."""
+    return folder / FOLDER / f"{name}{SUFFIX}"
+
+
+def write_code(path: Path, code: Code, name: str, origin: Origin) -> None:
+    """Write the code of one image, each tensor (1, ...), and what made it. Raises `UserError`."""
+    record = {"name": name, "method": origin.method, "generator": origin.generator, "size": origin.size}
+    tensors = {key: tensor.cpu().contiguous() for key, tensor in code.items()}
+    make_folder(path.parent)
+    write_bytes(path, safetensors.torch.save(tensors, {"format": FORMAT, "code": json.dumps(record)}))
+
+
+def one_by_one(code: Code) -> Iterator[Code]:
+    """The codes of the images of a batch."""
+    for i in range(len(code["w"])):
+        yield {key: tensor[i : i + 1] for key, tensor in code.items()}
+
+
+def joined(codes: Sequence[Code]) -> Code:
+    """Codes of one shape as those of a batch."""
+    return {key: torch.cat([code[key] for code in codes]) for key in codes[0]}
+
+
+def batches_of(codes: Sequence[Code]) -> Iterator[list[int]]:
+    """The numbers of codes that can be taken together, in their order.
+
+    Tensors of other shapes, and weights that were tuned for one image, keep codes apart.
+    """
+    together: list[int] = []
+    for number, code in enumerate(codes):
+        if together and not alike(codes[together[0]], code):
+            yield together
+            together = []
+        together.append(number)
+    if together:
+        yield together
+
+
+def alike(a: Code, b: Code) -> bool:
+    """Whether two codes can be taken together."""
+    if any(key.startswith(TUNED) for key in (*a, *b)):
+        return False
+    return {key: tensor.shape for key, tensor in a.items()} == {
+        key: tensor.shape for key, tensor in b.items()
     }
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in code.items()}
-    part = path.with_name(f".{path.name}.part")
-    try:
-        safetensors.torch.save_file(
-            tensors, part, {"format": FORMAT, "codes": json.dumps(record)}
-        )  # maps may be many: no copy in memory
-        part.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{path} could not be written: {' '.join(str(error).split())}") from error
 
 
 class Codes:
-    """What `write_codes` wrote; the tensors stay in the file until they are asked for.
+    """The codes of several images, read when they are asked for.
 
     Attributes:
-        names: of the images, in the order of the codes.
-        method: by which they were inverted.
-        generator: fingerprint of the generator they are codes of.
-        size: width and height that the images had.
-
-    Raises:
-        UserError: the file is missing, damaged, or holds something else.
+        path: where they lie.
+        names: of the images.
+        origin: what made them.
+        code_shape: of one image's w, (L, D).
     """
 
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise UserError(
-                f"--codes {path} does not exist"
-                if not path.exists()
-                else f"--codes {path} is a folder: give the file"
-            )
-        try:
-            self.file = safetensors.safe_open(path, "pt")
-        except (safetensors.SafetensorError, OSError) as error:
-            raise UserError(
-                f"--codes {path} cannot be read as safetensors: truncated, damaged or of another format"
-            ) from error
-        metadata = self.file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise UserError(
-                f"--codes {path} holds no codes: its format is {metadata.get('format')!r}, expected {FORMAT!r}"
-            )
-        self.path = path
-        try:
-            record = json.loads(metadata["codes"])
-            self.names: list[str] = [str(name) for name in record["names"]]
-            self.method, self.generator, self.size = (
-                str(record["method"]),
-                str(record["generator"]),
-                int(record["size"]),
-            )
-            self.shapes = {name: self.file.get_slice(name).get_shape() for name in self.file.keys()}  # noqa: SIM118
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"--codes {path} is damaged: it does not say what its codes are") from error
-        if len(self.shapes.get("w", ())) != 3 or {shape[0] for shape in self.shapes.values()} != {
-            len(self.names)
-        }:
-            raise UserError(
-                f"--codes {path} is damaged: expected w (B, L, D), and as many codes as the {len(self.names)} names"
-            )
+    path: Path
+    names: list[str]
+    origin: Origin
+    code_shape: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, start: int, end: int) -> Code:
-        """The codes of images start .. end - 1, on the CPU."""
-        return {name: self.file.get_slice(name)[start:end] for name in self.shapes}
+    def read(self, i: int) -> Code:
+        """The code of image number i, on the CPU."""
+        raise NotImplementedError
 
-    def w(self) -> Tensor:
-        """w of all images, (N, L, D), without what else belongs to their codes."""
-        return self.file.get_tensor("w")
+    def w(self, rows: Sequence[int]) -> Tensor:
+        """w of some images, (N, L, D), without what else belongs to their codes."""
+        return torch.cat([self.read(i)["w"] for i in rows])
 
-    def check_generator(self, G: Generator, checkpoint: str) -> None:
-        """Refuse codes of another generator."""
+    def check_generator(self, G: LatentGenerator, checkpoint: str) -> None:
+        """Raise `UserError` where they are codes of another generator."""
         own = fingerprint(G)
-        if self.generator != own or self.shapes["w"][1:] != [G.layers, G.style_dim]:
-            raise UserError(
-                f"--codes {self.path} are of the generator {self.generator}, {checkpoint} has {own}: "
-                "give the checkpoint they were made with"
-            )
+        if self.origin.generator != own or self.code_shape != (G.layers, G.style_dim):
+            what = f"--codes {self.path} are of the generator {self.origin.generator}, {checkpoint} has {own}"
+            raise UserError(f"{what}: give the checkpoint they were made with")
 
     def check_method(self, method: Inverter, checkpoint: str) -> None:
-        """Refuse codes of another generator, method or size of images."""
+        """Raise `UserError` where they are of another generator, method or size of images."""
         self.check_generator(generator_of(method), checkpoint)
-        own = method_name(type(method)), method.hparams["size"]
-        if (self.method, self.size) != own:
+        own, theirs = Origin.of(method), self.origin
+        if theirs != own:
+            what = f"--codes {self.path} are by {theirs.method} at {theirs.size} px"
+            here = f"{checkpoint} is {own.method} at {own.size} px"
+            raise UserError(f"{what}, {here}: give the checkpoint they were made with")
+
+
+class FolderOfCodes(Codes):
+    """What `invert` writes: a file for each image."""
+
+    def __init__(self, path: Path) -> None:
+        inside = path / FOLDER
+        self.path = path
+        self.folder = inside if inside.is_dir() else path
+        files = sorted(self.folder.rglob(f"*{SUFFIX}"))
+        if not files:
+            raise UserError(f"--codes {path} holds no codes: give the output folder of experiments.invert")
+        self.names = [file.relative_to(self.folder).as_posix().removesuffix(SUFFIX) for file in files]
+        first = open_codes_file(files[0])
+        self.origin = origin_of(first, files[0], FORMAT)
+        self.code_shape = shape_of_w(first, files[0])
+
+    def read(self, i: int) -> Code:
+        path = self.folder / f"{self.names[i]}{SUFFIX}"
+        file = open_codes_file(path)
+        if origin_of(file, path, FORMAT) != self.origin:
             raise UserError(
-                f"--codes {self.path} are by {self.method} at {self.size} px, {checkpoint} is {own[0]} at {own[1]} px: "
-                "give the checkpoint they were made with"
+                f"--codes {path} was made by another method or generator than the first code there"
             )
+        if shape_of_w(file, path) != self.code_shape:
+            raise UserError(f"--codes {path} has another number of layers than the first code there")
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
-def joined(parts: Sequence[Code]) -> Code:
-    """Codes of batches as those of all images, on the CPU."""
-    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+class FileOfCodes(Codes):
+    """The codes of all images in one file, as earlier versions wrote them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = open_codes_file(path)
+        self.origin = origin_of(self.file, path, FORMAT_OF_ALL)
+        try:
+            self.names = [str(name) for name in json.loads(self.file.metadata()["codes"])["names"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"--codes {path} is damaged: it does not say what its codes are") from error
+        self.code_shape = shape_of_w(self.file, path)
+        lengths = {self.file.get_slice(key).get_shape()[0] for key in self.file.keys()}  # noqa: SIM118
+        if lengths != {len(self.names)}:
+            raise UserError(
+                f"--codes {path} is damaged: expected as many codes as the {len(self.names)} names"
+            )
+        for name in self.names:
+            check_name(name, path)
+
+    def read(self, i: int) -> Code:
+        return {key: self.file.get_slice(key)[i : i + 1] for key in self.file.keys()}  # noqa: SIM118
+
+
+def read_codes(path: Path) -> Codes:
+    """What `invert` wrote, now or in earlier versions.
+
+    Raises:
+        UserError: it is missing, damaged, or holds something else.
+    """
+    if path.is_dir():
+        return FolderOfCodes(path)
+    if not path.exists():
+        raise UserError(f"--codes {path} does not exist")
+    return FileOfCodes(path)
+
+
+def open_codes_file(path: Path) -> Any:
+    """A safetensors file whose tensors are read when they are asked for. Raises `UserError`."""
+    if not path.is_file():
+        raise UserError(f"--codes {path} is no file")
+    try:
+        return safetensors.safe_open(path, "pt")
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(
+            f"--codes {path} cannot be read as safetensors: truncated, damaged or of another format"
+        ) from error
+
+
+def origin_of(file: Any, path: Path, expected: str) -> Origin:
+    """What made the codes of a file. Raises `UserError` where it is of another format than `expected`."""
+    metadata = file.metadata() or {}
+    found = metadata.get("format")
+    if found != expected:
+        raise UserError(f"--codes {path} holds no codes: its format is {found!r}, expected {expected!r}")
+    try:
+        return Origin.read(json.loads(metadata["code" if expected == FORMAT else "codes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--codes {path} is damaged: it does not say what its codes are") from error
+
+
+def shape_of_w(file: Any, path: Path) -> tuple[int, int]:
+    """(L, D) of a file's w (B, L, D). Raises `UserError` where it has none."""
+    shape = file.get_slice("w").get_shape() if "w" in file.keys() else []  # noqa: SIM118
+    if len(shape) != 3:
+        raise UserError(f"--codes {path} is damaged: expected w (B, L, D)")
+    return shape[1], shape[2]
+
+
+def check_name(name: str, path: Path) -> None:
+    """Raise `UserError` for an image's name that leads out of the folder where its edits are written."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or not pure.name or "\0" in name or "\\" in name:
+        raise UserError(f"--codes {path} is damaged: {name!r} cannot be the name of an image")

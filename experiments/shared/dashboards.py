@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from _runtime import UserError
-from experiments.shared.naming import data_name, default_run
+from experiments.shared.naming import default_run, training_name
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers.logger import Logger
@@ -122,7 +122,7 @@ def start_wandb_of_training(
 ) -> WandbLog:
     """The W&B run of a training, for the arguments of `dashboards`; named by what is trained on what."""
     name = config.wandb_name or default_run(config).name
-    group = config.wandb_group or f"{data_name(config.data.root)}-{config.data.degradation}"
+    group = config.wandb_group or training_name(config.data)
     tags = config.wandb_tags
     if tags is None:
         tags = [config.preset]

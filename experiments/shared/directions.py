@@ -33,7 +33,10 @@ def read_direction(path: Path, component: int | None, layers: Sequence[int] | No
 def read_directions(
     paths: Sequence[Path], component: int | None, layers: Sequence[int] | None
 ) -> dict[str, Direction]:
-    """Directions by what they are called: their own names, or their files' where those are the same. Raises `UserError`."""
+    """Directions by what they are called: their own names, or their files' where those are the same.
+
+    Raises `UserError`.
+    """
     found = [read_direction(path, component, layers) for path in paths]
     names = [direction.name.replace("/", "-") for direction in found]
     if len(set(names)) < len(names):
@@ -44,7 +47,10 @@ def read_directions(
 
 
 def strength_names(strengths: Sequence[float]) -> list[str]:
-    """How strengths are written above images and in file names. Raises `UserError` where two would be the same, or one is no number."""
+    """How strengths are written above images and in file names.
+
+    Raises `UserError` where two would be the same, or one is no number.
+    """
     names = [f"{strength:g}" for strength in strengths]
     if len(set(names)) < len(names) or not all(math.isfinite(strength) for strength in strengths):
         raise UserError(f"--strength {' '.join(names)}: expected different, finite numbers")

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from _runtime import UserError, write_text
 from callbacks.grid import save_png, tile
 from callbacks.metrics import write_rows
+from datamodules.datasets import FrozenSet, Pairs
 from datamodules.faces import FaceData
 from experiments.shared.tables import Mean, Table
 from lightning_modules.base import Method, Restorer
@@ -68,6 +69,7 @@ def score(
     data: FaceData,
     measured: dict[str, Any],
     folder: Path,
+    seen: Sequence[str] = (),
 ) -> Evaluation:
     """Score methods on the held-out images of `data`; write table, scores per image and a comparison figure.
 
@@ -76,13 +78,15 @@ def score(
         methods: what is in them, all scored alike.
         measured: options of the judge.
         folder: where the results are written.
+        seen: words about those that were trained on some of the images.
 
     Raises:
         UserError: there is nothing to restore, something is missing, or the folder cannot be made.
     """
     data.setup("test")
     restoring = isinstance(methods[0], Restorer)
-    if restoring and data.hparams["degradation"] == "none":
+    own_inputs = isinstance(data.val_source, Pairs | FrozenSet)
+    if restoring and not own_inputs and data.hparams["degradation"] == "none":
         raise UserError(
             "--data.degradation none leaves nothing to restore: choose the degradation to score against"
         )
@@ -100,11 +104,14 @@ def score(
         means[name] = {title: Mean.of([row[title] for row in seeds]) for title in seeds[0]}
 
     protocol = protocol_of(data, judge, named)
+    footnote = [test_set(data, protocol, methods[0]), *judge.protocol, *protocol.get("test_time", []), *seen]
+    if seen:
+        protocol["trained_on"] = list(seen)
     table = Table(
         columns_of(judge, restoring),
         list(means.items()),
         reference=int(restoring),
-        footnote=[test_set(data, protocol, methods[0]), *judge.protocol, *protocol.get("test_time", [])],
+        footnote=footnote,
         parts=made.parts,
     )
     result: dict[str, Any] = {"rows": means}
@@ -198,6 +205,8 @@ def test_set(data: FaceData, protocol: Mapping[str, Any], method: Method) -> str
     reduced = f", filter {protocol['filter']}" if "filter" in protocol else ""
     which = f"{protocol['val']} images of {protocol['val_source']} at {side} px"
     held_out = f"{which} (list {protocol['val_list']}{reduced})"
+    if isinstance(method, Restorer) and isinstance(data.val_source, Pairs):
+        return f"{held_out}, with inputs of their own"
     if isinstance(method, Restorer):
         return f"{held_out}, degraded with seed {protocol['seed']} by {protocol['protocol']}"
     if "pairs" in method.scored:

@@ -16,17 +16,16 @@ from tqdm import tqdm
 
 from _runtime import UserError, nearest
 from callbacks.grid import save_png, tile
-from experiments.shared.codes import Codes
+from experiments.shared.codes import Codes, read_codes
 from experiments.shared.devices import load_to_device
 from experiments.shared.directions import strength_names
-from experiments.shared.photographs import check_new, make_folder
+from experiments.shared.outputs import check_new, make_folder
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction, Layers
 from lightning_modules.editing.ganspace import find_components
 from lightning_modules.editing.interfacegan import find_boundaries, project
 from lightning_modules.editing.sefa import find_directions
-from lightning_modules.generators import generator_of
-from lightning_modules.networks.stylegan2 import Generator
+from lightning_modules.generators import LatentGenerator, generator_of
 from lightning_modules.scorer import ATTRIBUTES, Scorer
 
 ROWS, SHEET = 4, 256  # samples in a contact sheet, and their size in pixels at most
@@ -41,7 +40,7 @@ def find(config: Namespace) -> int:
     if layers is not None and not 0 <= layers[0] < layers[1] <= G.layers:
         raise UserError(f"--layers {layers[0]} {layers[1]}: expected FIRST below END, within 0 .. {G.layers}")
 
-    with torch.inference_mode():
+    with torch.no_grad():
         if config.find == "boundary":
             found = boundaries(G, layers, config)
         elif config.find == "ganspace":
@@ -59,9 +58,8 @@ def find(config: Namespace) -> int:
             directions.save(direction, output / f"{file_name(direction.name)}.safetensors")
             sheet = contact_sheet(G, direction, config.strength, config.seed)
             save_png(output / f"{file_name(direction.name)}.png", tile(list(sheet), column_names=columns))
-    print(
-        f"{len(found)} directions in {output}: {', '.join(file_name(direction.name) for direction in found)}"
-    )
+    names = ", ".join(file_name(direction.name) for direction in found)
+    print(f"{len(found)} directions in {output}: {names}")
     return 0
 
 
@@ -71,33 +69,30 @@ def file_name(name: str) -> str:
 
 
 def check_files(output: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Refuse directions that exist, before long work."""
-    check_new(
-        output,
-        [f"{file_name(name)}{suffix}" for name in names for suffix in (".safetensors", ".png")],
-        overwrite,
-    )
+    """Raise `UserError` where directions exist that may not be replaced, before long work."""
+    stems = [file_name(name) for name in names]
+    files = [f"{stem}.safetensors" for stem in stems] + [f"{stem}.png" for stem in stems]
+    check_new(output, files, overwrite)
 
 
-def contact_sheet(G: Generator, direction: Direction, strengths: Sequence[float], seed: int) -> Tensor:
-    """Samples moved along a direction, (ROWS, strengths, 3, H, W); each with the same noise all along its row."""
+def contact_sheet(G: LatentGenerator, direction: Direction, strengths: Sequence[float], seed: int) -> Tensor:
+    """Samples moved along a direction, (ROWS, strengths, 3, H, W); each row has one noise."""
     w, noise = draw(G, ROWS, torch.Generator().manual_seed(seed))
-    columns = [
-        G(direction.apply(w[:, None].expand(-1, G.layers, -1), strength), noise=noise)
-        for strength in strengths
-    ]
-    return torch.stack([F.adaptive_avg_pool2d(column, min(SHEET, G.size)).cpu() for column in columns], dim=1)
+    codes = w[:, None].expand(-1, G.layers, -1)
+    columns = []
+    for strength in strengths:
+        images = G(direction.apply(codes, strength), noise=noise)
+        columns.append(F.adaptive_avg_pool2d(images, min(SHEET, G.size)).cpu())
+    return torch.stack(columns, dim=1)
 
 
-def draw(G: Generator, count: int, generator: torch.Generator) -> tuple[Tensor, list[Tensor] | None]:
+def draw(G: LatentGenerator, count: int, generator: torch.Generator) -> tuple[Tensor, list[Tensor] | None]:
     """w (count, D) of new samples, and noise for them; the same on every device."""
     w = G.mapping(torch.randn(count, G.z_dim, generator=generator).to(G.w_avg))
-    if G.synthesis.noise == "none":
-        return w, None
-    return w, [torch.randn(conv.noise_shape(count), generator=generator).to(w) for conv in G.synthesis.convs]
+    return w, G.draw_noise(count, generator)
 
 
-# --- boundaries ----------------------------------------------------------------------------------------------------
+# --- boundaries --------------------------------------------------------------------------------
 
 
 class Scored(NamedTuple):
@@ -107,7 +102,7 @@ class Scored(NamedTuple):
     scores: dict[str, Tensor]
 
 
-def boundaries(G: Generator, layers: Layers | None, config: Namespace) -> list[Direction]:
+def boundaries(G: LatentGenerator, layers: Layers | None, config: Namespace) -> list[Direction]:
     """A direction for each attribute, its figures printed."""
     conditions: list[str] = list(config.conditions)
     scorer = None if config.scorer is None else load_scorer(config.scorer)
@@ -131,7 +126,7 @@ def boundaries(G: Generator, layers: Layers | None, config: Namespace) -> list[D
     if scorer is not None:
         data = score_samples(G, scorer, config.samples, config.batch_size, config.seed)
     else:
-        inverted = Codes(Path(config.codes))
+        inverted = read_codes(Path(config.codes))
         inverted.check_generator(G, config.checkpoint)
         data = join_labels(inverted, table, layers)
 
@@ -164,13 +159,12 @@ def load_scorer(checkpoint: str) -> Scorer:
     """`load_to_device` of a scorer. Raises `UserError`."""
     scorer = load_to_device(checkpoint)
     if not isinstance(scorer, Scorer):
-        raise UserError(
-            f"--scorer {checkpoint}: {type(scorer).__name__} does not score attributes; give a checkpoint of scorer"
-        )
+        what = f"{type(scorer).__name__} does not score attributes"
+        raise UserError(f"--scorer {checkpoint}: {what}; give a checkpoint of scorer")
     return scorer
 
 
-def score_samples(G: Generator, scorer: Scorer, samples: int, batch_size: int, seed: int) -> Scored:
+def score_samples(G: LatentGenerator, scorer: Scorer, samples: int, batch_size: int, seed: int) -> Scored:
     """New codes of W and what the scorer reads off their images: standardised, and logits where binary."""
     generator = torch.Generator().manual_seed(seed)
     codes, scores = [], []
@@ -191,35 +185,39 @@ def read_labels(path: Path) -> dict[str, dict[str, float]]:
             reader = csv.DictReader(file)
             rows, columns = list(reader), list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"--labels {path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--labels {path} cannot be read: {reason}") from error
     attributes = [column for column in columns if column != "name"]
     if "name" not in columns or not attributes or not rows or len(set(columns)) < len(columns):
-        raise UserError(
-            f"--labels {path}: expected a first line with `name` and different attributes, and a line for each image"
-        )
-    if bad := [column for column in attributes if not column or "/" in column or column.startswith(".")]:
-        raise UserError(f"--labels {path}: column {bad[0]!r} cannot be the name of a file")
+        expected = "a first line with `name` and different attributes, and a line for each image"
+        raise UserError(f"--labels {path}: expected {expected}")
+    for column in attributes:
+        if not column or "/" in column or column.startswith("."):
+            raise UserError(f"--labels {path}: column {column!r} cannot be the name of a file")
     table: dict[str, dict[str, float]] = {}
     for row in rows:
         try:
             table[row["name"]] = {column: float(row[column] or math.nan) for column in attributes}
         except (TypeError, ValueError) as error:
+            line = f"the line of {row['name']!r}"
             raise UserError(
-                f"--labels {path}: the line of {row['name']!r} holds something other than numbers and empty cells"
+                f"--labels {path}: {line} holds something other than numbers and empty cells"
             ) from error
     return table
 
 
 def join_labels(codes: Codes, table: dict[str, dict[str, float]], layers: Layers | None) -> Scored:
-    """The codes that have labels, as means over the layers that are edited, in which inverters near W differ little. Raises `UserError`."""
+    """The codes that have labels, as means over the layers that are edited.
+
+    Inverters near W differ little in these.
+
+    Raises:
+        UserError: there is none.
+    """
     rows = [i for i, name in enumerate(codes.names) if name in table]
     if not rows:
         raise UserError(f"--labels: no name is one of --codes {codes.path}, such as {codes.names[0]!r}")
-    first, end = layers or (0, codes.shapes["w"][1])
-    columns = next(iter(table.values()))
-    return Scored(
-        codes.w()[rows, first:end].mean(dim=1),
-        {name: torch.tensor([table[codes.names[i]][name] for i in rows]) for name in columns},
-    )
+    first, end = layers or (0, codes.code_shape[0])
+    labels = [table[codes.names[i]] for i in rows]
+    scores = {name: torch.tensor([label[name] for label in labels]) for name in labels[0]}
+    return Scored(codes.w(rows)[:, first:end].mean(dim=1), scores)

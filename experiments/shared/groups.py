@@ -15,7 +15,7 @@ from experiments.shared.naming import data_name
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import find_method
 
-PLACES = ("root", "val_root")
+PLACES = ("root", "val_root", "pairs")
 CHOICE = ("val_split", "val_images")  # which images of a place
 DECISIVE = ("size", "height", "degradation", "kernels", "filter", "seed", *PLACES, *CHOICE)
 
@@ -151,7 +151,7 @@ def name_groups(groups: Sequence[Group]) -> None:
         data = group.facts.data or {}
         words = [group.facts.kind]
         if "root" in data:
-            words.append(data_name(data["val_root"] or data["root"]))
+            words.append(data_name(data["val_root"] or data["root"] or data["pairs"]))
         if data.get("degradation", "none") != "none":
             words.append(data["degradation"])
         words.append(f"{data.get('size', group.facts.shape[0])} px")

@@ -29,6 +29,13 @@ def data_name(root: str | None) -> str:
     return Path(root).expanduser().resolve().name.removesuffix(".zip")
 
 
+def training_name(data: Mapping[str, Any]) -> str:
+    """What is trained on, in a word: the data and how they are degraded."""
+    if data.get("pairs"):
+        return f"{data_name(data['pairs'])}-pairs"
+    return f"{data_name(data.get('root'))}-{data['degradation']}"
+
+
 def describe_overrides(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """Which options of a run are not the recipe's, in words that name it: `["model.lr=0.001", "seed=1"]`.
 
@@ -60,9 +67,7 @@ def default_run(config: Namespace) -> Path:
 def default_folder(config: Mapping[str, Any], overrides: list[str]) -> Path:
     """The run folder of a call that names none, with the overrides of `describe_overrides` in its name."""
     data = config["data"]
-    folder = f"{data_name(data.get('root'))}-{data['degradation']}"
-    if data.get("pairs"):
-        folder = f"{data_name(data['pairs'])}-pairs"
+    folder = training_name(data)
     name = "-".join([f"{config['method']}-{config['preset']}", *_limited(overrides)])
     return Path("runs") / folder / name
 

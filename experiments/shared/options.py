@@ -6,6 +6,7 @@ included, imports no torch, which takes seconds. The function that does the work
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -120,6 +121,17 @@ def add_filter_option(parser: Parser) -> None:
     ways = "by means over areas, or by Pillow's bilinear filter"
     help = f"how images are reduced: {ways}; as the checkpoint was trained if not given"
     parser.add_argument("--filter", type=Filter | None, help=help)
+
+
+def add_weights_option(parser: Parser) -> None:
+    """Where pretrained files are; `use_weights` makes it so."""
+    parser.add_argument("--weights_dir", type=str | None, help=WEIGHTS_DIR)
+
+
+def use_weights(config: Namespace) -> None:
+    """Look for pretrained files where the option says."""
+    if config.weights_dir is not None:
+        os.environ[FOLDER_VARIABLE] = config.weights_dir
 
 
 def check_reading(config: Namespace) -> None:

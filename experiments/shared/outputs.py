@@ -1,7 +1,10 @@
-"""Outputs of many files that are whole or not there: they grow beside their place and get their name when they are finished.
+"""Outputs of many files that are whole or not there.
 
-What grows is a folder, or a zip that may be cut off anywhere and goes on behind its last whole member. A note, a small JSON file in
-it, says how it was made; by it a command knows its own outputs, the only ones that --overwrite replaces.
+They grow beside their place and get their name when they are finished.
+
+What grows is a folder, or a zip that may be cut off anywhere and goes on behind its last whole member. A
+note, a small JSON file in it, says how it was made; by it a command knows its own outputs, the only ones that
+--overwrite replaces.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,42 +34,45 @@ def renamed(names: Sequence[str], suffix: str) -> list[str]:
 
 
 def check_apart(output: Path, source: Path, option: str) -> None:
-    """Refuse an output that is the input, holds it, or lies where the next search for images would find it."""
+    """Raise `UserError` for an output that is the input, holds it, or would be found by a search for it."""
     source = source.expanduser().resolve()
     if output == source or output in source.parents:
         raise UserError(f"--output {output} is or holds {option} {source}: give another place")
     if source in output.parents and output.suffix.lower() != ".zip":
-        raise UserError(
-            f"--output {output} lies inside {option} {source}, where its images would count as input: give a place outside"
-        )
+        what = f"--output {output} lies inside {option} {source}"
+        raise UserError(f"{what}, where its images would count as input: give a place outside")
 
 
 def check_replaceable(output: Path, name: str, suffixes: Collection[str], overwrite: bool) -> None:
-    """Refuse an output that cannot be made, or exists and may not be replaced or holds what the command did not write.
+    """Raise `UserError` for an output that cannot be made or replaced, or that is not the command's own.
 
     Args:
-        output: absolute path
-        name: of the command's note
-        suffixes: of the files it writes beside the note
-        overwrite: whether the user allows to replace it
+        output: absolute path.
+        name: of the command's note.
+        suffixes: of the files it writes beside the note.
+        overwrite: whether the user allows to replace it.
     """
     home = next(folder for folder in output.parents if folder.exists())
     if not (home.is_dir() and os.access(home, os.W_OK)):
         raise UserError(f"--output {output}: {home} is not a folder that can be written to")
     if os.path.ismount(output):
-        raise UserError(
-            f"--output {output} is a mount point, which finished output cannot replace: name something inside it"
-        )
+        what = f"--output {output} is a mount point, which finished output cannot replace"
+        raise UserError(f"{what}: name something inside it")
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not overwrite:
         raise UserError(f"--output {output} exists: give --overwrite or another --output")
-    inside = output.rglob("*") if output.is_dir() else ()
-    foreign = [path for path in inside if not (path.is_dir() or path.name == name or path.suffix in suffixes)]
-    if foreign or note(output, name) is None:
-        raise UserError(
-            f"--overwrite: {foreign[0] if foreign else output} was not written by this command; give another --output"
-        )
+    foreign = next(strangers(output, name, suffixes), None)
+    if foreign is not None or note(output, name) is None:
+        what = f"--overwrite: {foreign or output} was not written by this command"
+        raise UserError(f"{what}; give another --output")
+
+
+def strangers(output: Path, name: str, suffixes: Collection[str]) -> Iterator[Path]:
+    """Files below a folder that are neither the note nor of a kind that the command writes."""
+    for path in output.rglob("*") if output.is_dir() else ():
+        if not (path.is_dir() or path.name == name or path.suffix in suffixes):
+            yield path
 
 
 def note(output: Path, name: str) -> dict[str, Any] | None:
@@ -86,7 +92,10 @@ def part_of(output: Path) -> Path:
 
 
 def start(part: Path, zipped: bool, name: str, settings: dict[str, Any]) -> Folder | Archive:
-    """A new part, or the one that an interrupted call with these settings left; they are noted in it. Raises `UserError`."""
+    """A new part, or the one that an interrupted call with these settings left; they are noted in it.
+
+    Raises `UserError`.
+    """
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         store = Archive(part) if zipped else Folder(part)
@@ -95,9 +104,8 @@ def start(part: Path, zipped: bool, name: str, settings: dict[str, Any]) -> Fold
     if not store.names:
         store.add(name, (json.dumps(settings, indent=2) + "\n").encode())
     elif name not in store.names or json.loads(store.read(name)) != settings:
-        raise UserError(
-            f"{part} is of an interrupted call with other settings: give those again, or --overwrite to start anew"
-        )
+        what = f"{part} is of an interrupted call with other settings"
+        raise UserError(f"{what}: give those again, or --overwrite to start anew")
     return store
 
 
@@ -228,7 +236,22 @@ def check_output(output: Path, suffix: str, overwrite: bool) -> None:
         raise UserError(f"--output {output} is a folder: give a file name in it")
     if output.exists() and not overwrite:
         raise UserError(f"--output {output} exists: give --overwrite or another name")
+    make_folder(output.parent)
+
+
+def check_new(output: Path, files: Sequence[str], overwrite: bool) -> None:
+    """Raise `UserError` where an output folder is a file, or has one of `files` and may not replace it."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file: give a folder")
+    existing = [name for name in files if (output / name).exists()]
+    if existing and not overwrite:
+        count = f"{len(existing)} of {len(files)} outputs do"
+        raise UserError(f"{output / existing[0]} exists ({count}): give --overwrite or another --output")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder with its parents. Raises `UserError`."""
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{output.parent} cannot be created: {error.strerror}") from error
+        raise UserError(f"{folder} cannot be created: {error.strerror}") from error

@@ -109,6 +109,7 @@ def peek(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--method")
     parser.add_argument("--preset")
     parser.add_argument("--data.root", dest="root")
+    parser.add_argument("--data.pairs", dest="pairs")
     parser.add_argument("--config", "-c", action="append", default=[])
     try:
         named, _ = parser.parse_known_args(argv)
@@ -119,8 +120,9 @@ def peek(argv: Sequence[str]) -> argparse.Namespace:
         named.method = named.method or config.get("method")
         named.preset = named.preset or config.get("preset")
         named.root = named.root or (config.get("data") or {}).get("root")
+        named.pairs = named.pairs or (config.get("data") or {}).get("pairs")
     if not named.preset:
-        named.preset = "paper" if named.root else "demo"
+        named.preset = "paper" if named.root or named.pairs else "demo"
     if named.preset not in PRESETS:
         raise UserError(f"unknown preset {named.preset!r}: {nearest(named.preset, PRESETS)}")
     return named

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from datamodules.sampler import share
 from experiments.shared import console
 from experiments.shared.dashboards import dashboards
 from experiments.shared.naming import default_run
+from experiments.shared.options import use_weights
 from experiments.training.checks import check_config
 from experiments.training.debugging import PROFILE, repeated, trainer_options
 from experiments.training.folder import check_run, other_runs, prepare_run, resume_path
@@ -48,7 +48,6 @@ from experiments.training.story import (
     write_configuration,
 )
 from experiments.training.transcript import Transcript
-from lightning_modules import weights
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import load_weights
 from lightning_modules.methods import find_method
@@ -137,8 +136,7 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
 
 def settle(config: Namespace) -> None:
     """Check the options, and take from them what holds for the whole process. Raises `UserError`."""
-    if config.weights_dir is not None:
-        os.environ[weights.FOLDER_VARIABLE] = config.weights_dir
+    use_weights(config)
     check_config(config)
     if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
         config.trainer.accelerator = "cpu"  # the metrics need float64, which Apple's GPUs do not have

@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from _runtime import UserError
-from datamodules.datasets import FrozenSet
+from datamodules.datasets import FrozenSet, Pairs
 from datamodules.faces import FaceData
 from datamodules.prints import Prints
 from experiments.shared.trained import OWN, data_state, passed_on, prints_of, trained_on
@@ -45,7 +45,10 @@ def check_same_data(data: FaceData, checkpoint: Mapping[str, Any], path: str | P
         changes += changed_images(trained_on_itself(state, what), data.trained_on())
         if changes:
             changes += option_changes(before, now, CHOICE)
-        elif "kernels" in stream_options(now) and state["facts"].get("degradation") != data.degradation.protocol:
+        elif (
+            "kernels" in stream_options(now)
+            and state["facts"].get("degradation") != data.degradation.protocol
+        ):
             changes.append("--data.kernels holds other kernels")
     if changes:
         keep = f"start a new run from the weights with --init_from {path} and another --run_dir"
@@ -111,21 +114,23 @@ def changed_validation(
 ) -> str | None:
     """What is different about the held-out images and how they are degraded, in words."""
     now = dict(data.hparams)
+    own_inputs = isinstance(data.val_source, FrozenSet | Pairs)
+    options = option_changes(before, now, CHOICE)
     if state is None:
-        return ", ".join(option_changes(before, now, CHOICE)) or None
-    changes = []
+        return ", ".join(options) or None
+    changes = [] if own_inputs else option_changes(before, now, ("seed", "filter"))
     held_out = None if state["held_out"] is None else prints_of(state["held_out"], what)
     own = data.held_out()
     if (held_out is None) != (own is None):
-        changes.append("portraits instead of photographs" if own is None else "photographs instead of portraits")
+        changes.append("photographs and portraits are exchanged")
     changes += [f"held out: {words}" for words in changed_images(held_out, own)]
     facts = data.protocol_facts()
-    for name in ("held_out", "pixels"):
-        old, new = state["facts"].get(name), facts.get(name)
-        if old != new and not changes:
-            changes.append(f"{name} {plain(new)} (was {plain(old)})")
-    if not isinstance(data.val_source, FrozenSet):
-        changes += option_changes(before, now, ("seed", "filter"))
+    if facts["held_out"] != state["facts"].get("held_out"):
+        changes.append(f"{facts['held_out']} images are held out (were {state['facts'].get('held_out')})")
+    if facts.get("pixels") != state["facts"].get("pixels"):
+        changes.append("the test set has other pixels")
+    if changes:
+        changes += [words for words in options if words not in changes]
     return ", ".join(changes) or None
 
 
@@ -141,7 +146,9 @@ def rate_jump(method: Method, checkpoint: Mapping[str, Any]) -> str | None:
     if abs(after - ended) <= 0.01 * max(abs(after), abs(ended)):
         return None
     rates = f"from {ended:.3g} to {after:.3g} times its initial value"
-    return f"{now:,} iterations instead of {before:,}: the learning rate jumps {rates} at {method.iteration:,}"
+    return (
+        f"{now:,} iterations instead of {before:,}: the learning rate jumps {rates} at {method.iteration:,}"
+    )
 
 
 def describe_differences(data: FaceData, method: Method, checkpoint: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.editing.directions import Direction, Layers, fix_signs
-from lightning_modules.networks.stylegan2 import Generator
+from lightning_modules.generators import LatentGenerator
 
 BATCH = 10_000
 
@@ -59,7 +59,7 @@ class Components(NamedTuple):
 
 @torch.no_grad()
 def find_components(
-    G: Generator, *, components: int = 80, samples: int = 1_000_000, seed: int = 0
+    G: LatentGenerator, *, components: int = 80, samples: int = 1_000_000, seed: int = 0
 ) -> Components:
     """The first principal components of G.mapping(z), z ~ N(0, I), in float32 on the CPU.
 

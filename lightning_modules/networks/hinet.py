@@ -13,7 +13,7 @@ Shapes  x (B, 3, H, W) RGB in [0, 1] of any size; both outputs (B, 3, H, W), nom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import zip_longest
 
 import torch
@@ -137,14 +137,14 @@ class HINetwork(nn.Module):
         attended, out_1 = self.sam12(decoded[-1], image)
 
         u = self.cat12(torch.cat([self.conv_02(image), attended], dim=1))
-        stage_1 = list(zip(encoded[:-1], reversed(decoded), strict=True))
+        stage_1 = zip(encoded[:-1], reversed(decoded), strict=True)
         encoded = self.encode(self.down_path_2, u, stage_1)
-        decoded = self.decode(self.up_path_2, self.skip_conv_2, encoded)
-        out_2 = self.last(decoded[-1]) + image
+        u = self.decode(self.up_path_2, self.skip_conv_2, encoded)[-1]
+        out_2 = self.last(u) + image
         return out_1[:, :, :height, :width], out_2[:, :, :height, :width]
 
     @staticmethod
-    def encode(path: nn.ModuleList, u: Tensor, stage_1: Sequence[tuple[Tensor, Tensor]] = ()) -> list[Tensor]:
+    def encode(path: nn.ModuleList, u: Tensor, stage_1: Iterable[tuple[Tensor, Tensor]] = ()) -> list[Tensor]:
         """The features of every level from full resolution down.
 
         `stage_1` is what CSFF adds at all levels but the lowest.

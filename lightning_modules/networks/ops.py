@@ -173,8 +173,8 @@ def upfirdn(
     """
     b, c, h, w = x.shape
     if up > 1:
-        spread = F.pad(x.reshape(b, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1))
-        x = spread.reshape(b, c, h * up, w * up)
+        x = F.pad(x.reshape(b, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1))
+        x = x.reshape(b, c, h * up, w * up)  # under the same name: a copy less to hold
     if pad[0] != pad[1] or pad[0] < 0:
         x, pad = F.pad(x, (*pad, *pad)), (0, 0)
     filters = kernel.flip(0, 1).to(x.dtype).expand(c, 1, -1, -1)

@@ -361,6 +361,14 @@ class Generator(nn.Module):
             return near
         return torch.cat([near[:, :truncation_layers], w[:, truncation_layers:]], dim=1)
 
+    def draw_noise(self, batch: int, generator: torch.Generator | None = None) -> list[Tensor] | None:
+        """`Synthesis.draw_noise`, or None where no noise enters."""
+        return None if self.synthesis.noise == "none" else self.synthesis.draw_noise(batch, generator)
+
+    def features(self, w: Tensor, layer: int, *, noise: Noise = "random") -> Tensor:
+        """`Synthesis.features`."""
+        return self.synthesis.features(w, layer, noise=noise)
+
     def forward(self, w: Tensor, noise: Noise = "random", **entry) -> Tensor:
         """Image (B, 3, size, size) from w (B, D) or (B, L, D); `entry` as in `Synthesis.forward`."""
         return self.synthesis(w, noise=noise, **entry)

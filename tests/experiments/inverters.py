@@ -1,16 +1,22 @@
-"""What the tests of invert, edit and directions start from: checkpoints without a training, and codes that need no image."""
+"""What the tests of invert, edit and directions start from.
+
+Checkpoints without a training, and codes that need no image.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
+import safetensors.torch
 import torch
 from PIL import Image
 
 from experiments import fit, import_checkpoint
-from lightning_modules.base import Method
+from lightning_modules.base import Code, Inverter, Method, method_name
+from lightning_modules.generators import fingerprint, generator_of
 from lightning_modules.pretrained.released import export_released
 from tests.lightning_modules.steps import tiny
 
@@ -60,6 +66,19 @@ def reduced(file: Path, filter: str, size: int = 32) -> np.ndarray:
     if filter == "bilinear":
         return np.asarray(Image.open(file).resize((size, size), Image.Resampling.BILINEAR))
     return cv2.resize(np.asarray(Image.open(file)), (size, size), interpolation=cv2.INTER_AREA)
+
+
+def codes_of_all(path: Path, code: Code, names: list[str], method: Inverter) -> None:
+    """A file with the codes of all images, as earlier versions wrote them."""
+    generator = fingerprint(generator_of(method))
+    record = {
+        "names": names,
+        "method": method_name(type(method)),
+        "generator": generator,
+        "size": method.size,
+    }
+    metadata = {"format": "face-gan-suite codes 1", "codes": json.dumps(record)}
+    safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in code.items()}, path, metadata)
 
 
 def saved(method: Method, path: Path) -> str:

@@ -12,14 +12,13 @@ from PIL import Image
 from _runtime import UserError
 from experiments import directions as command
 from experiments.shared import finding
-from experiments.shared.codes import write_codes
 from lightning_modules.editing import directions
 from lightning_modules.editing.ganspace import find_components
 from lightning_modules.editing.interfacegan import project
 from lightning_modules.editing.sefa import find_directions
 from lightning_modules.methods import load_method
 from lightning_modules.scorer import ATTRIBUTES
-from tests.experiments.inverters import smoke, untrained
+from tests.experiments.inverters import codes_of_all, smoke, untrained
 from tests.lightning_modules.steps import tiny
 
 SAMPLES = ["--samples", "600", "--ratio", "0.1"]
@@ -117,7 +116,7 @@ def test_boundary_from_labels_is_what_made_the_labels(tmp_path, capsys) -> None:
     w = method.G.map(torch.randn(800, 16))
     n = torch.nn.functional.normalize(torch.randn(16), dim=0)
     position = w[:, 0] @ n - (w[:, 0] @ n).median()
-    write_codes(tmp_path / "codes.safetensors", {"w": w}, [f"{i}.png" for i in range(800)], method)
+    codes_of_all(tmp_path / "codes.safetensors", {"w": w}, [f"{i}.png" for i in range(800)], method)
     with open(tmp_path / "labels.csv", "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["name", "glad", "graded", "rare"])

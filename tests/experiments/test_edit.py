@@ -9,7 +9,7 @@ from PIL import Image
 
 from _runtime import UserError
 from experiments import edit, invert
-from experiments.shared.codes import Codes
+from experiments.shared.codes import joined, read_codes
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction
 from lightning_modules.editing.ganspace import Components
@@ -44,7 +44,7 @@ def codes(checkpoint, faces, tmp_path):
             "0",
         ]
     )
-    return tmp_path / "inverted/codes.safetensors"
+    return tmp_path / "inverted"
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_photographs_are_shown_as_the_network_sees_them(direction, tmp_path, dra
     with pytest.raises(
         UserError, match="^--filter area is of images: the codes of --codes are made already; leave it out$"
     ):
-        call(checkpoint, direction, tmp_path / "out", "--codes", "codes.safetensors", "--filter", "area")
+        call(checkpoint, direction, tmp_path / "out", "--codes", "codes", "--filter", "area")
 
 
 def test_strength_zero_is_the_inversion_and_codes_are_as_good_as_images(
@@ -121,7 +121,7 @@ def test_strength_zero_is_the_inversion_and_codes_are_as_good_as_images(
                 edited = picture(tmp_path / run / f"images/{k:03d}/{strength}.png")
                 assert np.array_equal(edited, inversion) == (strength == 0)
                 assert close(edited, picture(tmp_path / f"a/images/{k:03d}/{strength}.png"))
-            assert close(inversion, picture(codes.parent / f"{k:03d}.png"))
+            assert close(inversion, picture(codes / f"{k:03d}.png"))
 
 
 def test_edits_are_the_steps_along_the_direction(checkpoint, codes, direction, tmp_path) -> None:
@@ -138,7 +138,8 @@ def test_edits_are_the_steps_along_the_direction(checkpoint, codes, direction, t
         strength=("2.5",),
     )
     method, _ = load_method(checkpoint)
-    code, n = Codes(codes).read(0, 3), directions.load(direction).vectors
+    code = joined([read_codes(codes).read(i) for i in range(3)])
+    n = directions.load(direction).vectors
     code["w"][:, 2:5] += 2.5 * n
     with torch.no_grad():
         expected = method.synthesize(code)
@@ -164,7 +165,7 @@ def test_strips_and_grid_show_input_inversion_and_edits(
     assert np.abs(shown(with_input, 0).astype(int) - photograph).max() <= 2
     assert all(close(shown(with_input, column + 1), shown(without, column)) for column in range(4))
     assert not close(shown(without, 1), shown(without, 3))
-    assert close(shown(without, 0), picture(codes.parent / "001.png"))
+    assert close(shown(without, 0), picture(codes / "001.png"))
     grid = picture(tmp_path / "a/grid.png")
     assert grid.shape[0] - with_input.shape[0] == 2 * (TILE + GAP)
     last = picture(tmp_path / "a/strips/002.png")[-TILE - GAP :, GAP:]

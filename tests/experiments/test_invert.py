@@ -9,13 +9,18 @@ import pytest
 import safetensors
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from _runtime import UserError
 from experiments import invert
-from experiments.shared.codes import Codes
+from experiments.shared.codes import batches_of, read_codes
+from experiments.shared.photographs import Writing
+from lightning_modules.base import Code
+from lightning_modules.e4e import E4E
 from lightning_modules.generators import fingerprint, generator_of
-from lightning_modules.methods import load_method
-from tests.experiments.inverters import imported, reduced, smoke, untrained
+from lightning_modules.hfgi import HFGI
+from lightning_modules.methods import METHODS, load_method
+from tests.experiments.inverters import codes_of_all, imported, reduced, smoke, untrained
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +46,17 @@ def test_codes_and_images_are_what_the_method_gives(checkpoint, tmp_path, draw_f
     assert "11 of 12 images inverted" in capsys.readouterr().out
 
     names = [f"{i:03d}.png" for i in range(12) if i not in (5, 7)] + ["five.bmp"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*names, "codes.safetensors"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*names, "codes"])
+    files = sorted(path.name for path in (tmp_path / "out/codes").iterdir())
+    assert files == sorted(f"{name}.safetensors" for name in names)
     method, _ = load_method(checkpoint)
-    with safetensors.safe_open(tmp_path / "out/codes.safetensors", "pt") as file:
-        record = json.loads(file.metadata()["codes"])
-        codes = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    assert record == {"names": names, "method": "hfgi", "generator": fingerprint(method.base.G), "size": 32}
-    assert set(codes) == {"w", "distortion"}
+    with safetensors.safe_open(tmp_path / "out/codes/five.bmp.safetensors", "pt") as file:
+        record = json.loads(file.metadata()["code"])
+    generator = fingerprint(method.base.G)
+    assert record == {"name": "five.bmp", "method": "hfgi", "generator": generator, "size": 32}
+    codes = read_codes(tmp_path / "out")
+    assert codes.names == names
+    assert set(codes.read(0)) == {"w", "distortion"}
     for i, name in enumerate(names):
         image = (
             torch.from_numpy(np.asarray(Image.open(faces / name)).copy()).permute(2, 0, 1)[None] / 127.5 - 1
@@ -56,9 +65,8 @@ def test_codes_and_images_are_what_the_method_gives(checkpoint, tmp_path, draw_f
             code = method.invert(image)
             inverted = method.synthesize(code)[0]
         for part in code:
-            torch.testing.assert_close(
-                codes[part][i], code[part][0], atol=2e-6, rtol=0
-            )  # sums are rounded by how memory is laid out
+            # sums are rounded by how memory is laid out
+            torch.testing.assert_close(codes.read(i)[part], code[part], atol=2e-6, rtol=0)
         written = np.asarray(Image.open(tmp_path / "out" / name)).astype(int)
         assert np.abs(written - pixels(inverted)).max() <= 1
 
@@ -67,9 +75,10 @@ def test_batches_do_not_matter(checkpoint, tmp_path, draw_faces) -> None:
     faces = draw_faces(tmp_path / "faces", 5)
     for size in ("1", "3"):
         call(checkpoint, faces, tmp_path / size, "--batch_size", size)
-    one, three = (Codes(tmp_path / size / "codes.safetensors").read(0, 5) for size in ("1", "3"))
-    for part in one:
-        torch.testing.assert_close(one[part], three[part], atol=1e-4, rtol=1e-4)
+    one, three = read_codes(tmp_path / "1"), read_codes(tmp_path / "3")
+    for i in range(5):
+        for part, tensor in one.read(i).items():
+            torch.testing.assert_close(tensor, three.read(i)[part], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("option", ["area", "bilinear", None])
@@ -80,7 +89,7 @@ def test_photographs_are_reduced_as_the_network_is_used_to(option: str | None, t
         output = tmp_path / own
         call(checkpoint, faces, output, *([] if option is None else ["--filter", option]))
         method = load_method(checkpoint)[0]
-        codes = Codes(output / "codes.safetensors").w()
+        codes = read_codes(output).w(range(3))
         for i, face in enumerate(sorted(faces.iterdir())):
             image = torch.from_numpy(reduced(face, option or own).copy()).permute(2, 0, 1)[None] / 127.5 - 1
             with torch.no_grad():
@@ -112,37 +121,121 @@ def test_refusals(checkpoint, tmp_path, draw_faces) -> None:
         call(checkpoint, tmp_path / "broken.jpg", out)
     assert not out.exists()
     out.mkdir()
-    (out / "codes.safetensors").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"codes\.safetensors exists \(1 of 3 outputs do\)"):
+    (out / "codes").mkdir()
+    (out / "codes/000.png.safetensors").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"000\.png\.safetensors exists \(1 of 4 outputs do\)"):
         call(checkpoint, faces, out)
-    assert (out / "codes.safetensors").read_bytes() == b"mine"
+    assert (out / "codes/000.png.safetensors").read_bytes() == b"mine"
+    with pytest.raises(UserError, match="--resume and --overwrite exclude each other"):
+        call(checkpoint, faces, out, "--overwrite", "--resume")
     assert call(checkpoint, faces, out, "--overwrite") == 0
-    assert len(Codes(out / "codes.safetensors")) == 2
+    assert len(read_codes(out)) == 2
+
+
+def test_a_stopped_call_goes_on(checkpoint, tmp_path, draw_faces, capsys, monkeypatch) -> None:
+    faces, out = draw_faces(tmp_path / "faces", 4), tmp_path / "out"
+    inner = faces / "more faces"
+    inner.mkdir()
+    (faces / "003.png").rename(inner / "fünf #5.png")
+    finished = HFGI.invert
+
+    def interrupted(method: HFGI, image: torch.Tensor) -> Code:
+        if list(out.rglob("*.safetensors")):
+            raise KeyboardInterrupt
+        return finished(method, image)
+
+    monkeypatch.setattr(HFGI, "invert", interrupted)
+    monkeypatch.setattr(Writing, "AHEAD", 0)
+    with pytest.raises(KeyboardInterrupt):
+        call(checkpoint, faces, out, "--batch_size", "1")
+    monkeypatch.setattr(HFGI, "invert", finished)
+    begun = {path: path.read_bytes() for path in out.rglob("*.safetensors")}
+    assert 0 < len(begun) < 4
+    assert call(checkpoint, faces, out, "--resume") == 0
+    assert f"{4 - len(begun)} of {4 - len(begun)} images inverted" in capsys.readouterr().out
+    assert read_codes(out).names == ["000.png", "001.png", "002.png", "more faces/fünf #5.png"]
+    assert all(path.read_bytes() == content for path, content in begun.items())
+    with pytest.raises(UserError, match="are of the generator .*: give the checkpoint they were made with"):
+        call(untrained(tmp_path, "psp"), faces, out, "--resume")
+
+
+def test_codes_of_different_shapes_and_tuned_weights_stay_apart() -> None:
+    def code(side: int, tuned: bool = False) -> Code:
+        weights = {"weights.synthesis.constant": torch.zeros(1, 4)} if tuned else {}
+        return {"w": torch.zeros(1, 8, 4), "map": torch.zeros(1, side), **weights}
+
+    codes = [code(2), code(2), code(3), code(2), code(2, True), code(2, True)]
+    assert list(batches_of(codes)) == [[0, 1], [2], [3], [4], [5]]
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", None])
 def test_damaged_codes(tmp_path, content) -> None:
+    message = "does not exist"
     if content is not None:
         (tmp_path / "codes.safetensors").write_bytes(content)
-    with pytest.raises(
-        UserError, match="cannot be read as safetensors" if content is not None else "does not exist"
-    ):
-        Codes(tmp_path / "codes.safetensors")
+        message = "cannot be read as safetensors"
+    with pytest.raises(UserError, match=message):
+        read_codes(tmp_path / "codes.safetensors")
+    if content is not None:
+        with pytest.raises(UserError, match=message):
+            read_codes(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no codes: give the output folder"):
+        read_codes(tmp_path / "empty")
 
 
 def test_other_tensors_are_no_codes(tmp_path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"w": torch.zeros(2, 8, 4)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="holds no codes"):
-        Codes(tmp_path / "other.safetensors")
-    for names, w in ((["a"], torch.zeros(2, 8, 4)), (["a", "b"], torch.zeros(2, 8))):
+        read_codes(tmp_path / "other.safetensors")
+    for names, w, message in (
+        (["a"], torch.zeros(2, 8, 4), "expected as many codes as the 1 names"),
+        (["a", "b"], torch.zeros(2, 8), "expected w"),
+        (["a", "../b"], torch.zeros(2, 8, 4), "cannot be the name of an image"),
+        (["a", "/b"], torch.zeros(2, 8, 4), "cannot be the name of an image"),
+    ):
         record = json.dumps({"names": names, "method": "e4e", "generator": "0", "size": 32})
-        save_file(
-            {"w": w}, tmp_path / "bad.safetensors", {"format": "face-gan-suite codes 1", "codes": record}
-        )
-        with pytest.raises(UserError, match="is damaged: expected w"):
-            Codes(tmp_path / "bad.safetensors")
-    save_file({"w": w}, tmp_path / "bad.safetensors", {"format": "face-gan-suite codes 1", "codes": "{}"})
+        metadata = {"format": "face-gan-suite codes 1", "codes": record}
+        save_file({"w": w}, tmp_path / "bad.safetensors", metadata)
+        with pytest.raises(UserError, match=f"is damaged: .*{message}"):
+            read_codes(tmp_path / "bad.safetensors")
+    metadata = {"format": "face-gan-suite codes 1", "codes": "{}"}
+    save_file({"w": w}, tmp_path / "bad.safetensors", metadata)
     with pytest.raises(UserError, match="does not say what its codes are"):
-        Codes(tmp_path / "bad.safetensors")
+        read_codes(tmp_path / "bad.safetensors")
+
+
+def test_what_earlier_versions_wrote_is_read(tmp_path) -> None:
+    method, _ = load_method(untrained(tmp_path, "e4e"))
+    w = torch.randn(3, method.G.layers, method.G.style_dim)
+    codes_of_all(tmp_path / "codes.safetensors", {"w": w}, ["a.png", "b/c.png", "d.png"], method)
+    codes = read_codes(tmp_path / "codes.safetensors")
+    codes.check_method(method, "e4e.ckpt")
+    assert codes.names == ["a.png", "b/c.png", "d.png"]
+    assert torch.equal(codes.read(1)["w"], w[1:2])
+    assert torch.equal(codes.w([2, 0]), w[[2, 0]])
+
+
+class Optimising(E4E):
+    """Takes a gradient step inside `invert`, as methods without a training do."""
+
+    def invert(self, image: torch.Tensor) -> Code:
+        w = super().invert(image)["w"].detach()
+        with torch.enable_grad():
+            w.requires_grad_(True)
+            loss = (self.seen(self.G(w, noise="const")) - image).square().mean((1, 2, 3)).sum()
+            (gradient,) = torch.autograd.grad(loss, w)
+        return {"w": (w - gradient).detach()}
+
+
+def test_a_method_may_optimise_inside_invert(tmp_path, draw_faces, monkeypatch) -> None:
+    checkpoint = untrained(tmp_path, "e4e")
+    monkeypatch.setitem(METHODS, "e4e", f"{__name__}.Optimising")
+    faces = draw_faces(tmp_path / "faces", 2)
+    assert call(checkpoint, faces, tmp_path / "out") == 0
+    method = load_method(checkpoint)[0]
+    assert isinstance(method, Optimising)
+    image = torch.from_numpy(reduced(faces / "000.png", "area").copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    code = read_codes(tmp_path / "out").read(0)
+    torch.testing.assert_close(code["w"], method.invert(image)["w"], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(code["w"], E4E.invert(method, image)["w"], atol=1e-4)

@@ -102,7 +102,7 @@ def test_whole_photographs(method: str, tmp_path) -> None:
         assert not np.array_equal(local["wide.png"], plain["wide.png"])
         assert np.array_equal(local["tiny.png"], plain["tiny.png"])  # seen whole either way
     else:
-        with pytest.raises(UserError, match="--tlc: HINet does not have it, nafnet does"):
+        with pytest.raises(UserError, match="--tlc: HINet does not have it"):
             restored("--tlc")
 
 
