@@ -1,4 +1,4 @@
-"""Runs of the fit command in processes that start within a second and can be made to die at a chosen moment."""
+"""Runs of the fit command in processes that start within a second and can be made to die at will."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ FORKSERVER.set_forkserver_preload(
 
 @dataclass(frozen=True)
 class Death:
-    """A signal and the moment it comes: SIGKILL to the run's first process, others to all of its processes, as terminals and clusters do.
+    """A signal and the moment it comes.
+
+    SIGKILL to the run's first process, others to all of its processes, as terminals and clusters do.
 
     open    before the `at`-th time that a file of the run folder is opened, renamed or removed.
     save    within the `at`-th write of a checkpoint, after `share` of its bytes.
@@ -48,10 +50,12 @@ class Death:
 
 
 def fit(argv: list[str], run: Path, death: Death | None = None, file_size: int | None = None) -> int:
-    """`python -m experiments.fit argv --run run` in a process of its own; what it says is appended to `run`.log.
+    """`python -m experiments.fit argv --run run` in a process of its own.
 
-    `file_size` is the number of bytes a file can have, as if the disk were full then. Returns the exit status, minus the signal for
-    a process that died of one.
+    What it says is appended to `run`.log.
+
+    `file_size` is the number of bytes a file can have, as if the disk were full then. Returns the exit
+    status, minus the signal for a process that died of one.
     """
     process = FORKSERVER.Process(target=_fit, args=([*argv, "--run", str(run)], run, death, file_size))
     process.start()

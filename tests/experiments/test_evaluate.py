@@ -160,7 +160,10 @@ def test_equal_names_are_trainings_of_one_method(checkpoint, tmp_path, capsys) -
 
 
 def test_local_conversion_at_test_time(tmp_path, capsys) -> None:
-    """It changes images larger than 1.5 times those of the training, and no others; the results say that it was on."""
+    """It changes images larger than 1.5 times those of the training, and no others.
+
+    The results say that it was on.
+    """
     options = [
         "--method",
         "nafnet",
@@ -266,7 +269,10 @@ def test_table_marks_the_best_and_leaves_the_reference_out() -> None:
 
 
 def test_mixed_runs_get_a_table_for_each_kind_and_each_set_of_images(checkpoint, tmp_path, capsys) -> None:
-    """What a glob over run folders finds: the same method on other data, another kind, a damaged file, what is no image method."""
+    """What a glob over run folders finds.
+
+    The same method on other data, another kind, a damaged file, what is no image method.
+    """
     more = ["--preset", "smoke", "--iterations", "1"]
     runs = {"x4": "nafnet", "blind": "gpen", "prior": "gan_prior", "scorer": "scorer"}
     for name, method in runs.items():

@@ -1,4 +1,7 @@
-"""A checkpoint needs nothing but itself: neither the files its losses measure with, nor what its run started from."""
+"""A checkpoint needs nothing but itself.
+
+Neither the files its losses measure with, nor what its run started from.
+"""
 
 from __future__ import annotations
 
@@ -74,8 +77,9 @@ def test_resume_restore_and_export_after_the_regressor_and_the_prior_have_moved(
     assert trained("gan_prior_restoration", tmp_path / "1", "--resume", "auto", "--iterations", "3", *starts)
     assert read_checkpoint(first)["suite"]["iteration"] == 3
 
-    second = trained("gan_prior_restoration", tmp_path / "2", "--model.stage", "2", "--model.stage1", str(first), "--model.prior", "null",
-                     "--model.regressor", "null")  # fmt: skip
+    stage = ["--model.stage", "2", "--model.stage1", str(first)]
+    stage += ["--model.prior", "null", "--model.regressor", "null"]
+    second = trained("gan_prior_restoration", tmp_path / "2", *stage)
     moved(first)
     stage2 = [
         "--model.stage",

@@ -451,7 +451,8 @@ def test_several_processes_score_what_one_does(tmp_path) -> None:
         "--data.batch_size",
         "6",
     ]
-    # how batches are cut matters to the discriminator's statistics, and to an image's last bit, which can become a grey level
+    # how batches are cut matters to the discriminator's statistics, and to an image's last bit, which can
+    # become a grey level
     options += ["--trainer.accelerator", "cpu", "--model.lr", "1e-30", "--data.val_batch_size", "1"]
     main([*options, "--run", str(tmp_path / "1")])
     one = json.loads((tmp_path / "1/validation.json").read_text())

@@ -77,7 +77,10 @@ def test_pixels_are_what_the_network_gives(checkpoint, tmp_path) -> None:
 
 @pytest.mark.parametrize("method", ["nafnet", "hinet"])
 def test_whole_photographs(method: str, tmp_path) -> None:
-    """In their own size and shape, also one that the network's levels do not divide; with TLC the result differs."""
+    """In their own size and shape, also one that the network's levels do not divide.
+
+    With TLC the result differs.
+    """
     fit.main(["--method", method, "--preset", "smoke", "--run", str(tmp_path / "run"), "--iterations", "2"])
     path = str(tmp_path / "run/checkpoints/last.ckpt")
     (tmp_path / "photos").mkdir()
