@@ -68,7 +68,8 @@ class Checkpoints(Checkpoint):
         self.best, self.criterion, self.validated = state["best"], state.get("criterion"), state["validated"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Method) -> None:
-        if getattr(trainer.datamodule, "changed_validation", None) is not None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "changed_validation", None) is not None:
             self.best = None  # a score of other images or inputs
         # the run was stopped between an iteration and the end of its validation
         every: int = trainer.val_check_batch  # type: ignore[assignment]
