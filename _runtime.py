@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -92,6 +93,23 @@ def without_operators(execute: Callable[[ModuleType], None]) -> Callable[[Module
             torch.library.register_fake = register_fake
 
     return run
+
+
+def plain_file(path: Path, what: str) -> None:
+    """Raise `UserError`, which begins with `what`, for a path that cannot be read as an ordinary file.
+
+    Opening a pipe or a device may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{what} does not exist") from error
+    except (OSError, ValueError) as error:  # a link to itself, a name that is too long or has a NUL
+        raise UserError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{what} is a folder: give a file")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{what} is a pipe, device or socket: give a file")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
