@@ -15,7 +15,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -40,7 +40,8 @@ from datamodules.datasets import (
 from datamodules.decode import Filter, ImageFiles, SmallImage, UnreadableImage, too_small
 from datamodules.degradations import DEGRADATIONS
 from datamodules.layouts import describe_folders, is_paired, paired, repeated_names, without_others
-from datamodules.prints import NOTHING, Look, Prints, file_print, sample
+from datamodules.names import Names
+from datamodules.prints import NOTHING, Look, Prints, file_prints, sample
 from datamodules.sampler import Stream
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ class FaceData(LightningDataModule):
         self.inherited: dict[str, Prints] = {}  # what a prior, base or regressor was trained on
         self.changed_validation: str | None = None  # what a resumed run validates otherwise, in words
         self._trained_on: Prints | None = None
+        self._kept: dict[str, Any] = {}  # what `state_dict` gives beside what was trained on
 
     def _check(self) -> None:
         """Raise UserError for an option that cannot work."""
@@ -199,7 +201,7 @@ class FaceData(LightningDataModule):
         if not self.val_indices:
             self._setup()
         if stage == "fit" and not _get_rank():
-            self.trained_on()
+            self.state_dict()
         _, world = self._processes()
         count = len(self.val_indices)
         if count < world:
@@ -360,10 +362,18 @@ class FaceData(LightningDataModule):
             looks = {i: look for i, look in found.items() if isinstance(look, Look)}
             reduced = [looks[i].reduced if i in looks else NOTHING for i in found]
             name = source.files.root.resolve().name
-            files = torch.tensor([file_print(source.files, i) for i in indices])
-            self._trained_on = Prints(name, files, torch.stack(reduced))
+            self._trained_on = Prints(name, file_prints(source.files, indices), torch.stack(reduced))
             self._warn_of_training(source, looks)
         return self._trained_on
+
+    def recall(self, kept: Prints) -> None:
+        """Take over what an earlier run noted of the training images, where they are still the same files."""
+        self.setup()
+        source = self.train_source
+        if isinstance(source, Photographs):
+            files = file_prints(source.files, self.train_indices)
+            if torch.equal(files, kept.files):
+                self._trained_on = kept
 
     def _warn_of_training(self, source: Photographs, looks: dict[int, Look]) -> None:
         """Say what is suspicious about the training images."""
@@ -391,7 +401,7 @@ class FaceData(LightningDataModule):
         if isinstance(source, FrozenSet):
             files, looks = torch.zeros(len(source.looks), dtype=torch.int64), source.looks
         else:
-            files = torch.tensor([file_print(source.files, i) for i in self.val_indices])
+            files = file_prints(source.files, self.val_indices)
             looks = [self.looks[i] for i in self.val_indices]
         return Prints(name, files, torch.stack([look.reduced for look in looks]))
 
@@ -399,20 +409,27 @@ class FaceData(LightningDataModule):
         """What a checkpoint keeps: what was trained on, by this run and before it, and what scores are of."""
         if _get_rank():
             return {}
-        own, held_out = self.trained_on(), self.held_out()
+        if not self._kept:  # once: the files may change while they are trained on
+            held_out = self.held_out()
+            self._kept["held_out"] = None if held_out is None else held_out.state_dict()
+            self._kept["facts"] = self.facts()
+        own = self.trained_on()
         trained = {part: prints.state_dict() for part, prints in self.inherited.items()}
         if own is not None:
             trained[""] = own.state_dict()
-        return {
-            "trained": trained,
-            "held_out": None if held_out is None else held_out.state_dict(),
-            "facts": self.protocol_facts(),
-        }
+        return {"trained": trained, **self._kept}
 
-    def protocol_facts(self) -> dict[str, Any]:
-        """What decides beside the pictures, and no option says in full, in plain values."""
+    def facts(self) -> dict[str, Any]:
+        """What decides beside the targets, and no option says in full."""
         self.setup()
-        facts: dict[str, Any] = {"degradation": self.degradation.protocol, "held_out": len(self.val_indices)}
+        degradation = self.degradation.protocol
+        if self.options.kernels is not None:  # which may be renamed
+            degradation = degradation.replace(Path(self.options.kernels).name, "")
+        facts: dict[str, Any] = {"degradation": degradation, "held_out": len(self.val_indices)}
+        if isinstance(self.train_source, Pairs):
+            facts["train_inputs"] = file_prints(self.train_source.inputs, self.train_indices)
+        if isinstance(self.val_source, Pairs):
+            facts["val_inputs"] = file_prints(self.val_source.inputs, self.val_indices)
         if isinstance(self.val_source, FrozenSet):
             facts["pixels"] = self.val_source.pixels
         return facts
@@ -566,26 +583,18 @@ class FaceData(LightningDataModule):
 
 
 def listed(path: Path, files: ImageFiles) -> list[int]:
-    """Indices of the images that a text file names, one per line.
-
-    By path below the root, or by a unique file name; suffixes may be left out.
-    """
-    known: dict[str, list[int]] = {}
-    for i, name in enumerate(files.names):
-        file = PurePosixPath(name)
-        for key in {name, os.path.splitext(name)[0], file.name, file.stem}:
-            known.setdefault(key, []).append(i)
+    """Indices of the images that a text file names, one per line, as `Names` understands them."""
+    names = Names(files.names, files.root)
     chosen = set()
     for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
         wanted = line.strip()
         if not wanted or wanted.startswith("#"):
             continue
-        matches = known.get(wanted, [])
-        exact = [i for i in matches if files.names[i] == wanted]
-        if len(exact or matches) != 1:
+        matches = names.matching(wanted)
+        if len(matches) != 1:
             what = f"{len(matches)} images of that name" if matches else "no such image"
             raise UserError(f"--data.val_split {path}, line {number}: {what} in {files.root}: {wanted}")
-        chosen.update(exact or matches)
+        chosen.update(matches)
     if not chosen:
         raise UserError(f"--data.val_split {path}: names no image")
     return sorted(chosen)

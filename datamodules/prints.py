@@ -8,8 +8,10 @@ noted; of large sets only some thousand pictures are decoded.
 from __future__ import annotations
 
 import hashlib
+import os
 import unicodedata
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -22,8 +24,8 @@ from datamodules.decode import ImageFiles, UnreadableImage, central_part, resize
 
 SIDE = 8  # of a reduced picture, in pixels
 LOOKED_AT = 4096  # pictures of a set that are decoded at most
-# levels by which two reduced pictures of one photograph differ at most, root mean square: JPEG of quality 75 at
-# 32 px takes 5, at 64 px 2; among hundreds of rendered faces no two are nearer than 13
+# levels by which two reduced pictures of one photograph differ at most, root mean square: JPEG of quality
+# 75 at 32 px takes 5, at 64 px 2; among hundreds of rendered faces no two are nearer than 13
 NEAR = 6
 PLAIN = 32  # contrast below which a reduced picture is told from no other
 BLOCK = 256  # reduced pictures compared at a time
@@ -74,9 +76,13 @@ class Prints:
         if not isinstance(state, dict) or not wanted.keys() <= state.keys():
             raise ValueError("no prints of images")
         for name, kind in wanted.items():
-            if not isinstance(state[name], kind):
-                raise ValueError(f"its {name} is of type {type(state[name]).__name__}")
-        prints = cls(*(state[name] for name in wanted))
+            value = state[name]
+            if not isinstance(value, kind):
+                raise ValueError(f"its {name} is of type {type(value).__name__}")
+            # views of a few bytes can declare a tensor that no memory holds
+            if isinstance(value, Tensor) and (value.layout != torch.strided or not value.is_contiguous()):
+                raise ValueError(f"its {name} is no plain tensor")
+        prints = cls(" ".join(state["source"].split()), state["files"], state["looks"])
         n, m = prints.files.numel(), len(prints.looks) if prints.looks.ndim == 2 else -1
         if prints.files.shape != (n,) or prints.files.dtype != torch.int64:
             raise ValueError("its files are no list of numbers")
@@ -111,6 +117,12 @@ def sample(indices: Sequence[int]) -> list[int]:
 def places(n: int, m: int) -> Tensor:
     """Which m of n pictures are looked at: in equal steps."""
     return torch.arange(m) * n // max(1, m)
+
+
+def file_prints(files: ImageFiles, indices: Sequence[int]) -> Tensor:
+    """(N,) int64, a `file_print` for each of some files."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # most of it is waiting for the disk
+        return torch.tensor(list(pool.map(lambda i: file_print(files, i), indices)), dtype=torch.int64)
 
 
 def file_print(files: ImageFiles, i: int) -> int:

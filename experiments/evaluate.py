@@ -25,7 +25,7 @@ from experiments.shared.evaluation import Evaluation, score
 from experiments.shared.groups import Group, grouped, values_of
 from experiments.shared.options import Parser, add_weights_option, command_parser, parse, use_weights
 from experiments.shared.photographs import filter_of
-from experiments.shared.trained import trained_on
+from experiments.shared.trained import OWN, left_out_by, trained_on
 from lightning_modules.base import Inverter, Method
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import find_method
@@ -235,28 +235,35 @@ def check_held_out(checkpoint: str, options: dict[str, Any]) -> None:
 def check_images(checkpoint: str, data: FaceData, allowed: bool) -> str | None:
     """Compare the images to be scored with those that a checkpoint and its parts were trained on.
 
+    Its own held-out images are scored though a copy of one may have been trained on, which the run has told.
+
     Returns:
         Words about the former among the latter, where they are `allowed`; None where there are none.
 
     Raises:
         UserError: there are some.
     """
-    read = read_checkpoint(checkpoint)
-    held_out = data.held_out()
-    if held_out is None:
+    read, what = read_checkpoint(checkpoint), f"checkpoint {checkpoint}"
+    scored = data.held_out()
+    if scored is None:
         return None
-    for part, seen in trained_on(read, f"checkpoint {checkpoint}").items():
-        known = seen.holds(held_out).nonzero().flatten().tolist()
-        if not known:
+    left_out = left_out_by(read, what)
+    for part, seen in trained_on(read, what).items():
+        known = seen.holds(scored)
+        if part == OWN and left_out is not None:
+            known &= ~left_out.holds(scored)
+        if not known.any():
             continue
-        found = f"was trained on images of {seen.source}: {len(known)} of the {len(held_out)} to be scored"
+        found = (
+            f"was trained on images of {seen.source}: {int(known.sum())} of the {len(scored)} to be scored"
+        )
         if not seen.whole:
             found += f" at least (of its {len(seen):,} images {len(seen.looks):,} are known by their looks)"
-        if part:
+        if part != OWN:
             found = f"(its {part}) {found}"
         if allowed:
             return found
-        example = data.val_names[known[0]]
+        example = data.val_names[int(known.int().argmax())]
         ways = "on those it left out (--data.val_split FILE names them), or with --allow_trained"
         raise UserError(f"{checkpoint} {found}, e.g. {example}; score it on other images, {ways}")
     return None

@@ -35,10 +35,19 @@ def trained_on(checkpoint: Mapping[str, Any], what: str) -> dict[str, Prints]:
     state = data_state(checkpoint, what)
     if state is None:
         return {}
-    found = {str(part): prints_of(entry, what) for part, entry in state["trained"].items()}
+    check_entries(state["trained"], dict.fromkeys(state["trained"], dict), what)
+    found = {part: prints_of(entry, what) for part, entry in state["trained"].items()}
     if checkpoint["suite"]["images_seen"] == 0:
         found.pop(OWN, None)
     return found
+
+
+def left_out_by(checkpoint: Mapping[str, Any], what: str) -> Prints | None:
+    """The images that the run of a checkpoint held out; None of portraits, and where it does not say."""
+    state = data_state(checkpoint, what)
+    if state is None or state["held_out"] is None:
+        return None
+    return prints_of(state["held_out"], what)
 
 
 def prints_of(entry: Any, what: str) -> Prints:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
+from torch import Tensor
 
 from _runtime import UserError
-from datamodules.datasets import FrozenSet, Pairs
+from datamodules.datasets import FrozenSet, Pairs, Photographs
 from datamodules.faces import FaceData
 from datamodules.prints import Prints
 from experiments.shared.trained import OWN, data_state, passed_on, prints_of, trained_on
@@ -20,6 +22,7 @@ from lightning_modules.checkpoints import read_checkpoint
 STREAM = ("size", "height", "filter", "degradation", "kernels", "flip")  # options of all that is trained on
 RENDERED = ("seed", "portraits")  # of portraits
 CHOICE = ("val_root", "val_split", "val_images", "seed")  # which images are held out
+PLAIN = (str, int, float, type(None))  # types of options
 PARTS = ("prior", "base", "regressor")  # options of methods that name a checkpoint
 
 
@@ -33,32 +36,47 @@ def check_same_data(data: FaceData, checkpoint: Mapping[str, Any], path: str | P
         UserError: other images, or the same ones degraded otherwise, would be trained on.
     """
     what = f"checkpoint {path}"
-    before, now = checkpoint["datamodule_hyper_parameters"], dict(data.hparams)
+    before = checkpoint["datamodule_hyper_parameters"]
     state = data_state(checkpoint, what)
-    changes = option_changes(before, now, stream_options(now))
-    if kind_of(before) != kind_of(now):
-        changes.append(f"{kind_of(now)} instead of {kind_of(before)}")
-    elif state is None:
-        if kind_of(now) != "portraits":
-            changes += option_changes(before, now, CHOICE)
-    elif not changes:
-        changes += changed_images(trained_on_itself(state, what), data.trained_on())
-        if changes:
-            changes += option_changes(before, now, CHOICE)
-        elif (
-            "kernels" in stream_options(now)
-            and state["facts"].get("degradation") != data.degradation.protocol
-        ):
-            changes.append("--data.kernels holds other kernels")
+    changes = changed_training(data, before, state, what)
     if changes:
-        keep = f"start a new run from the weights with --init_from {path} and another --run_dir"
-        raise UserError(f"{what} was trained on other data: {', '.join(changes)}; keep them, or {keep}")
+        anew = f"start a new run from the weights with --init_from {path} and another --run_dir"
+        raise UserError(f"{what} was trained on other data: {', '.join(changes)}; keep them, or {anew}")
     return changed_validation(data, before, state, what)
 
 
-def trained_on_itself(state: Mapping[str, Any], what: str) -> Prints | None:
+def changed_training(
+    data: FaceData, before: Mapping[str, Any], state: Mapping[str, Any] | None, what: str
+) -> list[str]:
+    """What is different about the training images and how they are degraded, in words.
+
+    Args:
+        before: options of the data in the checkpoint.
+        state: what else it says of them; None in one from before there was this.
+    """
+    now = dict(data.hparams)
+    if kind_of(before) != kind_of(now):
+        return [f"{kind_of(now)} instead of {kind_of(before)}"]
+    names = stream_options(now)
+    choice = option_changes(before, now, CHOICE)
+    changes = option_changes(before, now, names)
+    if changes:
+        return changes
+    if state is None:
+        return [] if kind_of(now) == "portraits" else choice
     own = state["trained"].get(OWN)
-    return None if own is None else prints_of(own, what)
+    if own is not None:
+        kept = prints_of(own, what)
+        data.recall(kept)
+        changes = changed_images(kept, data.trained_on())
+    if changes:
+        return changes + choice
+    facts = data.facts()
+    if "kernels" in names and state["facts"].get("degradation") != facts["degradation"]:
+        changes.append("--data.kernels holds other kernels")
+    if differ(state["facts"].get("train_inputs"), facts.get("train_inputs")):
+        changes.append("the inputs are other files")
+    return changes
 
 
 def stream_options(options: Mapping[str, Any]) -> list[str]:
@@ -84,15 +102,25 @@ def option_changes(before: Mapping[str, Any], now: Mapping[str, Any], names: Seq
         old, new = before.get(name), now.get(name)
         if name == "kernels" and old is not None and new is not None:
             continue  # what is in the files is compared
-        if old != new:
+        if not isinstance(old, PLAIN) or old != new:
             changes.append(f"--data.{name} {plain(new)} (was {plain(old)})")
     return changes
 
 
 def plain(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    """An option's value as it is given, in one short line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(str(value).split())[:80]
+
+
+def differ(before: Any, now: Any) -> bool:
+    """Whether two lists of numbers, or none, are not the same."""
+    if before is None or now is None:
+        return before is not now
+    return not (isinstance(before, Tensor) and torch.equal(before, now))
 
 
 def changed_images(before: Prints | None, now: Prints | None) -> list[str]:
@@ -114,21 +142,28 @@ def changed_validation(
 ) -> str | None:
     """What is different about the held-out images and how they are degraded, in words."""
     now = dict(data.hparams)
-    own_inputs = isinstance(data.val_source, FrozenSet | Pairs)
     options = option_changes(before, now, CHOICE)
     if state is None:
         return ", ".join(options) or None
-    changes = [] if own_inputs else option_changes(before, now, ("seed", "filter"))
-    held_out = None if state["held_out"] is None else prints_of(state["held_out"], what)
+    changes = []
     own = data.held_out()
+    if not isinstance(data.val_source, FrozenSet | Pairs):  # which are degraded as their files are
+        changes += option_changes(before, now, ("seed",))
+    if isinstance(data.val_source, Photographs):
+        changes += option_changes(before, now, ("filter",))
+    held_out = None if state["held_out"] is None else prints_of(state["held_out"], what)
     if (held_out is None) != (own is None):
         changes.append("photographs and portraits are exchanged")
     changes += [f"held out: {words}" for words in changed_images(held_out, own)]
-    facts = data.protocol_facts()
+    facts = data.facts()
     if facts["held_out"] != state["facts"].get("held_out"):
-        changes.append(f"{facts['held_out']} images are held out (were {state['facts'].get('held_out')})")
+        changes.append(
+            f"{facts['held_out']} images are held out (were {plain(state['facts'].get('held_out'))})"
+        )
     if facts.get("pixels") != state["facts"].get("pixels"):
         changes.append("the test set has other pixels")
+    if differ(state["facts"].get("val_inputs"), facts.get("val_inputs")):
+        changes.append("the inputs are other files")
     if changes:
         changes += [words for words in options if words not in changes]
     return ", ".join(changes) or None
@@ -137,7 +172,7 @@ def changed_validation(
 def rate_jump(method: Method, checkpoint: Mapping[str, Any]) -> str | None:
     """Words where another length of the run changes the learning rate at once; None where it does not."""
     before, now = checkpoint["suite"].get("total_iterations"), method.total_iterations
-    if not isinstance(before, int) or before < 1 or before == now:
+    if not isinstance(before, int) or not 0 < before < 2**53 or before == now:
         return None
     after = method.lr_factor()
     method.total_iterations = before

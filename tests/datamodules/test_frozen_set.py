@@ -121,12 +121,15 @@ def test_it_is_not_trained_on(frozen: Path) -> None:
 
 
 def test_a_folder_of_images_stays_one(frozen: Path) -> None:
-    """Without its note, or without its two folders, it is a folder like any other."""
+    """Without its two folders it is a folder like any other; without its note it is pairs like any others."""
     assert len(batches(FaceData(val_root=str(frozen / "target"), **SMALL))) == 2
+    noted = batches(FaceData(val_root=str(frozen), **SMALL))
     (frozen / "protocol.json").unlink()
-    data = FaceData(val_root=str(frozen), **SMALL)
-    data.setup()
-    assert len(data.val_indices) == 14
+    data = FaceData(val_root=str(frozen), degradation="x4", **SMALL)
+    for batch, before in zip(batches(data), noted, strict=True):
+        assert torch.equal(batch["input"], before["input"])
+        assert torch.equal(batch["target"], before["target"])
+    assert len(data.val_indices) == 7
 
 
 def test_another_size_is_refused(frozen: Path) -> None:

@@ -126,6 +126,8 @@ def test_masks_are_two_valued_and_pictures_are_not(faces: Path) -> None:
         lambda state: {**state, "looks": state["looks"][0]},
         lambda state: {**state, "looks": state["looks"].float()},
         lambda state: {**state, "source": 3},
+        lambda state: {**state, "files": torch.zeros(1, dtype=torch.int64).expand(10**12)},
+        lambda state: {**state, "files": state["files"].to_sparse()},
     ],
 )
 def test_records_of_another_kind_are_named(damage, faces: Path) -> None:
@@ -133,3 +135,23 @@ def test_records_of_another_kind_are_named(damage, faces: Path) -> None:
     assert Prints.from_state(state).same_as(trained(faces))
     with pytest.raises(ValueError, match="its|no prints"):
         Prints.from_state(damage(state))
+
+
+def test_the_first_process_alone_writes_what_is_kept(faces: Path, monkeypatch) -> None:
+    data = FaceData(str(faces), size=32, val_images=2, workers=0)
+    kept = data.state_dict()
+    assert Prints.from_state(kept["held_out"]).same_as(data.held_out())
+    monkeypatch.setenv("RANK", "1")
+    assert data.state_dict() == {}
+
+
+def test_a_resumed_run_looks_at_no_image_again(faces: Path, monkeypatch) -> None:
+    kept = trained(faces)
+    data = FaceData(str(faces), size=32, val_images=2, workers=0)
+    data.recall(kept)
+    monkeypatch.setattr(data, "_look_at", None)
+    assert data.trained_on() is kept
+    (faces / data.train_source.name(data.train_indices[0])).write_bytes(b"another file")
+    again = FaceData(str(faces), size=32, val_images=2, workers=0)
+    again.recall(kept)
+    assert again.trained_on() is not kept

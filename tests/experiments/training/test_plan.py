@@ -150,3 +150,17 @@ def test_estimating_leaves_method_and_random_numbers_as_they_are() -> None:
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
     assert method.iteration == 0
     assert method.device == CPU
+
+
+def test_the_folders_are_counted_and_what_is_not_taken_is_said(capsys, tmp_path, draw_faces) -> None:
+    draw_faces(tmp_path / "set/CelebA-HQ-img", 12)
+    draw_faces(tmp_path / "set/CelebAMask-HQ-mask-anno/0", 5)
+    options = ["--method", "gpen", "--preset", "smoke", "--data.root", str(tmp_path / "set")]
+    status, lines = dry_run(capsys, tmp_path, *options)
+    assert status == 0
+    folders = [line.split(maxsplit=2)[2] for line in lines if line.startswith("  data folder ")]
+    assert folders == [
+        "train CelebA-HQ-img/: 6 images of 48x48 pixels",
+        "val CelebA-HQ-img/: 6 images of 48x48 pixels",
+        "CelebAMask-HQ-mask-anno/: 5 images left out",
+    ]
