@@ -10,17 +10,21 @@ torchvision.io) still raises torchvision's own error, and where torchvision is w
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import hashlib
 import os
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
+
+LONGEST_NAME = 255  # bytes, on the usual file systems
 
 
 class UserError(ValueError):
@@ -112,21 +116,67 @@ def plain_file(path: Path, what: str) -> None:
         raise UserError(f"{what} is a pipe, device or socket: give a file")
 
 
+def part_of(path: Path) -> Path:
+    """Where a file or folder grows, beside its place, until it is whole.
+
+    File systems take names of 255 bytes: a longer one is known by its hash.
+    """
+    name = f".{path.name}.part"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.part"
+    return path.with_name(name)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` at the end of the context, or leaves it as it was.
+
+    Raises:
+        UserError: the disk is full, the folder not writable or the name too long; the message names the file.
+    """
+    temporary = part_of(path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # what cannot be written cannot be removed either
+            temporary.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all.
 
     Raises:
-        UserError: the disk is full or the folder is not writable; the message names the file.
+        UserError: as `whole_file`.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} could not be written: {error.strerror}") from error
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there. Raises `UserError`, which names it, where it cannot be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} could not be removed: {error.strerror or error}") from error
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append UTF-8 text to a file.
+
+    Raises:
+        UserError: it cannot be written; the message names the file.
+    """
+    try:
+        with open(path, "a", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from error

@@ -14,6 +14,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -23,13 +24,15 @@ import kornia_rs
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from _runtime import UserError
+from _runtime import UserError, plain_file
+from datamodules.formats import FORMATS, SUFFIXES
 
 Filter = Literal["area", "bilinear"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
 BEGINNING = 4096  # bytes of a file that tell it from others, with its size
+ENCRYPTED = 1  # bit of a zip member's flags
+NESTED = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
+OUTSIDE = "named outside of the archive"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112  # EXIF tag
@@ -60,6 +63,10 @@ class ImageFiles:
     out, links are followed without running in circles. The index is made once; a zip is opened by each
     process on its first read, so the object may be forked or pickled.
 
+    Attributes:
+        names: of the images; a zip made on Windows may write them with backslashes.
+        left_out: how many files of which suffix are no images.
+
     Raises:
         UserError: ``root`` does not exist, is neither folder nor zip, or holds no image; ``option`` is
             named as the cause.
@@ -74,11 +81,25 @@ class ImageFiles:
         if not self.root.exists():
             raise UserError(f"{option} {root}: no such folder or zip file")
         self.zipped = not self.root.is_dir()
-        files = self._members() if self.zipped else self._walk()
-        self.names = sorted({name for name in files if _is_image(name)}, key=_natural)
+        if self.zipped:
+            plain_file(self.root, f"{option} {root}")
+        self._members: dict[str, str] = {}  # name -> as it stands in the zip, where that differs
+        files = self._listing() if self.zipped else self._walk()
+        found: set[str] = set()
+        self.left_out: Counter[str] = Counter()
+        for name in files:
+            if _is_image(name):
+                found.add(name)
+            elif _counts(name):
+                self.left_out[_kind(name)] += 1
+        self.names = sorted(found, key=_natural)
         if not self.names:
             formats = ", ".join(suffix[1:] for suffix in SUFFIXES)
-            raise UserError(f"{option} {root}: no image inside (looked recursively for {formats})")
+            beside = self.what_is_left_out()
+            other = f"; {beside}" if beside else ""
+            raise UserError(f"{option} {root}: no image inside (looked recursively for {formats}){other}")
+        if self.zipped:
+            self._check_encryption()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -86,12 +107,17 @@ class ImageFiles:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_archive": None}
 
+    def what_is_left_out(self) -> str:
+        """Words for the files that are no images; empty where there are none."""
+        kinds = [f"{count:,} {kind}" for kind, count in self.left_out.most_common()]
+        return f"left out: {', '.join(kinds)}" if kinds else ""
+
     def read(self, i: int) -> bytes:
         """The bytes of file ``i``. Raises UnreadableImage."""
         name = self.names[i]
         try:
             if self.zipped:
-                return self._zip().read(name)
+                return self._zip().read(self._members.get(name, name))
             return (self.root / name).read_bytes()
         except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
             raise UnreadableImage(f"{self.path(i)}: cannot be read ({_one_line(error)})") from error
@@ -101,8 +127,9 @@ class ImageFiles:
         name = self.names[i]
         try:
             if self.zipped:
-                with self._zip().open(name) as member:
-                    return self._zip().getinfo(name).file_size, member.read(BEGINNING)
+                stored = self._members.get(name, name)
+                with self._zip().open(stored) as member:
+                    return self._zip().getinfo(stored).file_size, member.read(BEGINNING)
             with open(self.root / name, "rb") as file:
                 return os.fstat(file.fileno()).st_size, file.read(BEGINNING)
         except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
@@ -134,16 +161,27 @@ class ImageFiles:
             self._archive, self._process = zipfile.ZipFile(self.root), os.getpid()
         return self._archive
 
-    def _members(self) -> Iterable[str]:
-        """The names in the zip. Raises UserError."""
+    def _listing(self) -> Iterable[str]:
+        """The names in the zip, with slashes. Raises UserError."""
         if not zipfile.is_zipfile(self.root):
-            raise UserError(f"{self.option} {self.root}: expected a folder of images or a zip file")
+            raise UserError(f"{self.option} {self.root}: {_no_zip(self.root)}")
         try:
-            return self._zip().namelist()
+            stored = self._zip().namelist()
         except (zipfile.BadZipFile, OSError, ValueError) as error:
             raise UserError(
                 f"{self.option} {self.root}: the zip file cannot be read ({_one_line(error)})"
             ) from error
+        for name in stored:
+            if "\\" in name:  # written by a program of Windows
+                self._members[name.replace("\\", "/")] = name
+        return [name.replace("\\", "/") for name in stored]
+
+    def _check_encryption(self) -> None:
+        """Raise UserError where no image of the zip can be read without a password."""
+        stored = [self._zip().getinfo(self._members.get(name, name)) for name in self.names]
+        if all(member.flag_bits & ENCRYPTED for member in stored):
+            what = "the images in the zip file are encrypted"
+            raise UserError(f"{self.option} {self.root}: {what}; unpack it with its password first")
 
     def _walk(self) -> Iterable[str]:
         """The files below the folder, in posix form. Raises UserError."""
@@ -271,7 +309,7 @@ def too_small(name: str, width: int, height: int, shape: tuple[int, int]) -> Sma
 def _open(source: bytes | Path, name: str) -> ImageFile.ImageFile:
     """Pillow's image with only the header read."""
     try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -349,10 +387,39 @@ def _over_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _is_image(name: str) -> bool:
+    return _counts(name) and not _outside(name) and PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _counts(name: str) -> bool:
+    """Whether it is a file that its owner sees."""
+    hidden = any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
+    return not hidden and "__MACOSX" not in PurePosixPath(name).parts and not name.endswith("/")
+
+
+def _outside(name: str) -> bool:
+    """Whether a name, as an archive may hold it, names a place outside of its folder."""
     path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    outside = path.is_absolute() or ".." in path.parts  # an archive may name what lies outside of it
-    return not hidden and not outside and not name.endswith("/") and path.suffix.lower() in SUFFIXES
+    drive = re.match("[A-Za-z]:/", name)
+    return path.is_absolute() or ".." in path.parts or "\0" in name or drive is not None
+
+
+def _kind(name: str) -> str:
+    """What to call a file that is left out."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if _outside(name):
+        return OUTSIDE
+    if suffix in NESTED:
+        return f"{suffix} (archives inside are not opened)"
+    return suffix or "without suffix"
+
+
+def _no_zip(path: Path) -> str:
+    """What is wrong with a file that is no whole zip."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"PK\3\4":
+        return "the zip file is cut off, its table of contents at the end is missing; copy it anew"
+    return "expected a folder of images or a zip file"
 
 
 def _natural(name: str) -> tuple:

@@ -444,7 +444,15 @@ class FaceData(LightningDataModule):
             ]
         if isinstance(self.val_source, Photographs):
             lines += [f"val {line}" for line in describe_folders(self.val_source.files, self.val_indices)]
-        return lines + self.said
+        return lines + self.said + self._other_files()
+
+    def _other_files(self) -> list[str]:
+        """Lines about the files that are no images."""
+        lines = []
+        for source in (self.train_source, self.val_source):
+            if isinstance(source, Photographs) and source.files.left_out:
+                lines.append(f"{source.files.what_is_left_out()} in {source.files.root}")
+        return list(dict.fromkeys(lines))
 
     @property
     def val_names(self) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from jsonargparse import ActionYesNo
 from tqdm import tqdm
 
-from _runtime import UserError
+from _runtime import UserError, part_of
 from datamodules.faces import FaceData
 from experiments.shared import console, outputs
 from experiments.shared.encoding import encode
@@ -56,7 +56,7 @@ def degrade(data: FaceData, output: Path, overwrite: bool) -> int:
     for name in ("source", "train"):
         protocol.pop(name, None)
 
-    part = outputs.part_of(output)
+    part = part_of(output)
     outputs.remove(part)
     store = outputs.start(part, False, NOTE, protocol)
     digest = write_images(data, files, store)

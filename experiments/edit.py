@@ -23,7 +23,7 @@ from datamodules.decode import Filter
 from experiments.shared import console
 from experiments.shared.directions import read_directions, strength_names
 from experiments.shared.options import (
-    INPUT,
+    INPUTS,
     add_filter_option,
     add_reading_options,
     add_weights_option,
@@ -32,7 +32,7 @@ from experiments.shared.options import (
     parse,
     use_weights,
 )
-from experiments.shared.outputs import check_new, make_folder, renamed
+from experiments.shared.outputs import check_folder, check_new, make_folder, renamed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Edit. Returns the exit status."""
     parser = command_parser("edit", __doc__)
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of an inversion method")
-    parser.add_argument("--input", type=str | None, help=INPUT)
+    parser.add_argument("--input", type=str, nargs="+", help=INPUTS)
     help = "output folder of python -m experiments.invert, in place of --input"
     parser.add_argument("--codes", type=str | None, help=help)
     help = ".safetensors of ours, or a released .pt or .npy; of several a strip each"
@@ -90,8 +90,12 @@ def edit(config: Namespace) -> int:
     directions = read_directions([Path(path) for path in config.direction], config.component, config.layers)
     columns = strength_names(config.strength)
     source: Codes | Photographs
-    source = read_codes(Path(config.codes)) if config.codes else Photographs(Path(config.input))
+    if config.codes is not None:
+        source = read_codes(Path(config.codes))
+    else:
+        source = Photographs([Path(place) for place in config.input])
     output = Path(config.output)
+    check_folder(output)
     if isinstance(source, Photographs):
         source.check_apart(output)
     stems = dict(zip(source.names, renamed(source.names, ""), strict=True))

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 
 from experiments.shared import console
+from experiments.shared.paths import at_home
 from experiments.training.usage import explain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, or with --dry_run only say what would be trained. Returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = [at_home(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     status = explain(argv)
     if status is not None:
         return status

@@ -20,7 +20,7 @@ from jsonargparse import ActionYesNo, Namespace
 from _runtime import UserError
 from experiments.shared import console
 from experiments.shared.options import (
-    INPUT,
+    INPUTS,
     add_filter_option,
     add_reading_options,
     add_weights_option,
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Invert. Returns the exit status."""
     parser = command_parser("invert", __doc__)
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of an inversion method")
-    parser.add_argument("--input", type=str, required=True, help=INPUT)
+    parser.add_argument("--input", type=str, nargs="+", required=True, help=INPUTS)
     help = "folder for codes/ and the inverted images; names and subfolders are kept"
     parser.add_argument("--output", type=str, required=True, help=help)
     help = "replace files that exist in the output folder"
@@ -61,18 +61,23 @@ def invert(config: Namespace) -> int:
     import torch
 
     from experiments.shared.codes import Origin, code_path, load_inverter, one_by_one, write_code
-    from experiments.shared.outputs import check_new
+    from experiments.shared.encoding import WRITTEN
+    from experiments.shared.outputs import check_folder, check_new, written_as
     from experiments.shared.photographs import Photographs, Writing
 
     output = Path(config.output)
-    photographs = Photographs(Path(config.input))
+    photographs = Photographs([Path(place) for place in config.input])
+    check_folder(output)
     photographs.check_apart(output)
+    files = written_as(photographs.names, WRITTEN)
     paths = {name: code_path(output, name) for name in photographs.names}
     if config.resume:
-        photographs.leave_out([name for name in paths if paths[name].exists() and (output / name).exists()])
+        photographs.leave_out(
+            [name for name in paths if paths[name].exists() and (output / files[name]).exists()]
+        )
     else:
         codes = [str(path.relative_to(output)) for path in paths.values()]
-        check_new(output, [*codes, *photographs.names], config.overwrite)
+        check_new(output, [*codes, *files.values()], config.overwrite)
     method, trained = load_inverter(config.checkpoint)
     check_codes(output, method, config)
     origin = Origin.of(method)
@@ -85,7 +90,7 @@ def invert(config: Namespace) -> int:
             code = method.invert(images.to(method.device))
             inverted = method.synthesize(code)
             for name, image, own in zip(names, inverted, one_by_one(code), strict=True):
-                writing.save(output / name, method.crop(image))
+                writing.save(output / files[name], method.crop(image))
                 writing.do(
                     write_code, paths[name], {key: part.cpu() for key, part in own.items()}, name, origin
                 )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ActionYesNo, Namespace
 from tqdm import tqdm
 
-from _runtime import UserError
+from _runtime import UserError, part_of
 from datamodules.decode import ImageFiles, SmallImage, UnreadableImage
 from experiments.shared import console, outputs
 from experiments.shared.options import command_parser, parse
@@ -84,7 +84,7 @@ def prepare(config: Namespace) -> int:
         print(f"{output} is prepared already; --overwrite makes it anew")
         return 0
     outputs.check_replaceable(output, NOTE, SUFFIXES.values(), config.overwrite)
-    part = outputs.part_of(output)
+    part = part_of(output)
     if config.overwrite:
         outputs.remove(part)
     store = outputs.start(part, output.suffix.lower() == ".zip", NOTE, settings)

@@ -207,6 +207,8 @@ class GANPriorRestoration(Restorer):
         else:
             start = Start("regressor", regressor)
             description, name = start.description, start.name
+            with torch.device("meta"):  # whether it can be built, without memory
+                rebuild(start.method, start.options, name)
         check_regressor(description, size, name)
         return {**options, "regressor": description}
 

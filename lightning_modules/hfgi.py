@@ -29,6 +29,7 @@ from lightning_modules.optimizers import Ranger
 from lightning_modules.psp import PSP
 from lightning_modules.starts import Description, Start
 
+WITHOUT_LOSSES = {"features": "off", "identity": "off"}
 NO_BASE = (
     "hfgi starts from a trained inverter: give --model.base PATH (python -m experiments.fit --method e4e "
     "trains one)"
@@ -100,6 +101,8 @@ class HFGI(Inverter):
             return options
         start = Start("base", base)
         check_base(start.description, options["size"], start.name)
+        with torch.device("meta"):  # whether it can be built, without memory
+            rebuild(start.method, {**start.options, **WITHOUT_LOSSES}, start.name)
         return {**options, "base": start.description}
 
     @classmethod
@@ -197,7 +200,7 @@ def make_base(description: str | Description | None, size: int) -> PSP:
     if not isinstance(description, dict):
         raise UserError(f"base {description}: expected a description; `methods.build` reads files")
     check_base(description, size, "--model.base")
-    options = {**description["hyper_parameters"], "features": "off", "identity": "off"}
+    options = {**description["hyper_parameters"], **WITHOUT_LOSSES}
     base = rebuild(description["method"], options, "--model.base")
     assert isinstance(base, PSP)
     return base

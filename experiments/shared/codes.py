@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -255,5 +256,6 @@ def shape_of_w(file: Any, path: Path) -> tuple[int, int]:
 def check_name(name: str, path: Path) -> None:
     """Raise `UserError` for an image's name that leads out of the folder where its edits are written."""
     pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or not pure.name or "\0" in name or "\\" in name:
+    drive = re.match("[A-Za-z]:/", name)
+    if pure.is_absolute() or ".." in pure.parts or not pure.name or "\0" in name or "\\" in name or drive:
         raise UserError(f"--codes {path} is damaged: {name!r} cannot be the name of an image")

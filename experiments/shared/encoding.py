@@ -9,10 +9,16 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from datamodules.formats import SUFFIXES
+
 JPEG = (".jpg", ".jpeg", ".jfif", ".jpe")
+# not GIF, which would be of 256 colours, nor what holds icons, layers or one channel: these become PNG
+WRITTEN = frozenset(SUFFIXES) - {".gif", ".ico", ".psd", ".pbm", ".pgm"}
+GREY = WRITTEN | {".pgm"}  # for images of one channel
 OPTIONS: dict[str, dict[str, Any]] = {  # of Pillow, by format
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "method": 1, "quality": 0},  # quality is the effort here
+    "AVIF": {"quality": 95, "subsampling": "4:4:4"},
 }
 
 

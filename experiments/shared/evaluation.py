@@ -20,6 +20,7 @@ from callbacks.grid import save_png, tile
 from callbacks.metrics import write_rows
 from datamodules.datasets import FrozenSet, Pairs
 from datamodules.faces import FaceData
+from experiments.shared.devices import enough_memory
 from experiments.shared.tables import Mean, Table
 from lightning_modules.base import Method, Restorer
 from lightning_modules.metrics.judge import COLUMNS, Judge
@@ -149,7 +150,9 @@ def go_through(methods: Mapping[str, Method], data: FaceData, judge: Judge) -> P
             sets["input"] = batch["input"]
         for name, method in methods.items():
             base, seed = split_seed(name)
-            outcome = method.validation_step(batch, number)
+            what = f"{name} at the {len(batch['name'])} images from {batch['name'][0]} on"
+            with enough_memory(what, "give a smaller --data.batch_size"):
+                outcome = method.validation_step(batch, number)
             assert outcome.result is not None
             sets[name] = outcome.result
             for part, images in outcome.parts.items():

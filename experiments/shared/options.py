@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from _runtime import UserError, nearest
 from datamodules.decode import Filter
+from experiments.shared.paths import at_home
 from lightning_modules.weights import FOLDER_VARIABLE
 
 FLAGS = (bool, int | bool)  # types of options that need no value; the second is that of fast_dev_run
@@ -53,7 +54,7 @@ REFUSED = {  # what users of Lightning will try, and what to use instead
 }
 
 WEIGHTS_DIR = f"folder of pretrained files, searched before torch's cache; ${FOLDER_VARIABLE} if not given"
-INPUT = "an image, a folder (searched recursively) or a zip of images"
+INPUTS = "images, folders (searched recursively) or zips of images"
 
 
 class Parser(ArgumentParser):
@@ -72,9 +73,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
     """The parsed options of `argv`, or of the command line; every complaint is a `UserError` of one line."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        return parser.parse_args(check_options(parser, arguments))
+        config = parser.parse_args(check_options(parser, [at_home(argument) for argument in arguments]))
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from error
+    for key, value in config.items():  # those of configuration files
+        config[key] = at_home(value)
+    return config
 
 
 def check_options(parser: ArgumentParser, argv: Sequence[str]) -> list[str]:

@@ -19,7 +19,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from _runtime import UserError, write_bytes
+from _runtime import UserError, remove_file, write_bytes
+from datamodules.formats import SUFFIXES
 
 
 def renamed(names: Sequence[str], suffix: str) -> list[str]:
@@ -38,9 +39,51 @@ def check_apart(output: Path, source: Path, option: str) -> None:
     source = source.expanduser().resolve()
     if output == source or output in source.parents:
         raise UserError(f"--output {output} is or holds {option} {source}: give another place")
-    if source in output.parents and output.suffix.lower() != ".zip":
+    if output.suffix.lower() != ".zip":
+        check_outside(output, source, option)
+
+
+def check_outside(output: Path, source: Path, option: str) -> None:
+    """Raise `UserError` for an output below the folder `source`, which a later call would take for input."""
+    if source.expanduser().resolve() in output.expanduser().resolve().parents:
         what = f"--output {output} lies inside {option} {source}"
         raise UserError(f"{what}, where its images would count as input: give a place outside")
+
+
+def written_as(names: Sequence[str], suffixes: Collection[str]) -> dict[str, str]:
+    """What images are written as: under their own names, but as PNG where the format is not of `suffixes`."""
+    taken = set(names)
+    fresh: dict[str, str] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        fresh[name] = name
+        if path.suffix.lower() not in suffixes:
+            fresh[name] = str(path.with_suffix(".png"))
+            if fresh[name] in taken:
+                fresh[name] = f"{name}.png"
+            taken.add(fresh[name])
+    return fresh
+
+
+def file_in(output: Path, files: dict[str, str], suffixes: Collection[str]) -> tuple[Path, dict[str, str]]:
+    """The folder of an output and what is written there; of one image the output may be a file.
+
+    Raises:
+        UserError: several images would become one file.
+    """
+    output = output.expanduser()
+    if output.is_dir() or output.suffix.lower() not in suffixes:
+        return output, files
+    if len(files) > 1:
+        what = "is a file" if output.exists() else "names a file"
+        raise UserError(f"--output {output} {what}: give a folder for the {len(files)} images")
+    return output.parent, dict.fromkeys(files, output.name)
+
+
+def check_folder(output: Path) -> None:
+    """Raise `UserError` for an output folder that is called like an image, and is not there."""
+    if output.suffix.lower() in SUFFIXES and not output.exists():
+        raise UserError(f"--output {output} names a file, and several are written: give a folder")
 
 
 def check_replaceable(output: Path, name: str, suffixes: Collection[str], overwrite: bool) -> None:
@@ -84,11 +127,6 @@ def note(output: Path, name: str) -> dict[str, Any] | None:
             return json.loads(archive.read(name))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-
-
-def part_of(output: Path) -> Path:
-    """Where an output grows until it is whole."""
-    return output.with_name(f".{output.name}.part")
 
 
 def start(part: Path, zipped: bool, name: str, settings: dict[str, Any]) -> Folder | Archive:
@@ -160,7 +198,7 @@ class Folder:
     def close(self) -> None:
         """Remove what a killed process was writing."""
         for file in self.path.rglob(".*.part"):
-            file.unlink()
+            remove_file(file)
 
 
 class Archive:

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from _runtime import UserError
+from experiments.shared.devices import out_of_memory as out_of_memory
 from experiments.training.launchers import check_launch, environments, find_launch
 from experiments.training.memory import Need, training_bytes
 from lightning_modules.base import Method
@@ -94,13 +95,6 @@ def check_visible_gpus(config: Namespace) -> None:
     if os.environ.get("SLURM_JOB_GPUS") or os.environ.get("SLURM_GPUS_ON_NODE", "0") != "0":
         ways = f"{GPUS_OF_A_TASK}; or give --trainer.accelerator cpu"
         raise UserError(f"the SLURM job has GPUs, but torch sees none here: {ways}")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device or the host has no memory left."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def memory_advice(method: Method, batch: int, processes: int) -> str:

@@ -388,7 +388,7 @@ def test_bad_roots_end_in_one_line(tmp_path: Path, folder: Path) -> None:
         "gone": "no such folder or zip file",
         "empty": "no image inside",
         "texts.zip": "no image inside",
-        "half.zip": "expected a folder of images or a zip file",
+        "half.zip": "the zip file is cut off",
         "faces/2.png": "expected a folder of images or a zip file",
     }.items():
         with pytest.raises(UserError, match=rf"^--data\.val_root {tmp_path}/{name}: {line}") as caught:

@@ -716,3 +716,19 @@ def test_rendering_ahead_gives_the_same_portraits() -> None:
 def test_help_names_every_degradation() -> None:
     for name in DEGRADATIONS:
         assert f" {name} " in " ".join(FaceData.__doc__.split())
+
+
+def test_a_list_of_another_machine_and_its_letters(tmp_path: Path) -> None:
+    """Names that look the same are the same: a Mac's letters stand apart from their accents."""
+    for path in list(fill(tmp_path / "faces").iterdir()):
+        path.rename(path.with_name(f"portra\u0308t_{path.name}"))
+    lines = ["portr\u00e4t_3.jpg", "./portra\u0308t_5.jpg", "/data/faces/portr\u00e4t_7.jpg"]
+    lines.append(f"{tmp_path}/faces/portr\u00e4t_9.jpg")
+    (tmp_path / "test.txt").write_text("\n".join(lines))
+    data = faces(tmp_path / "faces", val_split=str(tmp_path / "test.txt"))
+    assert names(val(data)) == [f"portra\u0308t_{i}.jpg" for i in (3, 5, 7, 9)]
+
+
+def test_files_that_are_no_images_are_counted(folder: Path) -> None:
+    (folder / "list.csv").write_text("")
+    assert any(line.startswith("left out: 1 .csv in ") for line in faces(folder).folders())

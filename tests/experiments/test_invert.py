@@ -239,3 +239,29 @@ def test_a_method_may_optimise_inside_invert(tmp_path, draw_faces, monkeypatch) 
     code = read_codes(tmp_path / "out").read(0)
     torch.testing.assert_close(code["w"], method.invert(image)["w"], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(code["w"], E4E.invert(method, image)["w"], atol=1e-4)
+
+
+def test_several_inputs_of_any_format(checkpoint, tmp_path, draw_faces) -> None:
+    """Of which a GIF becomes a PNG; the code has the name of the image."""
+    draw_faces(tmp_path / "a", 1)
+    draw_faces(tmp_path / "b", 1, suffix=".gif")
+    arguments = [
+        "--checkpoint",
+        checkpoint,
+        "--workers",
+        "0",
+        "--input",
+        str(tmp_path / "a"),
+        str(tmp_path / "b"),
+    ]
+    assert invert.main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+    codes = {"codes/a/000.png.safetensors", "codes/b/000.gif.safetensors"}
+    assert written == {"a/000.png", "b/000.png", *codes}
+    assert invert.main([*arguments, "--output", str(tmp_path / "out"), "--resume"]) == 0
+    for place, words in (
+        ("a/out", "lies inside --input"),
+        ("out.png", "names a file, and several are written"),
+    ):
+        with pytest.raises(UserError, match=words):
+            invert.main([*arguments, "--output", str(tmp_path / place)])
