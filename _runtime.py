@@ -157,8 +157,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text."""
-    write_bytes(path, text.encode())
+    """`write_bytes` of UTF-8 text; what is none, as a name of other bytes, is escaped."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def remove_file(path: Path) -> None:
@@ -176,7 +176,7 @@ def append_text(path: Path, text: str) -> None:
         UserError: it cannot be written; the message names the file.
     """
     try:
-        with open(path, "a", encoding="utf-8", newline="") as file:
+        with open(path, "a", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror or error}") from error

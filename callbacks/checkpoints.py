@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from _runtime import UserError
+from _runtime import UserError, whole_file
 from callbacks.guards import check_loss, check_weights
 from lightning_modules.base import Method
 
@@ -23,24 +23,33 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write the file whole or not at all. Raises `UserError` where there is no room."""
+        """Write the file whole or not at all.
+
+        Raises:
+            UserError: there is no room, or the folder cannot be written; the message says what is kept.
+        """
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.part")
         try:
-            with open(temporary, "wb") as file:
+            with whole_file(path) as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            cause: BaseException | None = error
-            if not isinstance(error, OSError):  # torch's zip writer fails again while it closes
-                cause = error.__context__
+        except UserError as error:
+            raise UserError(f"checkpoint {error}{_kept(path)}") from error
+        except RuntimeError as error:  # torch's zip writer fails again while it closes
+            cause = error.__context__
             if not isinstance(cause, OSError):
                 raise
-            kept = "; the previous one is kept" if path.exists() else ""
-            raise UserError(f"checkpoint {path} could not be written: {cause.strerror}{kept}") from error
+            reason = cause.strerror or cause
+            raise UserError(f"checkpoint {path} could not be written: {reason}{_kept(path)}") from error
+
+
+def _kept(path: Path) -> str:
+    """Words about an earlier checkpoint at a path, which a failed write has left as it was."""
+    try:
+        return "; the previous one is kept" if path.exists() else ""
+    except OSError:  # a name that is too long
+        return ""
 
 
 class Checkpoints(Checkpoint):

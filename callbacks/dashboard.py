@@ -145,7 +145,7 @@ def read_best(metrics: Path, until: int) -> dict[str, tuple[float, int]]:
     best: dict[str, tuple[float, int]] = {}
     if not until or not metrics.exists():
         return best
-    with open(metrics, newline="") as file:
+    with open(metrics, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if int(row["iteration"]) > until:
                 continue

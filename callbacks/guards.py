@@ -11,6 +11,9 @@ import torch
 from _runtime import UserError
 from lightning_modules.base import Method
 
+WARNING: int | None = getattr(signal, "SIGUSR1", None)  # Windows, which has no SLURM, knows no such signal
+SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, WARNING) if number is not None]
+
 
 class Guards(L.Callback):
     """Stop a run after `iterations`, on a signal, and at a loss that has gone wrong.
@@ -35,7 +38,7 @@ class Guards(L.Callback):
         if trainer.received_sigterm:
             self.signal = signal.SIGTERM
             trainer._signal_connector.received_sigterm = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

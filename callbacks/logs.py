@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import resource
+import math
 import sys
 import time
 from argparse import Namespace
@@ -17,8 +17,13 @@ import torch
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from _runtime import UserError, write_text
+from _runtime import UserError, append_text, plain_file, write_text
 from lightning_modules.base import Method
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
 
 
 class CSVLog(Logger):
@@ -64,11 +69,9 @@ class CSVLog(Logger):
         if not row.keys() <= set(self.columns):
             self._write_all()
             return
-        try:
-            with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, self.columns).writerow(row)
-        except OSError as error:
-            raise UserError(f"{self.path} could not be written: {error.strerror}") from error
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self.columns).writerow(row)
+        append_text(self.path, text.getvalue())
 
     def _write_all(self) -> None:
         """Write the file anew, where a column joins."""
@@ -81,23 +84,36 @@ class CSVLog(Logger):
 
 
 def read_rows(path: Path, until: int) -> list[dict[str, Any]]:
-    """The rows of a metrics.csv up to an iteration, without empty cells."""
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]  # a full disk may have cut the last row
-    rows = []
-    for row in csv.DictReader(io.StringIO(whole)):
-        if int(row["iteration"]) <= until:
-            rows.append({name: cell for name, cell in row.items() if cell != ""})
+    """The rows of a metrics.csv up to an iteration, without empty cells.
+
+    Raises:
+        UserError: the file cannot be read, or is none.
+    """
+    plain_file(path, f"{path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a full disk may have cut the last row
+        rows = []
+        for row in csv.DictReader(io.StringIO(whole)):
+            if int(row["iteration"]) <= until:
+                rows.append({name: cell for name, cell in row.items() if cell != ""})
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: expected rows that begin with an iteration") from error
     return rows
 
 
 def peak_memory(device: torch.device) -> float:
     """Peak memory of this process so far in GiB.
 
-    That of its tensors on a GPU, resident memory where it computes on the CPU.
+    That of its tensors on a GPU, resident memory where it computes on the CPU; NaN on Windows, which counts
+    it otherwise.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    if resource is None:
+        return math.nan
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 

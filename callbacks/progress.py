@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 import textwrap
 import time
@@ -131,7 +132,9 @@ class Progress(ProgressBar):
         for name, value in values.items():
             if name.startswith("train/") and name not in ("train/images_seen", "train/lr"):
                 said.append(f"{name.removeprefix('train/')} {value:.3g}")
-        said.append(f"{peak_memory(pl_module.device):.2f} GiB")
+        memory = peak_memory(pl_module.device)
+        if not math.isnan(memory):
+            said.append(f"{memory:.2f} GiB")
         return said
 
     def score(self, pl_module: Method) -> str:

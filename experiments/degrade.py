@@ -21,6 +21,7 @@ from _runtime import UserError, part_of
 from datamodules.faces import FaceData
 from experiments.shared import console, outputs
 from experiments.shared.encoding import encode
+from experiments.shared.locks import alone, beside
 from experiments.shared.options import command_parser, parse
 
 NOTE = "protocol.json"
@@ -34,19 +35,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help=overwrite_help)
     parser.add_class_arguments(FaceData, "data", fail_untyped=False)
     config = parse(parser, argv)
-    return degrade(FaceData(**config.data.as_dict()), Path(config.output), config.overwrite)
+    output = Path(config.output).expanduser().resolve()
+    with alone(beside(output), f"--output {output}"):
+        return degrade(FaceData(**config.data.as_dict()), output, config.overwrite)
 
 
 def degrade(data: FaceData, output: Path, overwrite: bool) -> int:
-    """Write the held-out images of `data`, degraded and clean, into the folder `output`.
+    """Write the held-out images of `data`, degraded and clean, into the folder `output`, a whole path.
 
     Raises:
         UserError: nothing would be degraded, or the folder may not or cannot be written.
     """
-    output = output.expanduser().resolve()
     if data.options.degradation == "none":
         raise UserError("--data.degradation none leaves the images as they are: choose how to degrade them")
-    for option in ("root", "val_root"):
+    for option in ("root", "pairs", "val_root"):
         if data.options[option] is not None:
             outputs.check_apart(output, Path(data.options[option]), f"--data.{option}")
     outputs.check_replaceable(output, NOTE, (".png",), overwrite)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from _runtime import UserError, part_of
 from datamodules.decode import ImageFiles, SmallImage, UnreadableImage
 from experiments.shared import console, outputs
+from experiments.shared.locks import alone, beside
 from experiments.shared.options import command_parser, parse
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config.workers = cores()
     if config.workers < 0:
         raise UserError(f"--workers {config.workers}: expected at least 0")
-    return prepare(config)
+    output = Path(config.output).expanduser().resolve()
+    with alone(beside(output), f"--output {output}"):
+        return prepare(config, output)
 
 
 def cores() -> int:
@@ -64,11 +67,10 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def prepare(config: Namespace) -> int:
+def prepare(config: Namespace, output: Path) -> int:
     """Bring all images to squares as the options say. Returns the exit status."""
     from experiments.shared.squares import Squares
 
-    output = Path(config.output).expanduser().resolve()
     files = ImageFiles(Path(config.input), "--input")
     names = outputs.renamed(files.names, SUFFIXES[config.format])
     outputs.check_apart(output, files.root, "--input")
@@ -97,6 +99,8 @@ def prepare(config: Namespace) -> int:
     outputs.publish(part, output)
     done = f"{len(names) - skipped} of {len(names)} images"
     print(f"{done} prepared at {config.size} px in {output}, {skipped} skipped")
+    if files.left_out:
+        print(files.what_is_left_out())
     return 0
 
 

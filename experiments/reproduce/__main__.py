@@ -22,6 +22,7 @@ from jsonargparse import ActionYesNo, Namespace
 from _runtime import UserError, nearest
 from experiments.shared import console
 from experiments.shared.dashboards import add_group_options, check_wandb, shared_run_options
+from experiments.shared.locks import LOCK, alone
 from experiments.shared.options import WEIGHTS_DIR, Parser, command_parser, parse
 from experiments.shared.recipes import PRESETS
 
@@ -88,9 +89,10 @@ def reproduce(table: Any, config: Namespace) -> int:
     placed = []
     if config.weights_dir is not None:
         placed = ["--weights_dir", config.weights_dir]
-    for stage in trained.stages:
-        stage.train(root, *config.dashboard, *placed)
-    table.report(config, trained)
+    with alone(Path(config.output) / LOCK, f"--output {config.output}"):
+        for stage in trained.stages:
+            stage.train(root, *config.dashboard, *placed)
+        table.report(config, trained)
     return 0
 
 

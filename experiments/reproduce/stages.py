@@ -198,7 +198,7 @@ def trial_of(stage: Stage, trials: dict[str, Stage], root: Path) -> Stage:
 
 def seconds_per_iteration(folder: Path, batch: int) -> float:
     """The mean over a training whose every iteration is logged, but the first, which warms up."""
-    with open(folder / "metrics.csv", newline="") as file:
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
         logged = [row["perf/images_per_second"] for row in csv.DictReader(file)]
     speeds = [float(speed) for speed in logged if speed]
     return statistics.fmean(batch / speed for speed in speeds[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -38,6 +39,8 @@ def answer(question: Command) -> None:
 
 def status_of(command: Command) -> int | None:
     """What the command returns, or the exit status of what ended it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a console may know no arrow, a name be no UTF-8
     try:
         status = command(sys.argv[1:])
         sys.stdout.flush()
@@ -48,6 +51,28 @@ def status_of(command: Command) -> int | None:
         print("interrupted", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         status = 141
+    except OSError as error:
+        if error.errno is None:  # of a library that calls its own errors so
+            raise
+        drop_output()
+        print(f"error: {said_by_machine(error)}", file=sys.stderr, flush=True)
+        status = 2
     return status
+
+
+def drop_output() -> None:
+    """Leave out what is still to be written to a standard output that takes no more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def said_by_machine(error: OSError) -> str:
+    """What the machine refused, and of which file where it says so."""
+    what = error.strerror or str(error)
+    if error.filename is None:
+        return what
+    return f"{os.fsdecode(error.filename)}: {what}"

@@ -76,7 +76,7 @@ def processes(config: Namespace) -> int:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (MisconfigurationException, ModuleNotFoundError) as error:
+    except (MisconfigurationException, ModuleNotFoundError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         if launch.by == "srun":
             reason += f"; {GPUS_OF_A_TASK}"

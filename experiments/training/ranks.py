@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.rank_zero import _get_rank
@@ -56,13 +56,14 @@ def end_others(trainer: L.Trainer) -> str | None:
     Returns:
         Words about another process whose end is behind the error; None where there is none.
     """
-    launcher: Any = trainer.strategy.launcher
-    others: Processes = getattr(launcher, "procs", [])
+    started = getattr(trainer.strategy.launcher, "procs", [])
+    others: Processes = [process for process in started if isinstance(process, subprocess.Popen)]
     ended = None
     if trainer.world_size > 1:
         ended = _wait_for_end(others)
     for process in others:
-        process.kill()
+        with contextlib.suppress(OSError):  # the error that has ended the run is the one to be told
+            process.kill()
     return ended
 
 
@@ -88,6 +89,9 @@ def _ended(others: Processes) -> str | None:
 
 
 def _manner(status: int) -> str:
-    if status < 0:
-        return f"died of {signal.Signals(-status).name}"
-    return f"ended with status {status}"
+    if status >= 0:
+        return f"ended with status {status}"
+    name = f"signal {-status}"
+    with contextlib.suppress(ValueError):  # of a number without a name
+        name = signal.Signals(-status).name
+    return f"died of {name}"

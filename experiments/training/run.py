@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from callbacks.curves import plot_curves
 from callbacks.edits import Edits
 from callbacks.ema import EMA
-from callbacks.guards import Guards
+from callbacks.guards import WARNING, Guards
 from callbacks.logs import CSVLog, Logs
 from callbacks.metrics import Metrics
 from callbacks.pictures import Pictures
@@ -26,6 +27,7 @@ from datamodules.faces import FaceData
 from datamodules.sampler import share
 from experiments.shared import console
 from experiments.shared.dashboards import dashboards
+from experiments.shared.locks import LOCK, alone
 from experiments.shared.naming import default_run
 from experiments.shared.options import use_weights
 from experiments.training.checks import check_config
@@ -49,9 +51,9 @@ from experiments.training.story import (
 )
 from experiments.training.transcript import Transcript
 from lightning_modules.base import Method
-from lightning_modules.checkpoints import load_weights
 from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import Judge
+from lightning_modules.starts import take_networks
 
 
 def fit(config: Namespace, resolved: dict[str, Any]) -> int:
@@ -62,13 +64,25 @@ def fit(config: Namespace, resolved: dict[str, Any]) -> int:
         resolved: what is saved and logged of them.
     """
     with Transcript() as transcript:
-        return train(config, resolved, transcript)
+        console.quiet()
+        settle(config)
+        with locked(config):
+            return train(config, resolved, transcript)
+
+
+@contextlib.contextmanager
+def locked(config: Namespace) -> Iterator[None]:
+    """Keep other calls out of the run folder; the run's first process does so for all of them."""
+    if config.dry_run or not first_process():
+        yield
+        return
+    run = Path(config.run_dir or default_run(config))
+    with alone(run / LOCK, f"run folder {run}"):
+        yield
 
 
 def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -> int:
-    """`fit` within a transcript."""
-    console.quiet()
-    settle(config)
+    """`fit` within a transcript, with settled options."""
     run = Path(config.run_dir or default_run(config))
     resume = resume_path(config, run)
     saved = None
@@ -91,7 +105,9 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
             for words in describe_differences(data, method, saved):
                 print(words)
     else:
-        load_weights(method, saved["state_dict"], f"checkpoint {config.init_from}")
+        for line in take_networks(method, saved, f"checkpoint {config.init_from}"):
+            if first:
+                print(line)
     inherit(data, config, saved, resume)
     del saved  # it may be large
     if config.dry_run:
@@ -284,7 +300,7 @@ def close(guards: Guards, config: Namespace) -> int:
     """The exit status of a run; SLURM is asked to start again what it is about to end."""
     if guards.signal is None:
         return 0
-    if guards.signal == signal.SIGUSR1:
+    if guards.signal == WARNING:
         print(ask_for_requeue(config.resume == "auto"), flush=True)
     return 128 + guards.signal
 

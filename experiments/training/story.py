@@ -25,7 +25,7 @@ import lightning as L
 import torch
 import yaml
 
-from _runtime import UserError, write_text
+from _runtime import append_text, remove_file, write_text
 from datamodules.faces import FaceData
 from experiments.shared.naming import data_name, flatten
 from experiments.shared.recipes import read_yaml
@@ -55,7 +55,7 @@ def write_configuration(
         if start < iteration:
             earlier.append(path)
         elif start > 0:
-            path.unlink()
+            remove_file(path)
     if not earlier:
         write_text(run / "config.yaml", yaml.safe_dump(dict(resolved), sort_keys=False))
         return {}
@@ -131,12 +131,7 @@ def record_start(run: Path, iteration: int, changes: Changes, trainer: L.Trainer
         "precision": str(trainer.precision),
         "job": launchers.job(),
     }
-    path = run / "segments.jsonl"
-    try:
-        with open(path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror}") from error
+    append_text(run / "segments.jsonl", json.dumps(line) + "\n")
 
 
 def command() -> str:
@@ -162,7 +157,7 @@ def commit() -> dict[str, Any]:
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=10, check=True).stdout
 
 
 def versions() -> dict[str, str | None]:

@@ -53,7 +53,8 @@ class Transcript:
     def keep_in(self, path: Path, title: str) -> None:
         """Append to a file from now on: a title, what was printed so far, what will be."""
         try:
-            self._file = open(path, "a", buffering=1)  # noqa: SIM115, until the context ends
+            # until the context ends; a path may have bytes that are no UTF-8
+            self._file = open(path, "a", buffering=1, encoding="utf-8", errors="replace")  # noqa: SIM115
         except OSError:
             return
         lines, self._lines = self._lines, []

@@ -139,3 +139,36 @@ def test_an_explosion_that_stays_finite_ends_the_run_and_keeps_the_last_good_che
         main([*options, "--iterations", "30"])
     assert read_checkpoint(run / "checkpoints/last.ckpt")["suite"]["iteration"] == 12
     assert main([*options, "--overwrite", "--iterations", "16", "--loss_limit", "0"]) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--trainer.devices abc",
+        "--trainer.devices -3",
+        "--trainer.devices []",
+        "--trainer.accelerator abacus",
+        "--trainer.accelerator tpu",
+        "--trainer.num_nodes -1",
+    ],
+)
+def test_a_machine_that_there_is_not_is_one_line(options: str, tmp_path) -> None:
+    call = ["--method", "gpen", "--preset", "smoke", "--run", str(tmp_path / "run"), *options.split()]
+    with pytest.raises(UserError, match="--trainer options: ") as error:
+        main(call)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "transformer-engine"])
+def test_a_precision_of_low_weights_is_refused_in_words(precision: str, tmp_path) -> None:
+    call = ["--method", "gpen", "--preset", "smoke", "--run", str(tmp_path / "run")]
+    with pytest.raises(UserError, match=f"{precision} is not offered: .*need float32; use bf16-mixed"):
+        main([*call, "--trainer.precision", precision])
+
+
+@pytest.mark.parametrize("name", ["gpen", "gan_prior"])
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_notebook", "fsdp", "deepspeed", "xyz"])
+def test_a_strategy_that_does_not_train_is_refused_in_words(strategy: str, name: str, tmp_path) -> None:
+    call = ["--method", name, "--preset", "smoke", "--run", str(tmp_path / "run"), "--trainer.devices", "2"]
+    with pytest.raises(UserError, match=f"--trainer.strategy {strategy} does not train {name}: leave it out"):
+        main([*call, "--trainer.strategy", strategy])
