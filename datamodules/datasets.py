@@ -154,7 +154,7 @@ class FrozenSet:
         self.root, self.size = root, size
         self.looks: list[Look] = []
         try:
-            self.protocol: dict[str, Any] = json.loads((root / self.note).read_text())
+            self.protocol: dict[str, Any] = json.loads((root / self.note).read_text(encoding="utf-8"))
             self.images: list[str] = self.protocol.pop("images")
             self.source = Path(self.protocol["val_source"])
             self.pixels: str = self.protocol["pixels"]

@@ -598,6 +598,8 @@ def listed(path: Path, files: ImageFiles) -> list[int]:
         wanted = line.strip()
         if not wanted or wanted.startswith("#"):
             continue
+        if "\0" in wanted:
+            raise UserError(f"--data.val_split {path}, line {number}: not a name; expected a text of names")
         matches = names.matching(wanted)
         if len(matches) != 1:
             what = f"{len(matches)} images of that name" if matches else "no such image"
@@ -625,7 +627,7 @@ class _Loader(DataLoader):
     """
 
     def __iter__(self) -> Any:
-        if not self.num_workers:
+        if not self.num_workers or not hasattr(signal, "pthread_sigmask"):  # as on Windows
             return super().__iter__()
         # its start, which creates what the processes share, would lift the block
         resource_tracker.ensure_running()

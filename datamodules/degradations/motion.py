@@ -13,13 +13,18 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
+import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from _runtime import UserError, write_bytes
+from _runtime import UserError, plain_file, write_bytes
 
 STEPS = 250  # T
 POINTS_PER_STEP = 8
@@ -28,6 +33,15 @@ EXTENT = (5, 71)  # of the 71x71 kernels, in pixels at 512
 SEEDS = (0, 1)  # of the banks for training and for held-out images
 PARTS = ("train", "held_out")  # their names in a file
 LARGEST = 511  # side of a kernel in a file: no larger than the image it belongs to
+MOST = 2**30  # bytes of a bank: 1,000 of the largest kernels
+HEADERS = {  # of the versions of NumPy's format
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+UNREADABLE = (  # what zipfile and NumPy raise for a damaged archive or one of something else
+    OSError, ValueError, LookupError, TypeError, SyntaxError, EOFError, RuntimeError, MemoryError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError,
+)  # fmt: skip
 
 
 def scaled_size(size: int, scale: float) -> int:
@@ -156,18 +170,18 @@ def read_kernels(path: str) -> tuple[np.ndarray, np.ndarray]:
         UserError: the file is missing or no .npz, or its arrays are not kernels: odd sides of 3 to 511
             pixels, the same in both, no negative weight, sum 1 within 1e-4.
     """
+    expected = f"--data.kernels {path}: expected an .npz with the arrays {' and '.join(PARTS)}"
+    plain_file(Path(path), f"{expected}, but it")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            banks = [file[part] for part in PARTS]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            banks = [read_bank(archive, part, f"--data.kernels {path}: {part}") for part in PARTS]
+    except UserError:
+        raise
+    except UNREADABLE as error:
         reason = "not such a file"
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
-        raise UserError(
-            f"--data.kernels {path}: expected an .npz with the arrays {' and '.join(PARTS)} ({reason})"
-        ) from error
-    for part, bank in zip(PARTS, banks, strict=True):
-        check_bank(bank, f"--data.kernels {path}: {part}")
+        raise UserError(f"{expected} ({reason})") from error
     train, held_out = banks
     if train.shape[1:] != held_out.shape[1:]:
         raise UserError(
@@ -177,13 +191,40 @@ def read_kernels(path: str) -> tuple[np.ndarray, np.ndarray]:
     return rescaled(train, 1.0), rescaled(held_out, 1.0)  # at 1 only the type changes
 
 
+def read_bank(archive: zipfile.ZipFile, part: str, name: str) -> np.ndarray:
+    """An array of kernels in an archive, whose size is looked at before it is read.
+
+    Raises:
+        UserError: it is none; the message starts with `name`.
+        OSError: it cannot be read; or another of `UNREADABLE`.
+    """
+    with archive.open(f"{part}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = HEADERS[version]
+        shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("objects would execute code")
+    check_shape(shape, dtype, name)
+    with archive.open(f"{part}.npy") as file:
+        bank = np.lib.format.read_array(file, allow_pickle=False)
+    check_bank(bank, name)
+    return bank
+
+
+def check_shape(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
+    """Refuse an array by what it says of itself. Raises UserError, which starts with `name`."""
+    cubic = len(shape) == 3 and shape[0] > 0 and shape[1] == shape[2]
+    if not cubic or shape[2] % 2 == 0 or not 3 <= shape[2] <= LARGEST:
+        raise UserError(
+            f"{name} is {shape}, expected (N, n, n), n odd and 3 to {LARGEST}, e.g. (1000, 71, 71)"
+        )
+    size = math.prod(shape) * dtype.itemsize
+    if size > MOST:
+        raise UserError(f"{name} is {shape}, {size / 2**30:.1f} GiB: give at most {MOST / 2**30:.0f} GiB")
+
+
 def check_bank(bank: np.ndarray, name: str) -> None:
     """Refuse an array that holds no kernels. Raises UserError, which starts with `name`."""
-    cubic = bank.ndim == 3 and len(bank) > 0 and bank.shape[1] == bank.shape[2]
-    if not cubic or bank.shape[2] % 2 == 0 or not 3 <= bank.shape[2] <= LARGEST:
-        raise UserError(
-            f"{name} is {bank.shape}, expected (N, n, n), n odd and 3 to {LARGEST}, e.g. (1000, 71, 71)"
-        )
     if bank.dtype.kind == "f":
         sums = bank.sum(axis=(1, 2), dtype=np.float64)
         if bank.min() >= 0 and np.abs(sums - 1).max() < 1e-4:

@@ -13,13 +13,15 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from _runtime import UserError, nearest
+from _runtime import LONGEST_NAME, UserError, nearest
 from datamodules.decode import Filter
 from experiments.shared.paths import at_home
+from experiments.shared.recipes import SECTIONS
+from experiments.shared.yaml_files import CLASSES, check_value
 from lightning_modules.weights import FOLDER_VARIABLE
 
 FLAGS = (bool, int | bool)  # types of options that need no value; the second is that of fast_dev_run
-GROUPS = ("--trainer", "--model", "--data", "--metrics")
+GROUPS = tuple(f"--{section}" for section in SECTIONS)
 REFUSED = {  # what users of Lightning will try, and what to use instead
     "max_steps": "it would count optimizer steps, not batches: use --iterations N",
     "min_steps": "use --iterations N",
@@ -47,7 +49,7 @@ REFUSED = {  # what users of Lightning will try, and what to use instead
     "use_distributed_sampler": "the data are shared out between processes already",
     "reload_dataloaders_every_n_epochs": "training follows one stream without epochs",
     "sync_batchnorm": "methods normalise over the images of all processes where they have to",
-    "inference_mode": "validation always runs in it",
+    "inference_mode": "validation runs without it, so that a method may optimise in `invert`",
     "barebones": "use --trainer.profiler simple to see where the time goes",
     "callbacks": "train from Python: docs/api.md",
     "plugins": "train from Python: docs/api.md",
@@ -76,7 +78,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str] | None) -> Namespace:
         config = parser.parse_args(check_options(parser, [at_home(argument) for argument in arguments]))
     except ArgumentError as error:
         raise UserError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise UserError("the value of an option is nested too deeply") from error
     for key, value in config.items():  # those of configuration files
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                check_text(key, text)
         config[key] = at_home(value)
     return config
 
@@ -91,6 +98,7 @@ def check_options(parser: ArgumentParser, argv: Sequence[str]) -> list[str]:
     checked: list[str] = []
     for i, argument in enumerate(argv):
         checked.append(argument)
+        check_plain(argument)
         if not argument.startswith("--") or argument == "--":
             continue
         option = argument.partition("=")[0]
@@ -100,6 +108,27 @@ def check_options(parser: ArgumentParser, argv: Sequence[str]) -> list[str]:
         if "=" not in argument and lone and is_flag:
             checked.append("true")
     return checked
+
+
+def check_text(option: str, text: str) -> None:
+    """Raise `UserError` for a value that could be the name of no file, where it is no sentence either."""
+    if "\0" in text:
+        raise UserError(f"--{option} has a null character in it")
+    longest = max(len(part.encode(errors="replace")) for part in text.split("/"))
+    if longest > LONGEST_NAME and not any(character.isspace() for character in text):
+        limit = f"a name of {longest} bytes, files have at most {LONGEST_NAME}"
+        raise UserError(f"--{option} {text[:40]}...: {limit}")
+
+
+def check_plain(argument: str) -> None:
+    """Raise `UserError` for a value that would build a class, or one of aliases that repeat each other."""
+    option, _, value = argument.partition("=")
+    if not argument.startswith("--"):
+        option, value = "", argument
+    if not set(option.split(".")).isdisjoint(CLASSES):
+        raise UserError(f"{option} would build a class: options take plain values")
+    if "&" in value or any(name in value for name in CLASSES):
+        check_value(value, f"the value {value[:60]}")
 
 
 def check_known(option: str, known: Sequence[str]) -> None:

@@ -12,40 +12,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from _runtime import UserError, nearest
+from experiments.shared.yaml_files import parse_yaml, read_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS = tuple(sorted(path.stem for path in CONFIGS.glob("methods/*.yaml")))
 PRESETS = ("smoke", "demo", "small", "paper")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, empty for an empty file.
-
-    Raises:
-        UserError: the file is missing or something else.
-    """
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise UserError(f"configuration {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"configuration {path} cannot be read: not a text file") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"configuration {path}{_complaint(error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"configuration {path} must be a mapping of options, e.g. `iterations: 1000`")
-    return content
-
-
-def _complaint(error: yaml.YAMLError) -> str:
-    """What is not valid YAML, and in which line where that is known."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or " ".join(str(error).split())
-    line = "" if mark is None else f", line {mark.line + 1}"
-    return f"{line}: not valid YAML: {problem}"
+SECTIONS = ("trainer", "model", "data", "metrics")  # of a training's options
 
 
 def config_files(argv: Sequence[str]) -> list[str]:
@@ -56,16 +29,43 @@ def config_files(argv: Sequence[str]) -> list[str]:
 
 
 def check_files(argv: Sequence[str], options: Collection[str]) -> None:
-    """Check that --config files name nothing but the `options` (`model.lr`, ...).
+    """Check that --config files name nothing but the `options` (`model.lr`, ...), and give them plain values.
+
+    So too what an option of a whole section, as --model FILE, is given.
 
     Raises:
-        UserError: one does; the message names the nearest option.
+        UserError: one does not; the message names the nearest option.
     """
     for path in config_files(argv):
-        check_keys(path, read_yaml(Path(path)), options)
+        check_keys(f"configuration {path}", read_yaml(Path(path)), options)
+    for section, value in sections(argv):
+        what = f"--{section} {value[:200]}"
+        tree = read_yaml(Path(value)) if _names_file(value) else parse_yaml(value, what)
+        if not isinstance(tree, dict):
+            raise UserError(f"{what}: expected a file with options, or --{section}.NAME VALUE")
+        check_keys(what, tree, options, f"{section}.")
 
 
-def check_keys(path: str, tree: Mapping[str, Any], options: Collection[str], section: str = "") -> None:
+def sections(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """The options of whole sections in a call, with what they are given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in SECTIONS:
+        parser.add_argument(f"--{name}", action="append", default=[])
+    try:
+        given = vars(parser.parse_known_args(argv)[0])
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
+    return [(name, value) for name in SECTIONS for value in given[name]]
+
+
+def _names_file(value: str) -> bool:
+    try:
+        return Path(value).exists()
+    except (OSError, ValueError):  # a text too long for a name
+        return False
+
+
+def check_keys(what: str, tree: Mapping[str, Any], options: Collection[str], section: str = "") -> None:
     """The keys of one section of a file; an option's own value may be a mapping."""
     inside = [name.removeprefix(section) for name in options if name.startswith(section)]
     known = {name.partition(".")[0] for name in inside}
@@ -73,9 +73,26 @@ def check_keys(path: str, tree: Mapping[str, Any], options: Collection[str], sec
     for key, value in tree.items():
         if key not in known and key not in inside:
             unknown = f"unknown option {section}{key}: {nearest(str(key), known)}"
-            raise UserError(f"configuration {path}: {unknown}")
+            raise UserError(f"{what}: {unknown}")
+        if not section and key == "config":
+            raise UserError(f"{what}: a file names no other one; give each with --config")
         if key in sections and isinstance(value, dict):
-            check_keys(path, value, options, f"{section}{key}.")
+            check_keys(what, value, options, f"{section}{key}.")
+        elif not section and key in SECTIONS:
+            raise UserError(f"{what}: {key} is a section of options, e.g. `{key}: {{NAME: VALUE}}`")
+
+
+def locate(error: UserError, argv: Sequence[str]) -> UserError:
+    """An error about an option's value, with the --config file that gives it, where one does."""
+    words = str(error)
+    name = words.split(maxsplit=1)[0].removeprefix("--").rstrip(":")
+    by_hand = [argument.partition("=")[0] for argument in argv]
+    if not words.startswith("--") or f"--{name}" in by_hand:
+        return error
+    for path in reversed(config_files(argv)):
+        if name in flatten(read_yaml(Path(path))):
+            return UserError(f"configuration {path}: {words}")
+    return error
 
 
 def check_frozen(argv: Sequence[str], config: Mapping[str, Any], preset: str) -> None:
@@ -117,10 +134,13 @@ def peek(argv: Sequence[str]) -> argparse.Namespace:
         raise UserError(str(error)) from error
     for path in reversed(named.config):
         config = read_yaml(Path(path))
+        data = config.get("data")
+        if not isinstance(data, dict):
+            data = {}
         named.method = named.method or config.get("method")
         named.preset = named.preset or config.get("preset")
-        named.root = named.root or (config.get("data") or {}).get("root")
-        named.pairs = named.pairs or (config.get("data") or {}).get("pairs")
+        named.root = named.root or data.get("root")
+        named.pairs = named.pairs or data.get("pairs")
     if not named.preset:
         named.preset = "paper" if named.root or named.pairs else "demo"
     if named.preset not in PRESETS:

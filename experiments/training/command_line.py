@@ -16,7 +16,7 @@ from datamodules.faces import FaceData
 from experiments.shared.dashboards import add_dashboard_options
 from experiments.shared.naming import describe_overrides
 from experiments.shared.options import WEIGHTS_DIR, Parser, parse
-from experiments.shared.recipes import PRESETS, check_files, check_frozen, peek, recipe
+from experiments.shared.recipes import PRESETS, check_files, check_frozen, config_files, peek, recipe
 from experiments.training.debugging import describe_switches
 from experiments.training.folder import RUN_DIR, TRANSIENT
 from experiments.training.lengths import ITERATIONS, add_image_options, settle_lengths
@@ -28,6 +28,11 @@ TRAINER_OPTIONS = {
     "accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic", "benchmark", "profiler",
     "fast_dev_run", "overfit_batches", "detect_anomaly",
 }  # fmt: skip
+NAMED: dict[str, tuple[Any, str | None, str]] = {  # of them, what Lightning would also build from classes
+    "accelerator": (str, "auto", "cpu, gpu, cuda, ...; auto takes what is there"),
+    "strategy": (str, "auto", "how several processes work together; auto takes the method's own"),
+    "profiler": (str | None, None, ""),
+}
 RESUME = "go on from a checkpoint: a path, or `auto` for the run folder's, if there"
 LENGTH = "length of the whole run in batches; 0 writes the start as a checkpoint"
 EDITS = "inverters: portraits edited at every validation, beside the true picture"
@@ -42,6 +47,14 @@ def resolve(argv: Sequence[str]) -> tuple[Namespace, dict[str, Any]]:
     usual = yaml.safe_load(cli.parser.dump(cli.parser.get_defaults(), skip_validation=True))
     cli.config.overrides = describe_overrides(resolved, usual)
     return cli.config, {name: value for name, value in resolved.items() if name not in TRANSIENT}
+
+
+def parse_alone(parser: LightningArgumentParser, path: str) -> None:
+    """Raise `UserError`, which names the --config file, where an option cannot have the value it gives."""
+    try:
+        parse(parser, ["--config", path])
+    except UserError as error:
+        raise UserError(f"configuration {path}: {error}") from error
 
 
 class RunParser(Parser, LightningArgumentParser):
@@ -97,8 +110,12 @@ class CLI(LightningCLI):
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The options of the trainer, the method, the data and the metrics."""
         unoffered = set(inspect.signature(L.Trainer).parameters) - TRAINER_OPTIONS
+        unoffered |= NAMED.keys()
         as_options: dict[str, Any] = {"instantiate": False, "fail_untyped": False, "skip": unoffered}
         parser.add_class_arguments(L.Trainer, "trainer", **as_options)
+        for name, (type_, default, words) in NAMED.items():
+            group = parser.groups["trainer"]  # type: ignore[index]
+            group.add_argument(f"--trainer.{name}", type=type_, default=default, help=words)
         describe_switches(parser)
         parser.add_lightning_class_args(self._model_class, "model")
         parser.add_lightning_class_args(FaceData, "data")
@@ -109,7 +126,13 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         check_files(args, [name.removeprefix("--") for name in parser._option_string_actions])
-        self.config = settle_lengths(parse(parser, args), args)
+        try:
+            config = parse(parser, args)
+        except UserError:
+            for path in config_files(args):
+                parse_alone(parser, path)
+            raise
+        self.config = settle_lengths(config, args)
         check_frozen(args, self.config, self.preset)
 
     def _set_seed(self) -> None:

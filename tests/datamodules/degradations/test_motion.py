@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
+import tracemalloc
+import zipfile
+
 import cv2
 import numpy as np
 import pytest
 
+from _runtime import UserError
+from datamodules.degradations import motion
 from datamodules.degradations.motion import motion_bank, motion_kernel, rescaled, scaled_size
 
 
@@ -109,3 +115,45 @@ def test_sizes_are_the_nearest_odd_ones():
 def test_even_extent_is_refused():
     with pytest.raises(ValueError, match="odd extents"):
         motion_kernel(np.random.default_rng(0), (6, 41))
+
+
+def zipped(path, header: bytes, data: bytes = b"") -> None:
+    """An .npz whose two arrays have this header, in NumPy's words, in front of the data."""
+    size = len(header).to_bytes(2, "little")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part in ("train", "held_out"):
+            archive.writestr(f"{part}.npy", b"\x93NUMPY\x01\x00" + size + header + data)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ("(1000000000, 511, 511)", "give at most 1 GiB"),
+        ("(3, 1000001, 1000001)", "expected"),
+        ("(-1, 3, 3)", "expected"),
+        ("(2, 3, 3)", "expected"),
+        ("(" + "9" * 300 + ", 3, 3)", "give at most 1 GiB"),
+        ("(" * 1000, "expected"),
+        ("'abc'", "expected"),
+    ],
+    ids=["many", "large", "negative", "cut off", "huge", "deep", "text"],
+)
+def test_a_file_is_believed_only_when_its_sizes_are_possible(shape: str, words: str, tmp_path) -> None:
+    """What it says of itself is read before the arrays are."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    zipped(tmp_path / "bomb.npz", header, bytes(8))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=rf"--data\.kernels .*bomb\.npz.*{words}") as caught:
+            motion.read_kernels(str(tmp_path / "bomb.npz"))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_kernels_are_in_an_ordinary_file(make, tmp_path) -> None:
+    make(tmp_path / "k.npz")
+    with pytest.raises(UserError, match=r"expected an \.npz .*, but it is a pipe, device or socket"):
+        motion.read_kernels(str(tmp_path / "k.npz"))
