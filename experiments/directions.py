@@ -56,12 +56,8 @@ def add_options(parser: Parser) -> None:
     def option(name: str, type: Any, help: str, **more: Any) -> None:
         parser.add_argument(f"--{name}", type=type, help=help, **more)
 
-    option(
-        "checkpoint",
-        str,
-        "checkpoint with a generator: of a prior, or of a method built on one",
-        required=True,
-    )
+    help = "checkpoint with a generator: of a prior, or of a method built on one"
+    option("checkpoint", str, help, required=True)
     option("find", str, f"how: {', '.join(FIND)}", required=True)
     option("output", str, "folder for the directions and their contact sheets", required=True)
     help = "replace files that exist in the output folder"
@@ -76,8 +72,8 @@ def add_options(parser: Parser) -> None:
     option("samples", int | None, "boundary, ganspace: codes to draw; default 10,000 and 1,000,000")
     option("components", int | None, "ganspace: how many; default 10")
     option("count", int | None, "sefa: how many directions; default 5")
-    layers_help = "layers FIRST to END - 1 that the directions edit"
-    option("layers", int, layers_help, nargs=2, metavar=("FIRST", "END"))
+    help = "layers FIRST to END - 1 that the directions edit"
+    option("layers", int, help, nargs=2, metavar=("FIRST", "END"))
     option("strength", float, "those of the contact sheets", nargs="+", default=[-3.0, -1.5, 0.0, 1.5, 3.0])
     option("batch_size", int, "images at once", default=16)
     option("seed", int, "of the samples, and of what is held out", default=0)
@@ -99,10 +95,8 @@ def complete(config: Namespace) -> Namespace:
     if config.batch_size < 1 or (config.samples is not None and config.samples < 1):
         raise UserError(f"--batch_size {config.batch_size} --samples {config.samples}: expected at least 1")
     if config.find == "boundary":
-        has_scorer, has_codes, has_labels = (
-            config[name] is not None for name in ("scorer", "codes", "labels")
-        )
-        if has_codes != has_labels or has_scorer == has_codes:
+        has_codes, has_labels = config.codes is not None, config.labels is not None
+        if has_codes != has_labels or has_codes == (config.scorer is not None):
             needed = "either --scorer CHECKPOINT, or both --codes DIR and --labels CSV"
             raise UserError(f"--find boundary needs {needed}")
         if not 0 < config.ratio <= 0.5:

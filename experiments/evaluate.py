@@ -30,6 +30,7 @@ from lightning_modules.base import Inverter, Method
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import Judge
+from lightning_modules.schema import check_options
 
 T = TypeVar("T")
 SPLIT = ("val_split", "val_images", "seed")  # options that say which images of a set are held out
@@ -128,6 +129,9 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
         first = read_checkpoint(paths[0])
         trained_with = first.get("datamodule_hyper_parameters", fitting(first))  # an imported one saw no data
         measured = first.get("callbacks", {}).get("Metrics", {})
+        name = f"checkpoint {paths[0]}"
+        check_options(FaceData, trained_with, f"{name} has options of data that do not fit")
+        check_options(Judge, measured, f"{name} has metrics that do not fit", skip=frozenset({"scored"}))
         parser.set_defaults({f"data.{name}": value for name, value in trained_with.items()})
         parser.set_defaults({f"metrics.{name}": value for name, value in measured.items()})
     config = parse(parser, argv)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from _runtime import UserError
 from experiments.shared import console
 from experiments.shared.paths import at_home
+from experiments.shared.recipes import locate
 from experiments.training.usage import explain
 
 
@@ -24,12 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from experiments.training.debugging import check_switches, trial
     from experiments.training.run import fit
 
-    config, resolved = resolve(argv)
-    check_switches(config)
-    if config.trainer.fast_dev_run:
-        with trial(config) as short:
-            return fit(short, resolved)
-    return fit(config, resolved)
+    try:
+        config, resolved = resolve(argv)
+        check_switches(config)
+        if config.trainer.fast_dev_run:
+            with trial(config) as short:
+                return fit(short, resolved)
+        return fit(config, resolved)
+    except UserError as error:
+        raise locate(error, argv) from error
 
 
 if __name__ == "__main__":

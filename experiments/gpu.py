@@ -26,9 +26,10 @@ from typing import Any
 
 from jsonargparse import ActionYesNo
 
-from _runtime import UserError, write_text
+from _runtime import UserError, remove_file, write_text
 from experiments.shared import console
 from experiments.shared.options import command_parser, parse
+from experiments.shared.outputs import make_folder
 from experiments.shared.recipes import METHODS, recipe
 from experiments.shared.tables import Table
 
@@ -155,10 +156,10 @@ def as_file(name: str) -> str:
 
 def run_all(todo: Sequence[Step], python: Sequence[str], logs: Path, seconds: float) -> list[Outcome]:
     """One step after the other, and a line about each; together they end within `seconds`."""
-    logs.mkdir(parents=True, exist_ok=True)
+    make_folder(logs)
     for step in todo:
         if step.run is not None:  # what an earlier call left is no speed of this one
-            (step.run / "metrics.csv").unlink(missing_ok=True)
+            remove_file(step.run / "metrics.csv")
     end = time.monotonic() + seconds
     outcomes: list[Outcome] = []
     for number, step in enumerate(todo, 1):
@@ -176,7 +177,7 @@ def perform(step: Step, python: Sequence[str], log: Path, limit: float) -> Outco
     if limit <= 0:
         return Outcome(step, "not run")
     start = time.monotonic()
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         # a session of its own, so that whatever it started ends with it
         streams: dict[str, Any] = {"stdout": file, "stderr": subprocess.STDOUT}
         process = subprocess.Popen([*python, *step.command], **streams, start_new_session=True)
@@ -188,13 +189,16 @@ def perform(step: Step, python: Sequence[str], log: Path, limit: float) -> Outco
             result = "passed" if status == 0 else f"failed ({status})"
         finally:
             end_session(process)
-    return Outcome(step, result, time.monotonic() - start, log.read_text(errors="replace"))
+    return Outcome(step, result, time.monotonic() - start, log.read_text(encoding="utf-8", errors="replace"))
 
 
 def end_session(process: subprocess.Popen[Any]) -> None:
     """End a process and all that it started."""
-    with contextlib.suppress(ProcessLookupError):  # where nothing is left
-        os.killpg(process.pid, signal.SIGKILL)
+    if sys.platform == "win32":  # which has no sessions
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError):  # where nothing is left
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -244,7 +248,7 @@ def speed(run: Path | None) -> dict[str, float]:
     """Median images per second, and peak memory, of a training as far as it came."""
     if run is None or not (run / "metrics.csv").exists():
         return {}
-    with open(run / "metrics.csv", newline="") as file:
+    with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.get("perf/images_per_second")]
     if not rows:
         return {}

@@ -32,13 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("nothing to do: give --output FILE.npz, --sheet FILE.png or both")
     check_file(config, "output", ".npz")
     check_file(config, "sheet", ".png")
+    from callbacks.grid import save_png
     from datamodules.degradations.motion import EXTENT, SEEDS, motion_bank, save_kernels
 
     if config.output:
         save_kernels(Path(config.output))
     if config.sheet:
         kernels = motion_bank(SEEDS[0], EXTENT, 1.0)
-        sheet(kernels[: ROWS * COLUMNS]).save(config.sheet)
+        save_png(Path(config.sheet), np.asarray(sheet(kernels[: ROWS * COLUMNS])))
     print("written:", *filter(None, (config.output, config.sheet)))
     return 0
 

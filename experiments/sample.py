@@ -37,32 +37,21 @@ MIXED_ROWS, MIXED_COLUMNS = 2, 5  # of the table, the rows once for each kind of
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw. Returns the exit status."""
     parser = command_parser("sample", __doc__)
-    parser.add_argument(
-        "--checkpoint",
-        type=str,
-        required=True,
-        help="checkpoint of gan_prior, or of a method with a generator",
-    )
-    parser.add_argument(
-        "--output", type=str, required=True, help=f"folder for images/, {GRID}, {LINES} and {MIXING}"
-    )
+    help = "checkpoint of gan_prior, or of a method with a generator"
+    parser.add_argument("--checkpoint", type=str, required=True, help=help)
+    help = f"folder for images/, {GRID}, {LINES} and {MIXING}"
+    parser.add_argument("--output", type=str, required=True, help=help)
     parser.add_argument("--count", type=int, default=64, help="samples, a file each")
     parser.add_argument("--seed", type=int, default=0, help="of the first sample; each has the next")
-    parser.add_argument(
-        "--truncation",
-        type=float,
-        default=0.7,
-        help="how far codes are from their mean: 0 the mean face, 1 what was learnt",
-    )
+    help = "how far codes are from their mean: 0 the mean face, 1 what was learnt"
+    parser.add_argument("--truncation", type=float, default=0.7, help=help)
     parser.add_argument("--interpolations", type=int, default=4, help=f"rows of {LINES}; 0 for none")
     parser.add_argument("--steps", type=int, default=8, help="images in such a row, both ends included")
-    parser.add_argument(
-        "--mixing", action=ActionYesNo, default=True, help=f"write {MIXING}; --no_mixing does not"
-    )
+    help = f"write {MIXING}; --no_mixing does not"
+    parser.add_argument("--mixing", action=ActionYesNo, default=True, help=help)
     parser.add_argument("--batch_size", type=int, default=32, help="images at once")
-    parser.add_argument(
-        "--overwrite", action=ActionYesNo, default=False, help="replace files that exist in the output folder"
-    )
+    help = "replace files that exist in the output folder"
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help=help)
     config = parse(parser, argv)
     for name, least in (("count", 1), ("seed", 0), ("interpolations", 0), ("steps", 2), ("batch_size", 1)):
         if config[name] < least:
@@ -85,7 +74,11 @@ def sample(config: Namespace) -> int:
     output = Path(config.output)
     seeds = range(config.seed, config.seed + config.count)
     files = {seed: f"images/{seed:06d}.png" for seed in seeds}
-    tables = [GRID, *([LINES] if config.interpolations else []), *([MIXING] if config.mixing else [])]
+    tables = [GRID]
+    if config.interpolations:
+        tables.append(LINES)
+    if config.mixing:
+        tables.append(MIXING)
     check_new(output, [*tables, *files.values()], config.overwrite)
     G = generator_of(load_to_device(config.checkpoint))
     artist = Artist(G, config.truncation, config.batch_size)
@@ -150,9 +143,12 @@ class Artist:
         kinds: dict[str, list[int]] = {}
         for layer in range(self.G.layers):
             side = min(4 * 2 ** ((layer + 1) // 2), self.G.size)  # two layers at each, but for the first
-            kind = "coarse" if side <= COARSE else "fine"
-            if COARSE < side <= MIDDLE:
+            if side <= COARSE:
+                kind = "coarse"
+            elif side <= MIDDLE:
                 kind = "middle"
+            else:
+                kind = "fine"
             kinds.setdefault(kind, []).append(layer)
         return kinds
 
@@ -179,14 +175,13 @@ def draw_mixing(path: Path, artist: Artist, seed: int) -> None:
     rows, columns = w.split([MIXED_ROWS, MIXED_COLUMNS])
     mixed = artist.mixed(rows, columns)
     codes = torch.cat([w, *(part.flatten(0, 1) for part in mixed.values())])
-    own, *tables = torch.stack(list(artist.draw(codes, "mixing"))).split(
-        [len(w)] + [MIXED_ROWS * MIXED_COLUMNS] * len(mixed)
-    )
-    above = torch.cat([torch.ones_like(own[:1]), own[MIXED_ROWS:]])  # a white corner
-    lines, names = [above], [""]
+    images = torch.stack(list(artist.draw(codes, "mixing")))
+    samples, tables = images[: len(w)], images[len(w) :].unflatten(0, (len(mixed), MIXED_ROWS, -1))
+    white = torch.ones_like(samples[:1])  # in the corner
+    lines, names = [torch.cat([white, samples[MIXED_ROWS:]])], [""]
     for kind, table in zip(mixed, tables, strict=True):
-        for row, images in enumerate(table.split(MIXED_COLUMNS)):
-            lines.append(torch.cat([own[row : row + 1], images]))
+        for sample, row in zip(samples[:MIXED_ROWS], table, strict=True):
+            lines.append(torch.cat([sample[None], row]))
             names.append(f"{kind} from above")
     save_png(path, tile(lines, row_names=names))
 

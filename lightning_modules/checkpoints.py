@@ -13,8 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from _runtime import UserError
+from lightning_modules.formats import foreign, read_torch
+from lightning_modules.pretrained.recognition import recognised
+from lightning_modules.schema import (
+    CHECKPOINT,
+    OPTIMIZER,
+    SUITE,
+    Kind,
+    Of,
+    Record,
+    Whole,
+    check,
+    is_plain,
+    shown,
+)
 
 FORMAT_VERSION = 1  # of our checkpoint files; raised when their layout changes
+IMPORT = "python -m experiments.import_checkpoint --method"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # may be read into each other
 
 
@@ -26,23 +41,42 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             checkpoint has.
     """
     path = Path(path)
-    if not path.is_file():
-        why = ": it is a folder" if path.is_dir() else ""
-        raise UserError(f"checkpoint {path} does not exist{why}")
+    what = foreign(path, f"checkpoint {path}")
+    if what is not None:
+        raise UserError(f"checkpoint {path} is {what}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_torch(path)
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
-        what = f"checkpoint {path} cannot be read ({type(error).__name__})"
-        raise UserError(f"{what}: truncated, or not a checkpoint of this suite") from error
+        hint = way_in(path)
+        if hint is not None:
+            raise UserError(f"{path} is not a checkpoint of this suite: {hint}") from error
+        unreadable = f"checkpoint {path} cannot be read ({type(error).__name__})"
+        raise UserError(f"{unreadable}: truncated, or not a checkpoint of this suite") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("suite"), dict):
-        raise UserError(f"{path} is not a checkpoint of this suite: it has no 'suite' entry")
-    suite, what = checkpoint["suite"], f"checkpoint {path}"
-    check_entries(suite, {"format": int}, what)
+        hint = way_in(path) or f"{IMPORT} M --source {path} makes one of a released file"
+        raise UserError(f"{path} is not a checkpoint of this suite: it has no 'suite' entry; {hint}")
+    check_checkpoint(checkpoint, f"checkpoint {path}")
+    return checkpoint
+
+
+def check_checkpoint(checkpoint: dict[str, Any], what: str) -> None:
+    """Raise `UserError` where a checkpoint of ours is of a newer format or damaged."""
+    suite = checkpoint["suite"]
+    check(suite, Record(needed={"format": Whole()}), what)
     if suite["format"] > FORMAT_VERSION:
         raise UserError(f"{what} has format {suite['format']}, newer than {FORMAT_VERSION}: update the suite")
-    check_entries(suite, {"method": str, "iteration": int, "images_seen": int}, what)
-    check_entries(checkpoint, {"state_dict": dict, "hyper_parameters": dict}, what)
-    return checkpoint
+    check(suite, SUITE, what)
+    check(checkpoint, CHECKPOINT, what)
+
+
+def way_in(path: Path) -> str | None:
+    """What to do with a released file that was given for a checkpoint; None where it is not known as one."""
+    methods = recognised(path)
+    if not methods:
+        return None
+    which = " or ".join(methods)
+    command = f"{IMPORT} {methods[0]} --source {path} --output {path.stem}.ckpt"
+    return f"it seems to be a released file of {which}: {command} makes a checkpoint of it"
 
 
 def part_of_state(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -52,15 +86,10 @@ def part_of_state(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]
 
 def check_entries(entries: Mapping[str, Any], kinds: Mapping[str, type], what: str) -> None:
     """Raise `UserError` for the first entry that is missing, of another type, or a negative count."""
+    described: dict[str, Kind] = {}
     for name, kind in kinds.items():
-        if name not in entries:
-            raise UserError(f"{what} is damaged: it has no {name}")
-        value = entries[name]
-        if not isinstance(value, kind):
-            found = type(value).__name__
-            raise UserError(f"{what} is damaged: its {name} is of type {found}, expected {kind.__name__}")
-        if kind is int and entries[name] < 0:
-            raise UserError(f"{what} is damaged: its {name} is {value}")
+        described[name] = Whole() if kind is int else Of(kind)
+    check(entries, Record(needed=described), what)
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -70,17 +99,22 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> N
         UserError: a name is missing or unexpected, a shape or type differs, or a value is no number.
     """
     own = module.state_dict()
-    for name, value in state.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
-            raise UserError(f"{what} is damaged: {name} is no plain tensor")
-    differences = find_differences(own, state)
-    if differences:
-        count = f"{len(differences)} differences in all"
-        raise UserError(f"{what} holds another architecture: {differences[0]} ({count})")
+    check_shapes(own, state, what)
     # after the shapes: a small file can declare a tensor that no memory holds
     for name, value in own.items():
         check_values(state[name], value, f"{what} is damaged: {name}")
     module.load_state_dict(dict(state))
+
+
+def check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    """Raise `UserError` where a state has other tensors than a module's own."""
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or not is_plain(value):
+            raise UserError(f"{what} is damaged: {words_of(name)} is no plain tensor")
+    differences = find_differences(own, state)
+    if differences:
+        count = f"{len(differences)} differences in all"
+        raise UserError(f"{what} holds another architecture: {differences[0]} ({count})")
 
 
 def find_differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
@@ -91,8 +125,14 @@ def find_differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
         if theirs != ours:
             shapes.append(f"{name} is {theirs}, here {ours}")
     missing = [f"{name} is missing" for name in sorted(own.keys() - state.keys())]
-    unexpected = [f"{name} is unexpected" for name in sorted(state.keys() - own.keys(), key=str)]
+    unexpected = [f"{words_of(name)} is unexpected" for name in sorted(state.keys() - own.keys(), key=str)]
     return shapes + missing + unexpected
+
+
+def words_of(name: object) -> str:
+    """The name of a tensor in a message: as it is, unless it is none that a module can have."""
+    known = isinstance(name, str) and len(name) <= 200 and name.isprintable()
+    return str(name) if known else shown(name)
 
 
 def check_values(value: Tensor, own: Tensor, what: str) -> None:
@@ -113,9 +153,8 @@ def name_of(dtype: torch.dtype) -> str:
 
 def check_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: list[Any], what: str) -> None:
     """Raise `UserError` where such optimizers, with the same parameters, cannot have saved `states`."""
-    kinds = {"state": dict, "param_groups": list}
     for state in states:
-        check_entries(state if isinstance(state, dict) else {}, kinds, f"{what} (optimizer_states)")
+        check(state if isinstance(state, dict) else {}, OPTIMIZER, f"{what} (optimizer_states)")
     saved = [group_sizes(state["param_groups"]) for state in states]
     if saved != [group_sizes(optimizer.param_groups) for optimizer in optimizers]:
         other = "trained other parts of the method"
@@ -133,11 +172,27 @@ def check_moments(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, A
     """Raise `UserError` where an optimizer cannot have saved `state`: index of a parameter -> its moments."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     kept = {name for moments in state.values() for name in moments}
+    known = moments_of(optimizer)
     for index, moments in state.items():
         if index not in range(len(parameters)) or moments.keys() != kept:
             raise UserError(f"{what} {index} is not complete")
         own = parameters[index]
-        for name, value in moments.items():
-            if not isinstance(value, Tensor) or value.shape not in (torch.Size(), own.shape):
+        for name in sorted(known & moments.keys()):
+            value = moments[name]
+            shape = torch.Size() if name == "step" else own.shape
+            if not isinstance(value, Tensor) or not is_plain(value) or value.shape != shape:
                 raise UserError(f"{what} {index} does not fit it ({name})")
             check_values(value, own, f"{what} {index} ({name})")
+        if "step" in moments and moments["step"] < 1:
+            raise UserError(f"{what} {index} is after {float(moments['step'])} steps")
+    if kept and kept != known:
+        raise UserError(f"{what} 0 is not complete")
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> set[str]:
+    """What an optimizer keeps of a parameter, by the names in its state."""
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    same = type(optimizer)([parameter])  # type: ignore[call-arg]
+    same.step()
+    return set(same.state[parameter])

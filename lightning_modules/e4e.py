@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from _runtime import UserError
 from lightning_modules.collectives import from_all_processes, of_this_process
 from lightning_modules.losses.codes import DeltaNorm
 from lightning_modules.losses.gan import R1, NonSaturating
@@ -65,6 +66,8 @@ class CodePool(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._filled = int(self.filled)
+        if not 0 <= self._filled <= len(self.codes):
+            raise UserError(f"the weights are damaged: {self._filled} of {len(self.codes)} codes in a pool")
 
 
 class E4E(PSP):
@@ -127,6 +130,8 @@ class E4E(PSP):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._active = int(self.active)
+        if not 0 <= self._active < self.G.layers:
+            raise UserError(f"the weights are damaged: {self._active} of {self.G.layers - 1} offsets joined")
 
     # --- training -----------------------------------------------------------------------------------
 

@@ -130,7 +130,10 @@ class HFGI(Inverter):
 
     def synthesize(self, code: Code) -> Tensor:
         """G consults the map, aligned to the image of the very w it is given, edited or not."""
-        map = code["distortion"]
+        map = code.get("distortion")
+        if map is None or map.shape[-2:] != self.image_shape:
+            size = "x".join(str(side) for side in reversed(self.image_shape))
+            raise UserError(f"the code has no distortion map of {size}: invert the image once more")
         if self.A is not None:
             map = self.A(map, self.looked_at(self.base.synthesize(code)))
         return self.consult(code["w"], map, noise="const")

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from _runtime import UserError, nearest
 from lightning_modules.base import Method
-from lightning_modules.checkpoints import load_weights, read_checkpoint
+from lightning_modules.checkpoints import check_shapes, load_weights, read_checkpoint
+from lightning_modules.schema import check_options, declared, is_plain, shown
 
 METHODS = {
     "e4e": "lightning_modules.e4e.E4E",
@@ -25,12 +31,13 @@ METHODS = {
     "psp": "lightning_modules.psp.PSP",
     "scorer": "lightning_modules.scorer.Scorer",
 }
+SPARE = 4  # times as many parts as tensors: activations have none, some are built and left
 
 
 def find_method(name: str) -> type[Method]:
     """The class a method name stands for; `UserError` with the nearest known name otherwise."""
     if name not in METHODS:
-        raise UserError(f"unknown method {name!r}: {nearest(name, METHODS)}")
+        raise UserError(f"unknown method {shown(name)}: {nearest(name, METHODS)}")
     module, _, cls = METHODS[name].rpartition(".")
     return getattr(importlib.import_module(module), cls)
 
@@ -61,11 +68,71 @@ def rebuild(name: str, options: dict[str, Any], what: str) -> Method:
         UserError: they do not fit; the message begins with `what`.
     """
     cls = find_method(name)
+    wrong = f"{what} holds options that do not fit {name}"
+    check_options(cls, options, wrong)
     try:
         return cls(**options)
     except Exception as error:  # of any type
         reason = " ".join(str(error).split())
-        raise UserError(f"{what} holds options that do not fit {name}: {reason}") from error
+        raise UserError(f"{wrong}: {reason}") from error
+
+
+def check_architecture(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor]:
+    """Compare what the options in a checkpoint would build with its tensors, before it is built.
+
+    Options of a few bytes can ask for more memory and time than there is. So the networks are built without
+    memory, and no further than the file has tensors for.
+
+    Returns:
+        The method's state, on the meta device.
+
+    Raises:
+        UserError: the options do not fit the method, or the tensors not the options.
+    """
+    state = checkpoint["state_dict"]
+    tensors = [value for value in state.values() if isinstance(value, Tensor)]
+    with bounded(len(tensors), sum(value.numel() for value in tensors)), torch.device("meta"):
+        method = rebuild(checkpoint["suite"]["method"], dict(checkpoint["hyper_parameters"]), what)
+    own = method.state_dict()
+    check_shapes(own, state, what)
+    held = sum({value.untyped_storage().data_ptr(): storage_bytes(value) for value in tensors}.values())
+    if sum(map(declared, tensors)) > held:
+        raise UserError(f"{what} declares more numbers than it holds")
+    return own
+
+
+def storage_bytes(value: Tensor) -> int:
+    """The bytes behind a tensor; those that it shares with others too."""
+    return value.untyped_storage().nbytes() if is_plain(value) else 0
+
+
+@contextmanager
+def bounded(tensors: int, numbers: int) -> Iterator[None]:
+    """Within it, modules that have many more tensors or numbers are not built.
+
+    Raises:
+        ValueError: where one would be.
+    """
+    left = {"parts": SPARE * (tensors + 100), "numbers": SPARE * (numbers + 10**6)}
+
+    def count(module: nn.Module, name: str, part: nn.Module | Tensor | None) -> None:
+        left["parts"] -= 1
+        if isinstance(part, Tensor):
+            left["numbers"] -= part.numel()
+        if min(left.values()) < 0:
+            raise ValueError(f"they ask for far more than the {tensors} tensors that it holds")
+
+    registrations = nn.modules.module
+    hooks = [
+        registrations.register_module_module_registration_hook(count),
+        registrations.register_module_parameter_registration_hook(count),
+        registrations.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def load_method(path: str | Path, **options: Any) -> tuple[Method, dict[str, Any]]:
@@ -78,6 +145,7 @@ def load_method(path: str | Path, **options: Any) -> tuple[Method, dict[str, Any
             not know.
     """
     checkpoint = read_checkpoint(path)
+    check_architecture(checkpoint, f"checkpoint {path}")
     own = checkpoint["hyper_parameters"]
     taken = {name: value for name, value in options.items() if name in own}
     method = rebuild(checkpoint["suite"]["method"], {**own, **taken}, f"checkpoint {path}")

@@ -7,6 +7,7 @@ its cache under the right name.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -208,19 +209,31 @@ def state(name: str) -> str:
 
 
 def read(name: str) -> dict[str, Tensor]:
-    """The tensors of a state_dict file by name, on the CPU; nothing in the file is executed.
+    """The tensors of a file by name, on the CPU; nothing in the file is executed.
+
+    It is a state_dict, or has one under that name, beside records that are not looked at.
 
     Raises:
         UserError: see `find`, or the file holds something else.
     """
-    import torch
+    from torch import Tensor
+
+    from lightning_modules.formats import foreign, read_torch
+    from lightning_modules.schema import Of, Table, check
 
     path = find(name)
+    what = foreign(path)
+    if what is not None:
+        raise UserError(f"weights {name!r}: {path} is {what}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = read_torch(path)
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
         what = f"weights {name!r}: {path} cannot be read as tensors ({type(error).__name__})"
         raise UserError(f"{what}: truncated or not weights") from error
+    check(state, Table(), f"weights {name!r}: {path}")
+    tensors = state.get("state_dict", state)
+    check(tensors, Table(Of(Tensor)), f"weights {name!r}: {path}")
+    return tensors
 
 
 def fetch(name: str) -> Path:
@@ -254,7 +267,8 @@ def fetch(name: str) -> Path:
         failed = f"weights {name!r} could not be fetched from {weights.url} ({reason})"
         raise UserError(f"{failed}: {by_hand}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that cannot be written
+            part.unlink(missing_ok=True)
     return path
 
 

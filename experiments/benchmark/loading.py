@@ -27,6 +27,7 @@ from PIL import Image
 from datamodules.datasets import Photographs, Training
 from datamodules.decode import ImageFiles, decode, fit
 from datamodules.degradations import DEGRADATIONS
+from datamodules.formats import FORMATS
 from experiments.benchmark.clock import Row
 from experiments.shared.encoding import encode
 
@@ -78,13 +79,13 @@ def readers(data: bytes) -> dict[str, Callable[[bytes], np.ndarray]]:
         return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
 
     def pillow(data: bytes) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        return np.asarray(Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB"))
 
     def kornia(data: bytes) -> np.ndarray:
         return kornia_rs.io.decode_image_jpegturbo(data, "rgb")
 
     read: dict[str, Callable[[bytes], np.ndarray]] = {"ours": decode, "Pillow": pillow}
-    kind = Image.open(io.BytesIO(data)).format
+    kind = Image.open(io.BytesIO(data), formats=FORMATS).format
     if kind == "PNG":
         read["OpenCV"] = opencv
     if kind == "JPEG":

@@ -10,11 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from _runtime import UserError
 from experiments.shared.dashboards import OPTIONS as DASHBOARDS
 from experiments.shared.naming import flatten
+from experiments.shared.yaml_files import read_yaml
 from lightning_modules.metrics.columns import direction
 
 SEED = "seed"
@@ -106,7 +105,7 @@ def read_run(folder: Path, name: str) -> Run:
     try:
         options = read_options(folder)
         curves = read_columns(folder / "metrics.csv")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder} cannot be read: {' '.join(str(error).split())}") from error
     if "data.batch_size" not in options:
         raise UserError(f"{folder / 'config.yaml'} is not the configuration of a run")
@@ -137,8 +136,7 @@ def read_options(folder: Path) -> dict[str, Any]:
 
 
 def read_flat(path: Path) -> dict[str, Any]:
-    config = yaml.safe_load(path.read_text())
-    return flatten(config) if isinstance(config, dict) else {}
+    return flatten(read_yaml(path))
 
 
 def read_columns(path: Path) -> dict[str, Curve]:

@@ -100,10 +100,10 @@ def read_rows(run: Run, iteration: int) -> Rows:
     """The rows of a grid; a single one, `pictures`, where an older grid does not say where its rows are."""
     path = run.pictures[iteration]
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             places = json.loads(image.info.get("places", "{}"))
             grid = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not places:
         return {"pictures": grid}

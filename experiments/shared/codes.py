@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from _runtime import UserError, write_bytes
+from _runtime import UserError, plain_file, write_bytes
 from datamodules.decode import Filter
 from experiments.shared.devices import compute_device
 from experiments.shared.outputs import make_folder
@@ -22,11 +22,13 @@ from experiments.shared.photographs import filter_of
 from lightning_modules.base import TUNED, Code, Inverter, method_name
 from lightning_modules.generators import LatentGenerator, fingerprint, generator_of
 from lightning_modules.methods import load_method
+from lightning_modules.schema import CODE, NAMES, ORIGIN, check
 
 FOLDER = "codes"  # of an output of `invert`, with a file for each image: codes/NAME.safetensors
 SUFFIX = ".safetensors"
 FORMAT = "face-gan-suite code 2"  # of one image's file
-FORMAT_OF_ALL = "face-gan-suite codes 1"  # of a file with the codes of all images, as earlier versions wrote
+FILE_OF_ALL = "codes.safetensors"  # in such an output of earlier versions, with the codes of all images
+FORMAT_OF_ALL = "face-gan-suite codes 1"
 
 
 def load_inverter(path: str) -> tuple[Inverter, Filter]:
@@ -62,8 +64,9 @@ class Origin:
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Origin:
-        """From a file's record. Raises KeyError, TypeError or ValueError where it is none."""
-        return cls(str(record["method"]), str(record["generator"]), int(record["size"]))
+        """From a file's record. Raises `UserError` where it is none."""
+        check(record, ORIGIN, "its record")
+        return cls(record["method"], record["generator"], record["size"])
 
 
 def code_path(folder: Path, name: str) -> Path:
@@ -132,13 +135,13 @@ class Codes:
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, i: int) -> Code:
-        """The code of image number i, on the CPU."""
+    def read(self, i: int, keys: Sequence[str] = ()) -> Code:
+        """The code of image number i, or those of its tensors that are named, on the CPU."""
         raise NotImplementedError
 
     def w(self, rows: Sequence[int]) -> Tensor:
         """w of some images, (N, L, D), without what else belongs to their codes."""
-        return torch.cat([self.read(i)["w"] for i in rows])
+        return torch.cat([self.read(i, ["w"])["w"] for i in rows])
 
     def check_generator(self, G: LatentGenerator, checkpoint: str) -> None:
         """Raise `UserError` where they are codes of another generator."""
@@ -172,7 +175,7 @@ class FolderOfCodes(Codes):
         self.origin = origin_of(first, files[0], FORMAT)
         self.code_shape = shape_of_w(first, files[0])
 
-    def read(self, i: int) -> Code:
+    def read(self, i: int, keys: Sequence[str] = ()) -> Code:
         path = self.folder / f"{self.names[i]}{SUFFIX}"
         file = open_codes_file(path)
         if origin_of(file, path, FORMAT) != self.origin:
@@ -181,7 +184,9 @@ class FolderOfCodes(Codes):
             )
         if shape_of_w(file, path) != self.code_shape:
             raise UserError(f"--codes {path} has another number of layers than the first code there")
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        code = {key: file.get_tensor(key) for key in keys or file.keys()}
+        check(code, CODE, f"--codes {path}")
+        return code
 
 
 class FileOfCodes(Codes):
@@ -191,12 +196,12 @@ class FileOfCodes(Codes):
         self.path = path
         self.file = open_codes_file(path)
         self.origin = origin_of(self.file, path, FORMAT_OF_ALL)
-        try:
-            self.names = [str(name) for name in json.loads(self.file.metadata()["codes"])["names"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"--codes {path} is damaged: it does not say what its codes are") from error
+        record = json.loads(self.file.metadata()["codes"])  # which has just been read
+        check(record, NAMES, f"--codes {path}")
+        self.names = record["names"]
         self.code_shape = shape_of_w(self.file, path)
-        lengths = {self.file.get_slice(key).get_shape()[0] for key in self.file.keys()}  # noqa: SIM118
+        shapes = [self.file.get_slice(key).get_shape() for key in self.file.keys()]  # noqa: SIM118
+        lengths = {shape[0] if shape else 0 for shape in shapes}
         if lengths != {len(self.names)}:
             raise UserError(
                 f"--codes {path} is damaged: expected as many codes as the {len(self.names)} names"
@@ -204,8 +209,10 @@ class FileOfCodes(Codes):
         for name in self.names:
             check_name(name, path)
 
-    def read(self, i: int) -> Code:
-        return {key: self.file.get_slice(key)[i : i + 1] for key in self.file.keys()}  # noqa: SIM118
+    def read(self, i: int, keys: Sequence[str] = ()) -> Code:
+        code = {key: self.file.get_slice(key)[i : i + 1] for key in keys or self.file.keys()}
+        check(code, CODE, f"--codes {self.path}")
+        return code
 
 
 def read_codes(path: Path) -> Codes:
@@ -214,17 +221,16 @@ def read_codes(path: Path) -> Codes:
     Raises:
         UserError: it is missing, damaged, or holds something else.
     """
+    if (path / FILE_OF_ALL).is_file() and not (path / FOLDER).is_dir():
+        path = path / FILE_OF_ALL
     if path.is_dir():
         return FolderOfCodes(path)
-    if not path.exists():
-        raise UserError(f"--codes {path} does not exist")
     return FileOfCodes(path)
 
 
 def open_codes_file(path: Path) -> Any:
     """A safetensors file whose tensors are read when they are asked for. Raises `UserError`."""
-    if not path.is_file():
-        raise UserError(f"--codes {path} is no file")
+    plain_file(path, f"--codes {path}")
     try:
         return safetensors.safe_open(path, "pt")
     except (safetensors.SafetensorError, OSError) as error:
@@ -241,7 +247,7 @@ def origin_of(file: Any, path: Path, expected: str) -> Origin:
         raise UserError(f"--codes {path} holds no codes: its format is {found!r}, expected {expected!r}")
     try:
         return Origin.read(json.loads(metadata["code" if expected == FORMAT else "codes"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"--codes {path} is damaged: it does not say what its codes are") from error
 
 

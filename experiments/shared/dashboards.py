@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from _runtime import UserError
+from _runtime import UserError, remove_file
 from experiments.shared.naming import default_run, training_name
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def start_wandb_of_evaluation(config: Namespace, evaluation: Evaluation, run: Pa
     if run is not None:
         return start_wandb(run, config, name=config.wandb_name, **options)
     folder = evaluation.folder
-    (folder / "wandb_id").unlink(missing_ok=True)  # of results that were replaced
+    remove_file(folder / "wandb_id")  # of results that were replaced
     options["name"] = config.wandb_name or folder.resolve().name
     options["config"] = {"checkpoints": config.checkpoint, "protocol": evaluation.protocol}
     return start_wandb(folder, config, job_type="evaluate", **options)
@@ -209,7 +209,7 @@ def images_of(scores: Mapping[str, Path]) -> tuple[list[str | int], list[Any]]:
     columns: list[str | int] = []
     data: list[Any] = []
     for row_name, path in scores.items():
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             header, *lines = csv.reader(file)
         columns = ["row", *header]
         for index, image, *values in lines:
@@ -219,5 +219,5 @@ def images_of(scores: Mapping[str, Path]) -> tuple[list[str | int], list[Any]]:
 
 def next_step(run: Path) -> int:
     """W&B's step behind everything a training has logged; offline nobody else knows."""
-    with open(run / "metrics.csv", newline="") as file:
+    with open(run / "metrics.csv", newline="", encoding="utf-8") as file:
         return 1 + max((int(row["iteration"]) for row in csv.DictReader(file)), default=0)

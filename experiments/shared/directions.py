@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from _runtime import UserError
 
 if TYPE_CHECKING:
-    from lightning_modules.editing.directions import Direction
+    from lightning_modules.editing.directions import Direction, Layers
+
+
+def layers_in(option: Sequence[int] | None) -> Layers | None:
+    """The layers (first, end) of --layers, where it is given."""
+    if option is None:
+        return None
+    first, end = option
+    return first, end
 
 
 def read_direction(path: Path, component: int | None, layers: Sequence[int] | None) -> Direction:
@@ -19,15 +27,16 @@ def read_direction(path: Path, component: int | None, layers: Sequence[int] | No
     from lightning_modules.editing import directions
     from lightning_modules.editing.released import read_released
 
-    only = None if layers is None else (layers[0], layers[1])
+    only = layers_in(layers)
     if path.suffix != ".safetensors":
         return read_released(path, component=component, layers=only)
     if component is not None:
-        raise UserError(
-            f"--component {component}: {path} holds one direction; components are of released files"
-        )
+        what = f"{path} holds one direction; components are of released files"
+        raise UserError(f"--component {component}: {what}")
     direction = directions.load(path)
-    return direction if only is None else dataclasses.replace(direction, layers=only)
+    if only is not None:
+        direction = dataclasses.replace(direction, layers=only)
+    return direction
 
 
 def read_directions(
@@ -52,6 +61,7 @@ def strength_names(strengths: Sequence[float]) -> list[str]:
     Raises `UserError` where two would be the same, or one is no number.
     """
     names = [f"{strength:g}" for strength in strengths]
-    if len(set(names)) < len(names) or not all(math.isfinite(strength) for strength in strengths):
+    finite = all(math.isfinite(strength) for strength in strengths)
+    if len(set(names)) < len(names) or not finite:
         raise UserError(f"--strength {' '.join(names)}: expected different, finite numbers")
     return names

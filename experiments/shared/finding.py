@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,16 +15,16 @@ from jsonargparse import Namespace
 from torch import Tensor
 from tqdm import tqdm
 
-from _runtime import UserError, nearest
+from _runtime import UserError, nearest, plain_file
 from callbacks.grid import save_png, tile
 from experiments.shared.codes import Codes, read_codes
 from experiments.shared.devices import load_to_device
-from experiments.shared.directions import strength_names
+from experiments.shared.directions import layers_in, strength_names
 from experiments.shared.outputs import check_new, make_folder
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction, Layers
 from lightning_modules.editing.ganspace import find_components
-from lightning_modules.editing.interfacegan import find_boundaries, project
+from lightning_modules.editing.interfacegan import Boundary, find_boundaries, project
 from lightning_modules.editing.sefa import find_directions
 from lightning_modules.generators import LatentGenerator, generator_of
 from lightning_modules.scorer import ATTRIBUTES, Scorer
@@ -34,9 +35,8 @@ ROWS, SHEET = 4, 256  # samples in a contact sheet, and their size in pixels at 
 def find(config: Namespace) -> int:
     """Find and write directions as the options say."""
     output, columns = Path(config.output), strength_names(config.strength)
-    method = load_to_device(config.checkpoint)
-    G = generator_of(method)
-    layers: Layers | None = None if config.layers is None else (config.layers[0], config.layers[1])
+    G = generator_of(load_to_device(config.checkpoint))
+    layers = layers_in(config.layers)
     if layers is not None and not 0 <= layers[0] < layers[1] <= G.layers:
         raise UserError(f"--layers {layers[0]} {layers[1]}: expected FIRST below END, within 0 .. {G.layers}")
 
@@ -44,23 +44,28 @@ def find(config: Namespace) -> int:
         if config.find == "boundary":
             found = boundaries(G, layers, config)
         elif config.find == "ganspace":
-            check_files(output, [f"component {k}" for k in range(config.components)], config.overwrite)
-            components = find_components(
-                G, components=config.components, samples=config.samples, seed=config.seed
-            )
-            found = [components.direction(k, layers, relative=True) for k in range(config.components)]
+            found = principal_components(G, layers, config)
         else:
             found = find_directions(G.synthesis, config.count, layers)
             check_files(output, [direction.name for direction in found], config.overwrite)
 
         make_folder(output)
         for direction in found:
-            directions.save(direction, output / f"{file_name(direction.name)}.safetensors")
+            name = file_name(direction.name)
+            directions.save(direction, output / f"{name}.safetensors")
             sheet = contact_sheet(G, direction, config.strength, config.seed)
-            save_png(output / f"{file_name(direction.name)}.png", tile(list(sheet), column_names=columns))
+            save_png(output / f"{name}.png", tile(list(sheet), column_names=columns))
     names = ", ".join(file_name(direction.name) for direction in found)
     print(f"{len(found)} directions in {output}: {names}")
     return 0
+
+
+def principal_components(G: LatentGenerator, layers: Layers | None, config: Namespace) -> list[Direction]:
+    """GANSpace's directions."""
+    numbers = range(config.components)
+    check_files(Path(config.output), [f"component {k}" for k in numbers], config.overwrite)
+    components = find_components(G, components=config.components, samples=config.samples, seed=config.seed)
+    return [components.direction(k, layers, relative=True) for k in numbers]
 
 
 def file_name(name: str) -> str:
@@ -104,55 +109,60 @@ class Scored(NamedTuple):
 
 def boundaries(G: LatentGenerator, layers: Layers | None, config: Namespace) -> list[Direction]:
     """A direction for each attribute, its figures printed."""
-    conditions: list[str] = list(config.conditions)
-    scorer = None if config.scorer is None else load_scorer(config.scorer)
-    table = {} if config.labels is None else read_labels(Path(config.labels))
-    known = list(ATTRIBUTES) if scorer is not None else list(next(iter(table.values())))
+    measure: Callable[[], Scored]
+    if config.scorer is not None:
+        scorer = load_scorer(config.scorer)
+        known = list(ATTRIBUTES)
+        measure = partial(score_samples, G, scorer, config.samples, config.batch_size, config.seed)
+    else:
+        table = read_labels(Path(config.labels))
+        known = list(next(iter(table.values())))
+        measure = partial(labelled_codes, G, table, layers, config)
     attributes: list[str] = config.attributes or known
-    for option, names in (("--attributes", attributes), ("--conditions", conditions)):
-        for name in names:
-            if name not in known:
-                raise UserError(f"{option} {name}: {nearest(name, known)}")
-    others = {
-        attribute: [name for name in dict.fromkeys(conditions) if name != attribute]
-        for attribute in attributes
-    }
-    titles = {
-        attribute: f"{attribute} without {' '.join(rest)}" if rest else attribute
-        for attribute, rest in others.items()
-    }
+    conditions: list[str] = list(dict.fromkeys(config.conditions))
+    check_attributes("--attributes", attributes, known)
+    check_attributes("--conditions", conditions, known)
+    others: dict[str, list[str]] = {}  # attribute -> the conditions that its direction must not change
+    titles: dict[str, str] = {}
+    for attribute in attributes:
+        others[attribute] = [name for name in conditions if name != attribute]
+        titles[attribute] = attribute
+        if others[attribute]:
+            titles[attribute] = f"{attribute} without {' '.join(others[attribute])}"
     check_files(Path(config.output), list(titles.values()), config.overwrite)
 
-    if scorer is not None:
-        data = score_samples(G, scorer, config.samples, config.batch_size, config.seed)
-    else:
-        inverted = read_codes(Path(config.codes))
-        inverted.check_generator(G, config.checkpoint)
-        data = join_labels(inverted, table, layers)
-
+    data = measure()
     scores = {name: data.scores[name] for name in dict.fromkeys([*attributes, *conditions])}
     separated = find_boundaries(data.codes, scores, ratio=config.ratio, seed=config.seed)
-    raw: dict[str, Tensor] = {}
-    figures: dict[str, list[str]] = {}
-    for name, boundary in separated.items():
-        raw[name] = boundary.direction
-        figures[name] = [
-            "-" if value is None else f"{100 * value:.1f} %" for value in (boundary.validation, boundary.rest)
-        ]
-
     print(f"{len(data.codes)} codes\n{'attribute':16} validation    rest  correlation     std")
     found: list[Direction] = []
     for name, title in titles.items():
-        n = raw[name]
+        n = separated[name].direction
         if others[name]:
-            n = project(n, torch.cat([raw[other] for other in others[name]]))
-        there = ~data.scores[name].isnan()
-        along = (data.codes[there] @ n.T)[:, 0]
-        correlation = torch.corrcoef(torch.stack([along, data.scores[name][there]]))[0, 1]
-        validation, rest = figures[name]
-        print(f"{name:16} {validation:>10} {rest:>7} {correlation:12.3f} {along.std():7.3f}")
+            n = project(n, torch.cat([separated[other].direction for other in others[name]]))
+        print(f"{name:16} {figures(separated[name], data.codes, data.scores[name], n)}")
         found.append(Direction(title, "interfacegan", n, layers))
     return found
+
+
+def check_attributes(option: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise `UserError` for an attribute that is not known."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"{option} {name}: {nearest(name, known)}")
+
+
+def figures(boundary: Boundary, codes: Tensor, scores: Tensor, n: Tensor) -> str:
+    """A boundary's accuracies, and how codes (N, D) lie along the direction n (1, D) that is made of it."""
+    there = ~scores.isnan()
+    along = (codes[there] @ n.T)[:, 0]
+    correlation = torch.corrcoef(torch.stack([along, scores[there]]))[0, 1]
+    accuracies = f"{percent(boundary.validation):>10} {percent(boundary.rest):>7}"
+    return f"{accuracies} {correlation:12.3f} {along.std():7.3f}"
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def load_scorer(checkpoint: str) -> Scorer:
@@ -180,6 +190,7 @@ def score_samples(G: LatentGenerator, scorer: Scorer, samples: int, batch_size: 
 
 def read_labels(path: Path) -> dict[str, dict[str, float]]:
     """name -> column -> number, NaN where the cell is empty. Raises `UserError`."""
+    plain_file(path, f"--labels {path}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -188,7 +199,8 @@ def read_labels(path: Path) -> dict[str, dict[str, float]]:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--labels {path} cannot be read: {reason}") from error
     attributes = [column for column in columns if column != "name"]
-    if "name" not in columns or not attributes or not rows or len(set(columns)) < len(columns):
+    different = len(set(columns)) == len(columns)
+    if "name" not in columns or not attributes or not rows or not different:
         expected = "a first line with `name` and different attributes, and a line for each image"
         raise UserError(f"--labels {path}: expected {expected}")
     for column in attributes:
@@ -199,11 +211,22 @@ def read_labels(path: Path) -> dict[str, dict[str, float]]:
         try:
             table[row["name"]] = {column: float(row[column] or math.nan) for column in attributes}
         except (TypeError, ValueError) as error:
-            line = f"the line of {row['name']!r}"
-            raise UserError(
-                f"--labels {path}: {line} holds something other than numbers and empty cells"
-            ) from error
+            what = f"the line of {row['name']!r} holds something other than numbers and empty cells"
+            raise UserError(f"--labels {path}: {what}") from error
     return table
+
+
+def labelled_codes(
+    G: LatentGenerator, table: dict[str, dict[str, float]], layers: Layers | None, config: Namespace
+) -> Scored:
+    """The codes of --codes with their labels.
+
+    Raises:
+        UserError: they are of another generator, or none has labels.
+    """
+    codes = read_codes(Path(config.codes))
+    codes.check_generator(G, config.checkpoint)
+    return join_labels(codes, table, layers)
 
 
 def join_labels(codes: Codes, table: dict[str, dict[str, float]], layers: Layers | None) -> Scored:

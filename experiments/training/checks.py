@@ -11,6 +11,8 @@ from experiments.training.plan import check_roots
 from lightning_modules.base import Inverter, Restorer
 from lightning_modules.methods import find_method
 
+LONGEST = 10**12  # iterations; counters are integers of 64 bits
+
 
 def check_config(config: Namespace) -> None:
     """Raise `UserError` where options do not agree with each other."""
@@ -23,8 +25,8 @@ def check_config(config: Namespace) -> None:
     check_strategy(config, method)
     if config.loss_limit != 0 and config.loss_limit <= 1:
         raise UserError(f"--loss_limit {config.loss_limit:g}: expected more than 1, or 0 for none")
-    if config.iterations < 0:
-        raise UserError(f"--iterations must be at least 0, got {config.iterations}")
+    if not 0 <= config.iterations <= LONGEST:
+        raise UserError(f"--iterations must be at least 0 and at most {LONGEST}, got {config.iterations}")
     for name in ("validate_every", "save_every", "log_every"):
         if config[name] < 1:
             raise UserError(f"--{name} must be at least 1, got {config[name]}")

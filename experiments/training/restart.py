@@ -11,15 +11,9 @@ from _runtime import UserError
 from datamodules.faces import FaceData
 from experiments.training.same_data import check_same_data
 from lightning_modules.base import Method
-from lightning_modules.checkpoints import check_entries, check_optimizers, load_weights, read_checkpoint
-
-ENTRIES = {  # of a checkpoint that a run has saved
-    "optimizer_states": list,
-    "lr_schedulers": list,
-    "callbacks": dict,
-    "datamodule_hyper_parameters": dict,
-    "pytorch-lightning_version": str,
-}
+from lightning_modules.checkpoints import check_optimizers, load_weights, read_checkpoint
+from lightning_modules.methods import check_architecture
+from lightning_modules.schema import TRAINED, check
 
 
 def restart(method: Method, data: FaceData, checkpoint: dict[str, Any], path: Path, config: Namespace) -> int:
@@ -38,11 +32,8 @@ def restart(method: Method, data: FaceData, checkpoint: dict[str, Any], path: Pa
     if "optimizer_states" not in checkpoint:
         raise UserError(f"{path} was imported, not trained here: start a run from it with --init_from {path}")
     load_weights(method, checkpoint["state_dict"], what)
-    check_entries(checkpoint, ENTRIES, what)
+    check(checkpoint, TRAINED, what)
     check_optimizers(method.configure_optimizers(), checkpoint["optimizer_states"], what)
-    check_entries(checkpoint["datamodule_hyper_parameters"], {"batch_size": int}, what)
-    check_entries(checkpoint["callbacks"], {"Checkpoints": dict}, what)
-    check_entries(checkpoint["callbacks"]["Checkpoints"], {"best": object, "validated": int}, what)
     batch = checkpoint["datamodule_hyper_parameters"]["batch_size"]
     if batch != config.data.batch_size:
         trained = f"was trained with --data.batch_size {batch}, and where it stands in the data depends on it"
@@ -55,9 +46,14 @@ def restart(method: Method, data: FaceData, checkpoint: dict[str, Any], path: Pa
 
 
 def checkpoint_of(path: str | Path, method: str) -> dict[str, Any]:
-    """What is read from a checkpoint. Raises `UserError` where it is of another method."""
+    """What is read from a checkpoint.
+
+    Raises:
+        UserError: it is of another method, or its options do not fit its tensors.
+    """
     checkpoint = read_checkpoint(path)
     trained = checkpoint["suite"]["method"]
     if trained != method:
         raise UserError(f"{path} is a checkpoint of {trained}, this run trains {method}")
+    check_architecture(checkpoint, f"checkpoint {path}")
     return checkpoint

@@ -25,7 +25,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from _runtime import UserError, nearest, write_bytes
+from _runtime import UserError, nearest, plain_file, write_bytes
+from lightning_modules.schema import DIRECTION, TENSORS, check
 
 Kind = Literal["interfacegan", "sefa", "ganspace", "ganspace-relative"]
 Layers = tuple[int, int]  # first, end (exclusive)
@@ -158,10 +159,7 @@ def load(path: Path) -> Direction:
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: give the file")
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
+    plain_file(path, str(path))
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -176,14 +174,24 @@ def load(path: Path) -> Direction:
             f"{path} is no direction written by this suite: its format is {written!r}, expected {FORMAT!r}"
         )
     try:
-        record = json.loads(metadata["direction"])
-        if record["layers"] is not None:
-            record["layers"] = (int(record["layers"][0]), int(record["layers"][1]))
-        return Direction(**record, **tensors)
+        record = json.loads(metadata.get("direction", ""))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it does not hold the fields of a direction") from error
+    check(record, DIRECTION, str(path))
+    check(tensors, TENSORS, str(path))
+    layers = record["layers"]
+    try:
+        return Direction(
+            record["name"],
+            record["kind"],
+            tensors["vectors"],
+            None if layers is None else (layers[0], layers[1]),
+            tensors.get("mean"),
+            record["std"],
+            record.get("component"),
+        )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path} is damaged: it does not hold the fields of a direction") from error
 
 
 def fix_signs(vectors: Tensor) -> Tensor:

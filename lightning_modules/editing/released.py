@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from _runtime import UserError
+from _runtime import UserError, plain_file
 from lightning_modules.editing.directions import Direction, Layers
 from lightning_modules.editing.ganspace import Components
+from lightning_modules.formats import foreign, read_torch
+from lightning_modules.schema import BOUNDARY, COMPONENTS
 
 LAYOUTS = "a boundary (1, D) or (1, L, D), or a dict of mean (1, D), comp (K, 1, D) and std (K,)"
 
@@ -36,13 +38,11 @@ def read_released(path: Path, *, component: int | None = None, layers: Layers | 
         UserError: the file is missing, damaged, of another format or layout, would have to be unpickled, or
             `component` is missing, unknown or given for a boundary.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: give the file")
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
+    plain_file(path, str(path))
     with path.open("rb") as file:
         numpy = file.read(6) == np.lib.format.MAGIC_PREFIX
     content = _read_numpy(path) if numpy else _read_torch(path)
+    _check_layout(path, content)
     try:
         if isinstance(content, dict):
             return _component(content, component, layers)
@@ -66,21 +66,17 @@ def _component(content: dict[str, Tensor], component: int | None, layers: Layers
     return parts.direction(component, layers)
 
 
-def _read_torch(path: Path) -> Tensor | dict[str, Tensor]:
-    """The tensors in a torch file. Raises `UserError`."""
+def _read_torch(path: Path) -> Any:
+    """What is in a torch file. Raises `UserError`."""
+    what = foreign(path)
+    if what is not None:
+        raise UserError(f"{path} is {what}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return read_torch(path)
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
         raise UserError(
             f"{path} cannot be read as tensors: damaged, of another format, or it asks to run code"
         ) from error
-    if not _known(content):
-        _refuse(path, content)
-    tensors = content.values() if isinstance(content, dict) else [content]
-    declared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if declared > path.stat().st_size:
-        raise UserError(f"{path} declares more numbers than it holds")
-    return content
 
 
 def _read_numpy(path: Path) -> Tensor:
@@ -103,37 +99,24 @@ def _read_numpy(path: Path) -> Tensor:
             raise UserError(f"{path} declares more numbers than it holds: truncated or damaged")
     if dtype.kind != "f":
         raise UserError(f"{path} holds numbers of type {dtype}: expected floating-point numbers")
-    content = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
-    if not _known(content):
-        _refuse(path, content)
-    return content
+    return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
 
 
-def _known(content: Any) -> bool:
-    """Whether the content of a file is one of `LAYOUTS`."""
-    if isinstance(content, Tensor):
-        return _plain(content) and content.ndim in (2, 3) and len(content) == 1
-    if not isinstance(content, dict) or set(content) != {"mean", "comp", "std"}:
-        return False
-    mean, comp, std = content["mean"], content["comp"], content["std"]
-    if not all(isinstance(part, Tensor) and _plain(part) for part in (mean, comp, std)):
-        return False
-    if mean.ndim != 2 or len(mean) != 1 or std.ndim != 1:
-        return False
-    return comp.shape == (len(std), 1, mean.shape[1])
-
-
-def _plain(tensor: Tensor) -> bool:
-    dense = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
-    return dense and tensor.is_floating_point()
-
-
-def _refuse(path: Path, content: Any) -> NoReturn:
-    """Raises the `UserError` that says what was found."""
+def _check_layout(path: Path, content: Any) -> None:
+    """Raise `UserError` where the content of a file is none of `LAYOUTS`."""
+    kind = COMPONENTS if isinstance(content, dict) else BOUNDARY
+    found = kind.problem(content)
+    if found is None and isinstance(content, dict):
+        mean, comp, std = content["mean"], content["comp"], content["std"]
+        if comp.shape != (len(std), 1, mean.shape[1]):
+            found = ", whose sizes do not go together"
+    if found is None:
+        return
     if isinstance(content, Tensor):
         got = f"{content.dtype} {tuple(content.shape)}"
     elif isinstance(content, dict):
-        got = f"a dict of {', '.join(map(str, list(content)[:5]))}"
+        names = [" ".join(str(name).split())[:20] for name in list(content)[:5]]
+        got = f"a dict of {', '.join(names)}"
     else:
         got = type(content).__name__
-    raise UserError(f"{path} holds {got}: expected {LAYOUTS}")
+    raise UserError(f"{path} holds {got}: expected {LAYOUTS}; it{found.replace(': its', 's')}")

@@ -11,7 +11,7 @@ Raises  UserError: at the first use, the network's weights are not found, or are
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 import torchvision
@@ -103,9 +103,8 @@ def arcface() -> ArcFace:
 
 def moco() -> MoCo:
     """ResNet-50 with MoCo-v2's published weights."""
-    published: Any = weights.read("identity/moco")
     trunk = {}
-    for name, value in published.get("state_dict", {}).items():
+    for name, value in weights.read("identity/moco").items():
         layer = name.removeprefix(MOCO_PREFIX)
         if layer != name and not layer.startswith("fc."):
             trunk[layer] = value

@@ -12,7 +12,6 @@ import collections
 import io
 import pickle
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -22,6 +21,8 @@ import torch
 from torch import Tensor
 
 from _runtime import UserError
+from lightning_modules.formats import foreign, read_torch
+from lightning_modules.schema import declared, is_plain
 
 # torch's magic number as pickled, after the two bytes of the pickle protocol
 LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -46,10 +47,9 @@ def read_released(path: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, of another format, not a dict, declares more numbers than it
             holds, or would call anything that is neither a tensor nor a plain container.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist")
-    if not path.is_file():
-        raise UserError(f"{path} is a folder: give the file")
+    what = foreign(path)
+    if what is not None:
+        raise UserError(f"{path} is {what}")
     try:
         content = _reader(path)(path)
         if not isinstance(content, dict):
@@ -57,6 +57,8 @@ def read_released(path: Path) -> dict[str, Any]:
         if not content:
             raise UserError(f"{path} holds an empty dict: expected a dict of tensors")
         _check_sizes(content, path)
+        if isinstance(content.get("suite"), dict):
+            raise UserError(f"{path} is a checkpoint of this suite already: give it as it is")
     except UserError:
         raise
     except Exception as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
@@ -87,7 +89,7 @@ def weights(value: object, what: str) -> dict[str, Tensor]:
             continue
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UserError(f"{what} has {type(tensor).__name__} under {name!r}: expected tensors only")
-        if not _plain(tensor):
+        if not _plain(tensor) or declared(tensor) > tensor.untyped_storage().nbytes():
             numbers = f"{tensor.numel()} {tensor.dtype}"
             raise UserError(f"{name} of {what} holds {numbers}: expected plain floating-point numbers")
         converted[name] = tensor.detach().float()
@@ -98,17 +100,14 @@ def weights(value: object, what: str) -> dict[str, Tensor]:
 
 def _plain(tensor: Tensor) -> bool:
     """Whether it holds floating-point numbers, one after the other."""
-    stored = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
-    return stored and tensor.is_floating_point() and tensor.numel() > 0
+    return is_plain(tensor) and tensor.is_floating_point() and tensor.numel() > 0
 
 
 def _reader(path: Path) -> Any:
     """The function that reads a file, by how it begins."""
     with open(path, "rb") as file:
         head = file.read(16)
-    if head.startswith(b"PK"):
-        return _read_zip
-    if head[2:].startswith(LEGACY):
+    if head.startswith(b"PK") or head[2:].startswith(LEGACY):
         return _read_torch
     if head[8:9] == b"{":  # behind the length of the header
         return safetensors.torch.load_file
@@ -126,28 +125,16 @@ def _refuse(path: Path, name: str) -> NoReturn:
     raise UserError(f"{path} is refused: {why}")
 
 
-def _read_zip(path: Path) -> Any:
-    """Read a torch file of today, which is an archive."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-        raise UserError(f"{path} is a TorchScript program: expected the state_dict it was made from")
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise UserError(f"{path} is a compressed archive: expected the file inside, as torch.save wrote it")
-    return _read_torch(path)
-
-
 def _read_torch(path: Path, inner: io.BytesIO | None = None) -> Any:
     """Read a torch file, or one that lies inside of the file `path`."""
     admitted: Any = [(value, name) for name, value in RECORDS.items()]
-    with torch.serialization.safe_globals(admitted):
-        try:
-            return torch.load(inner or path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            asked = re.search(r"GLOBAL (\S+)", str(error))
-            if asked is not None:
-                _refuse(path, asked[1])
-            raise
+    try:
+        return read_torch(path, inner=inner, admitted=admitted)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if asked is not None:
+            _refuse(path, asked[1])
+        raise
 
 
 def _read_pickle(path: Path) -> Any:
@@ -260,12 +247,23 @@ def _tensors(module: _Persistent, prefix: str, seen: set[int]) -> Iterator[tuple
 def _check_sizes(content: dict[str, Any], path: Path) -> None:
     """Refuse a tensor that a few bytes declare, and that would fill the memory as soon as it is used."""
     held = path.stat().st_size
-    for part in (content, *content.values()):
-        state = part.state if isinstance(part, Network) else part
-        if not isinstance(state, dict):
+    tensors = list(_tensors_in(content))
+    if sum(map(declared, tensors)) > held:
+        shape = tuple(max(tensors, key=Tensor.numel).shape)
+        raise UserError(f"{path} declares more numbers than it holds, e.g. a tensor of shape {shape}")
+
+
+def _tensors_in(content: dict[str, Any], depth: int = 4) -> Iterator[Tensor]:
+    """The tensors of a file, within its wrappers; each once, since it may have several names."""
+    seen: set[int] = set()
+    left: list[tuple[Any, int]] = [(content, depth)]
+    while left:
+        part, depth = left.pop()
+        if id(part) in seen:
             continue
-        tensors = [value for value in state.values() if isinstance(value, Tensor)]
-        declared = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        if declared > held:
-            shape = tuple(max(tensors, key=Tensor.numel).shape)
-            raise UserError(f"{path} declares more numbers than it holds, e.g. a tensor of shape {shape}")
+        seen.add(id(part))
+        if isinstance(part, Tensor):
+            yield part
+        state = part.state if isinstance(part, Network) else part
+        if isinstance(state, dict) and depth > 0:
+            left += [(value, depth - 1) for value in state.values()]

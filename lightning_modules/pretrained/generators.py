@@ -26,15 +26,8 @@ from lightning_modules.pretrained.imported import (
     build,
     without_noise,
 )
+from lightning_modules.pretrained.unwrap import find_networks
 
-# Our names of the parts -> theirs; the first row whose averaged generator is there counts.
-PARTS = (
-    {"G_ema": "g_ema", "G": "g", "D": "d"},
-    {"G_ema": "G_ema", "G": "G", "D": "D"},
-    {"G_ema": "params_ema", "G": "params"},
-    {"G_ema": "params"},
-)
-DISCRIMINATORS = ("d", "D", "params")  # where a file given as discriminator has it, if not at its top
 FILTERS = (".kernel", ".resample_filter")  # how the names of FIR filters end
 
 
@@ -77,10 +70,9 @@ def generator_in(content: dict[str, Any]) -> names.Layout | None:
 
 def find_parts(content: dict[str, Any]) -> dict[str, Any]:
     """What a file holds, under our names; a file without any known name is itself the generator."""
-    for row in PARTS:
-        if row["G_ema"] in content:
-            return {ours: content[theirs] for ours, theirs in row.items() if content.get(theirs) is not None}
-    return {"G_ema": content}
+    networks = find_networks(content)
+    parts = {"G_ema": networks.best, "G": networks.trained, "D": networks.discriminator}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def read(gan: GAN, content: dict[str, Any], discriminator: dict[str, Any] | None = None) -> Imported:
@@ -90,8 +82,7 @@ def read(gan: GAN, content: dict[str, Any], discriminator: dict[str, Any] | None
         UserError: the file holds another network than the method has.
         DiscriminatorError: that of the discriminator does.
     """
-    outermost = {key: value for key, value in content.items() if key != "latent_avg"}
-    parts = find_parts(outermost)
+    parts = find_parts(content)
     layout, state = _generator(gan, parts["G_ema"])
     arguments = gan.arguments(state)
     method = build(gan.cls, arguments)
@@ -131,9 +122,10 @@ def _generator(gan: GAN, value: object) -> tuple[str, dict[str, Tensor]]:
 
 def _mean_latent(content: dict[str, Any]) -> dict[str, Tensor]:
     """The mean latent under our name, where it lies beside the networks."""
-    if content.get("latent_avg") is None:
+    found = find_networks(content).mean
+    if found is None:
         return {}
-    mean = weights({"latent_avg": content["latent_avg"]}, "the file")
+    mean = weights({"latent_avg": found}, "the file")
     return {"w_avg": mean["latent_avg"].flatten()}
 
 
@@ -163,10 +155,8 @@ def _load_trained(gan: GAN, method: Any, parts: dict[str, Any], mean: dict[str, 
 
 def _discriminator_in(content: dict[str, Any]) -> object:
     """The discriminator in a file of its own, which may be the file itself."""
-    for key in DISCRIMINATORS:
-        if key in content:
-            return content[key]
-    return content
+    networks = find_networks(content)
+    return networks.best if networks.discriminator is None else networks.discriminator
 
 
 def _with_discriminator(

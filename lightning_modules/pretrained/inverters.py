@@ -22,6 +22,7 @@ from lightning_modules.pretrained import names
 from lightning_modules.pretrained.files import COUNTER, weights
 from lightning_modules.pretrained.generators import generator_in
 from lightning_modules.pretrained.imported import Imported, OtherNetworkError, build, without_noise
+from lightning_modules.pretrained.unwrap import beside, choice, find_networks
 from lightning_modules.psp import PSP
 
 PARTS = {"encoder": "E", "decoder": "G", "residue": "C", "grid_align": "A"}  # released -> ours
@@ -39,7 +40,7 @@ BILINEAR = (
 
 def parts_of(content: dict[str, Any]) -> set[str]:
     """The first parts of all names in the state_dict."""
-    state = content.get("state_dict", content)
+    state = find_networks(content).best
     if not isinstance(state, dict):
         return set()
     return {str(name).partition(".")[0] for name in state}
@@ -98,7 +99,9 @@ def imported(
 ) -> Imported:
     """The result, with the filter of the release; exports of ours are flat, and may have seen either."""
     layout = method_name(type(method))
-    if "state_dict" not in content:
+    networks = find_networks(content)
+    notes = [*choice(networks), *notes]
+    if not networks.taken:
         return Imported(method, arguments, layout, notes)
     return Imported(method, arguments, layout, [*notes, BILINEAR], filter="bilinear")
 
@@ -154,14 +157,13 @@ def _heads_beyond(state: Mapping[str, Tensor], codes: int) -> set[str]:
 
 
 def _options(content: dict[str, Any]) -> dict[str, Any]:
-    options = content.get("opts")
+    options = beside(content, "opts")
     return options if isinstance(options, dict) else {}
 
 
 def _tensors(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The state_dict, or a flat file without its mean latent."""
-    state = content.get("state_dict") or {key: value for key, value in content.items() if key != "latent_avg"}
-    tensors = weights(state, "the state_dict")
+    """The averaged state_dict where there is one, or the trained one, without its mean latent."""
+    tensors = weights(find_networks(content).best, "the state_dict")
     for key in tensors:
         if key.partition(".")[0] not in PARTS:
             known = f"expected names that begin with {', '.join(PARTS)}"
@@ -174,9 +176,10 @@ def _mean_latent(content: dict[str, Any], width: int) -> tuple[Tensor, list[str]
     if not _options(content).get("start_from_latent_avg", True):
         relative = "its codes are relative to 0 (start_from_latent_avg is off)"
         return torch.zeros(width), [f"{relative}: 0 takes the place of the mean latent, in truncation too"]
-    if content.get("latent_avg") is None:
+    found = find_networks(content).mean
+    if found is None:
         raise UserError("it has no latent_avg, which its codes are relative to")
-    mean = weights({"latent_avg": content["latent_avg"]}, "the file")["latent_avg"]
+    mean = weights({"latent_avg": found}, "the file")["latent_avg"]
     if mean.ndim not in (1, 2) or mean.shape[-1] != width:
         expected = f"expected one row of {width} numbers, or one per layer"
         raise UserError(f"latent_avg has shape {tuple(mean.shape)}: {expected}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +15,7 @@ from lightning_modules.methods import METHODS, find_method
 from lightning_modules.pretrained import with_files
 from lightning_modules.pretrained.files import read_released
 from lightning_modules.pretrained.imported import DiscriminatorError, Imported, OtherNetworkError
+from lightning_modules.pretrained.recognition import module_of, owners
 
 
 def find_released(name: str) -> ModuleType:
@@ -28,7 +28,7 @@ def find_released(name: str) -> ModuleType:
     known = with_files(METHODS)
     if name not in known:
         raise UserError(f"--method {name} has no released files to import or export: {nearest(name, known)}")
-    return importlib.import_module(f"lightning_modules.pretrained.{name}")
+    return module_of(name)
 
 
 def import_released(name: str, source: Path, discriminator: Path | None = None) -> Imported:
@@ -63,10 +63,10 @@ def import_released(name: str, source: Path, discriminator: Path | None = None) 
 
 def _hint(name: str, content: dict[str, Any]) -> str:
     """Whose file it seems to be that method `name` does not recognise; nothing where no method does."""
-    if find_released(name).recognise(content):
+    others = owners(content)
+    if not others or name in others:
         return ""
-    others = [other for other in with_files(METHODS) if find_released(other).recognise(content)]
-    return f"it seems to be a file of {' or '.join(others)}, not of {name}" if others else ""
+    return f"it seems to be a file of {' or '.join(others)}, not of {name}"
 
 
 def export_released(method: Method, layout: str, network: str) -> dict[str, Tensor]:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.base import Method, method_name
-from lightning_modules.checkpoints import part_of_state
 from lightning_modules.pretrained import names
 from lightning_modules.pretrained.files import weights
 from lightning_modules.pretrained.imported import Imported, build
+from lightning_modules.pretrained.unwrap import choice, find_networks
 
 
 def recognise(content: dict[str, Any], first: str) -> bool:
@@ -24,11 +24,8 @@ def recognise(content: dict[str, Any], first: str) -> bool:
 
 
 def network_in(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The network below `params`, or at the top of the file, also as DataParallel saves it."""
-    state = weights(content.get("params", content), "the network")
-    if all(key.startswith("module.") for key in state):
-        return part_of_state(state, "module.")
-    return state
+    """The averaged network of a file where there is one, else the trained one."""
+    return weights(find_networks(content).best, "the network")
 
 
 def read(
@@ -47,7 +44,7 @@ def read(
     method = build(cls, arguments)
     names.load(method.net, state, "the network")
     size = f"trained at a size that the file does not tell, {method.size} px is assumed"
-    notes = [f"{size}; it restores images of every size", *notes]
+    notes = [*choice(find_networks(content)), f"{size}; it restores images of every size", *notes]
     return Imported(method, arguments, method_name(cls), notes)
 
 

@@ -6,13 +6,16 @@ Checkpoints without a training, and codes that need no image.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import safetensors.torch
 import torch
 from PIL import Image
+from torch import Tensor
 
 from experiments import fit, import_checkpoint
 from lightning_modules.base import Code, Inverter, Method, method_name
@@ -79,6 +82,20 @@ def codes_of_all(path: Path, code: Code, names: list[str], method: Inverter) -> 
     }
     metadata = {"format": "face-gan-suite codes 1", "codes": json.dumps(record)}
     safetensors.torch.save_file({key: tensor.contiguous() for key, tensor in code.items()}, path, metadata)
+
+
+def optimising(invert: Callable[[Any, Tensor], Code]) -> Callable[[Any, Tensor], Code]:
+    """`invert` of an inverter, followed by a gradient step, as methods without a training take many."""
+
+    def stepped(method: Inverter, image: Tensor) -> Code:
+        w = invert(method, image)["w"]
+        with torch.enable_grad():
+            start = w.detach().requires_grad_(True)
+            loss = (method.seen(method.synthesize({"w": start})) - image).square().mean((1, 2, 3)).sum()
+            (gradient,) = torch.autograd.grad(loss, start)
+        return {"w": w - gradient}
+
+    return stepped
 
 
 def saved(method: Method, path: Path) -> str:

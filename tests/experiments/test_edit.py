@@ -9,12 +9,14 @@ from PIL import Image
 
 from _runtime import UserError
 from experiments import edit, invert
-from experiments.shared.codes import joined, read_codes
+from experiments.shared.codes import Origin, code_path, joined, read_codes, write_code
+from lightning_modules.base import TUNED, Code
+from lightning_modules.e4e import E4E
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction
 from lightning_modules.editing.ganspace import Components
 from lightning_modules.methods import load_method
-from tests.experiments.inverters import imported, reduced, saved, smoke, untrained
+from tests.experiments.inverters import imported, optimising, reduced, saved, smoke, untrained
 
 WIDTH = 32  # of the smoke preset's w
 TILE, GAP = 96, 2  # pixels of an image in a strip, and between them
@@ -145,6 +147,56 @@ def test_edits_are_the_steps_along_the_direction(checkpoint, codes, direction, t
         expected = method.synthesize(code)
     for k in range(3):
         assert close(picture(tmp_path / f"out/images/{k:03d}/2.5.png"), pixels(expected[k]))
+
+
+def test_codes_of_any_size_are_edited_with_the_weights_tuned_for_their_image(tmp_path, monkeypatch) -> None:
+    """Images with maps of one size go together; each with weights of its own is synthesised alone."""
+    checkpoint = untrained(tmp_path, "e4e")
+    method = load_method(checkpoint)[0]
+    tuned = f"{TUNED}brightness"
+    kept = [{"map": torch.zeros(1, side)} for side in (1, 1, 2)]
+    kept += [{tuned: torch.full((1, 1), brightness)} for brightness in (-0.6, 0.6)]
+    w = method.G.w_avg.expand(1, method.G.layers, -1)
+    for i, tensors in enumerate(kept):
+        name = f"faces/{i}.png"
+        path = code_path(tmp_path / "inverted", name)
+        write_code(path, {"w": w, **tensors}, name, Origin.of(method))
+    batches: list[int] = []
+    plain = E4E.synthesize
+
+    def synthesize(method: E4E, code: Code) -> torch.Tensor:
+        batches.append(len(code["w"]))
+        image = plain(method, code)
+        return torch.full_like(image, float(code[tuned])) if tuned in code else image
+
+    monkeypatch.setattr(E4E, "synthesize", synthesize)
+    vectors = torch.ones(1, method.G.style_dim)
+    directions.save(Direction("up", "interfacegan", vectors), tmp_path / "up.safetensors")
+    call(
+        checkpoint,
+        tmp_path / "up.safetensors",
+        tmp_path / "out",
+        "--codes",
+        tmp_path / "inverted",
+        "--images",
+    )
+    assert batches == [2] * 4 + [1] * 12  # three edits of a batch, and its inversion for the strip
+    edits = [picture(tmp_path / f"out/images/faces/{i}/3.png") for i in range(5)]
+    assert close(edits[0], edits[2])
+    assert [int(edit.max()) for edit in edits[3:]] == [51, 204]  # -0.6 and 0.6 of -1 .. 1
+
+
+def test_an_inverter_may_optimise_while_photographs_are_edited(faces, tmp_path, monkeypatch) -> None:
+    checkpoint = untrained(tmp_path, "e4e")
+    method = load_method(checkpoint)[0]
+    vectors = torch.ones(1, method.G.style_dim)
+    directions.save(Direction("up", "interfacegan", vectors), tmp_path / "up.safetensors")
+    call(checkpoint, tmp_path / "up.safetensors", tmp_path / "plain", "--input", faces)
+    monkeypatch.setattr(E4E, "invert", optimising(E4E.invert))
+    call(checkpoint, tmp_path / "up.safetensors", tmp_path / "better", "--input", faces)
+    strips = [picture(tmp_path / run / "strips/000.png") for run in ("plain", "better")]
+    errors = [np.square(shown(strip, 1) - shown(strip, 0).astype(float)).mean() for strip in strips]
+    assert errors[1] < errors[0]
 
 
 def test_strips_and_grid_show_input_inversion_and_edits(

@@ -432,7 +432,7 @@ def test_prior_refusals(gpen, tmp_path) -> None:
     for content, message in (
         ({"g_ema": flat, "latent_avg": torch.zeros(5)}, "w_avg is (5,), here (8,)"),
         ({"g_ema": flat, "latent_avg": torch.arange(8)}, "latent_avg of the file holds 8 torch.int64"),
-        ({"weights": flat}, "the generator has dict under 'weights': expected tensors"),
+        ({"layers": flat}, "the generator has dict under 'layers': expected tensors"),
     ):
         assert message in refusal("gan_prior", content, tmp_path)
     assert "unknown network" in refusal("gan_prior", {"a": torch.zeros(2)}, tmp_path)
@@ -467,7 +467,7 @@ def test_command_refusals(gpen, tmp_path) -> None:
     torch.save(gpen_state(gpen), source)
     with pytest.raises(UserError, match=r"none\.pth does not exist"):
         call("gpen", tmp_path / "none.pth", output)
-    with pytest.raises(UserError, match="is a folder: give the file"):
+    with pytest.raises(UserError, match="is a folder: give a file"):
         call("gpen", tmp_path, output)
     with pytest.raises(UserError, match=r"d\.pth does not exist"):
         call("gpen", source, output, "--discriminator", tmp_path / "d.pth")

@@ -11,6 +11,8 @@ from lightning_modules.e4e import E4E
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction
 from lightning_modules.methods import load_method
+from lightning_modules.psp import PSP
+from tests.experiments.inverters import optimising
 
 SMOKE = ["--method", "e4e", "--preset", "smoke"]
 
@@ -60,3 +62,14 @@ def test_the_start_of_a_training_can_be_written_too(tmp_path) -> None:
 def test_a_plan_of_it_is_printed(untrainable, tmp_path, capsys) -> None:
     assert fit.main([*SMOKE, "--iterations", "0", "--run", str(tmp_path / "run"), "--dry_run"]) == 0
     assert "0 iterations" in capsys.readouterr().out
+
+
+def test_a_run_and_evaluate_score_a_method_that_optimises(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(PSP, "invert", optimising(PSP.invert))
+    run = tmp_path / "run"
+    arguments = ["--method", "psp", "--preset", "smoke", "--iterations", "1", "--run", str(run)]
+    assert fit.main([*arguments, "--metrics.fid", "off"]) == 0
+    assert list((run / "pictures").iterdir())  # validation went to its end
+    checkpoint = str(run / "checkpoints/last.ckpt")
+    arguments = ["--checkpoint", checkpoint, "--output", str(tmp_path / "scores"), "--metrics.fid", "off"]
+    assert evaluate.main(arguments) == 0

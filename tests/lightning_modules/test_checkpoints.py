@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import pickle
+import re
+import time
+from functools import partial
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from _runtime import UserError
 from lightning_modules.checkpoints import FORMAT_VERSION, check_optimizers, load_weights, read_checkpoint
-from lightning_modules.methods import load_method
+from lightning_modules.methods import bounded, load_method
+from lightning_modules.pretrained.released import export_released
+from lightning_modules.starts import Start
+from tests.lightning_modules.steps import tiny
 
 SUITE = {"format": FORMAT_VERSION, "method": "gpen", "iteration": 3, "images_seen": 12}
 
@@ -29,7 +36,7 @@ def test_files_that_are_no_checkpoint_of_ours(tmp_path) -> None:
         ("none.ckpt", "does not exist"),
         (".", "is a folder"),
         ("short.ckpt", "cannot be read"),
-        ("text.ckpt", "cannot be read"),
+        ("text.ckpt", "is a text, which begins with 'not a checkpoint'"),
         ("other.ckpt", "not a checkpoint of this suite"),
     ):
         with pytest.raises(UserError, match=message):
@@ -155,6 +162,10 @@ def test_optimizer_states() -> None:
         state = trained.state_dict()
         return {**state, "state": {**state["state"], index: {**state["state"][0], **changes}}}
 
+    bare = {}
+    for index, kept in trained.state_dict()["state"].items():
+        bare[index] = {name: value for name, value in kept.items() if name != "step"}
+    without_step = {**trained.state_dict(), "state": bare}
     for states, message in (
         ([], "it trained other parts of the method"),
         ([trained.state_dict()] * 2, "it trained other parts of the method"),
@@ -163,6 +174,11 @@ def test_optimizer_states() -> None:
         ([{"state": {}}], r"it \(optimizer_states\) is damaged: it has no param_groups"),
         ([moments(2)], "it is damaged: the optimizer's state of parameter 2 is not complete"),
         ([moments("0")], "parameter 0 is not complete"),
+        ([without_step], "parameter 0 is not complete"),
+        ([moments(0, step=torch.tensor(-1.0))], "parameter 0 is after -1.0 steps"),
+        ([moments(0, step=torch.ones(3, 2))], r"parameter 0 does not fit it \(step\)"),
+        ([moments(0, exp_avg=torch.tensor(0.0))], r"parameter 0 does not fit it \(exp_avg\)"),
+        ([moments(0, exp_avg=torch.zeros(3, 2, device="meta"))], r"parameter 0 does not fit it \(exp_avg\)"),
         ([moments(0, more=torch.zeros(()))], "parameter 1 is not complete"),
         ([moments(1)], r"parameter 1 does not fit it \(exp_avg\)"),  # those of the weight
         ([moments(0, exp_avg=0.5)], r"parameter 0 does not fit it \(exp_avg\)"),
@@ -181,3 +197,83 @@ def test_optimizer_states() -> None:
     ):
         with pytest.raises(UserError, match=message):
             check_optimizers([fresh], states, "it")
+
+
+# --- options are bounded by the file's own tensors --------------------------------------------------
+
+
+def checkpoint_of(name: str, path, **changes):
+    """A checkpoint of a small method, with other options than it was built with."""
+    method = tiny(name)
+    suite = {**SUITE, "method": name}
+    options = {**method.hparams, **changes}
+    return write(path, suite=suite, state_dict=method.state_dict(), hyper_parameters=options)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("gpen", {"mapping_layers": 10**9}, "mapping_layers is 1000000000, more than 100"),
+        ("gpen", {"style_dim": 60_000}, "they ask for far more than the 157 tensors that it holds"),
+        ("gpen", {"size": 2**30}, "size is 1073741824, more than 4096"),
+        ("gpen", {"size": 64}, "holds another architecture"),
+        ("gan_prior", {"channel_base": 2**28, "channel_max": 2**20}, "they ask for far more"),
+        ("e4e", {"pool": 10**8}, "they ask for far more"),
+        ("e4e", {"encoder_blocks": [900, 900, 900, 900]}, "they ask for far more"),
+        ("nafnet", {"middle_blocks": 1_000}, "they ask for far more"),
+        ("nafnet", {"width": 10**7}, "they ask for far more"),
+        ("hinet", {"depth": 10**6}, "depth is 1000000, more than 16"),
+        ("scorer", {"width": 10**7}, "they ask for far more"),
+    ],
+)
+def test_options_cannot_ask_for_memory_or_time(name: str, changes, message: str, tmp_path) -> None:
+    path = checkpoint_of(name, tmp_path / "bad.ckpt", **changes)
+    begin = time.monotonic()
+    for read in (load_method, partial(Start, "prior")):
+        with pytest.raises(UserError, match=f"bad.ckpt .*{message}"):
+            read(path)
+    assert time.monotonic() - begin < 20
+    load_method(checkpoint_of(name, tmp_path / "good.ckpt"))
+
+
+def test_options_within_options_are_bounded_too(tmp_path) -> None:
+    base = tiny("hfgi").hparams["base"]
+    inner = {**base["hyper_parameters"], "mapping_layers": 90}
+    path = checkpoint_of("hfgi", tmp_path / "bad.ckpt", base={**base, "hyper_parameters": inner})
+    with pytest.raises(UserError, match="bad.ckpt holds another architecture: base.G.mapping"):
+        load_method(path)
+
+
+def test_a_tensor_that_repeats_one_number_is_not_loaded(tmp_path) -> None:
+    method = tiny("nafnet")
+    state = dict(method.state_dict())
+    name = max(state, key=lambda name: state[name].numel())
+    state[name] = torch.zeros(1)[0].expand(state[name].shape)
+    suite = {**SUITE, "method": "nafnet"}
+    path = write(tmp_path / "bad.ckpt", suite=suite, state_dict=state, hyper_parameters=dict(method.hparams))
+    with pytest.raises(UserError, match="bad.ckpt declares more numbers than it holds"):
+        load_method(path)
+
+
+def test_registrations_are_not_counted_afterwards() -> None:
+    with pytest.raises(ValueError, match="far more"), bounded(1, 1):
+        nn.ModuleList(nn.Linear(1, 1) for _ in range(1000))
+    assert len(nn.ModuleList(nn.Linear(1, 1) for _ in range(1000))) == 1000
+
+
+# --- released files given for a checkpoint ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpen", "gan_prior", "nafnet", "hinet"])
+@pytest.mark.parametrize("write_file", [torch.save, safetensors.torch.save_file])
+def test_a_released_file_points_to_its_import(name: str, write_file, tmp_path) -> None:
+    method = tiny(name).eval()
+    layout = {"gan_prior": "rosinality"}.get(name, name)
+    path = tmp_path / "released.pth"
+    write_file(export_released(method, layout, "G_ema"), path)
+    command = f"experiments.import_checkpoint --method {name} --source {path} --output released.ckpt"
+    for read in (read_checkpoint, load_method, partial(Start, "prior")):
+        with pytest.raises(UserError, match=re.escape(command)) as error:
+            read(path)
+        assert "\n" not in str(error.value)
+        assert "is not a checkpoint of this suite" in str(error.value)

@@ -29,8 +29,8 @@ from tests.lightning_modules.steps import SIZE, tiny
 
 # Beside the methods as they are in steps.TINY: what takes other paths.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gan_prior concat": ("gan_prior", {"noise": "concat", "augment": "none"}),
-    "gan_prior none": ("gan_prior", {"noise": "none", "augment": "none"}),
+    "gan_prior concat": ("gan_prior", {"noise": "concat", "augment": "off"}),
+    "gan_prior none": ("gan_prior", {"noise": "none", "augment": "off"}),
     "gan_prior_restoration stage 2": ("gan_prior_restoration", {"stage": 2, "stage1": "scratch"}),
     "gpen add": ("gpen", {"noise": "add"}),
     "gpen none": ("gpen", {"noise": "none"}),

@@ -155,8 +155,14 @@ def test_read_gives_tensors_and_executes_nothing(enter, chosen, tmp_path, monkey
         read("test/net")
     one_line(error, str(chosen / "net.pth"))
     assert not Path("executed").exists()
-    put(chosen, b"truncated")
+    put(chosen, b"\x80truncated")
     with pytest.raises(UserError, match="cannot be read as tensors"):
+        read("test/net")
+    put(chosen, b"<html>Quota exceeded</html>")
+    with pytest.raises(UserError, match="net.pth is a web page"):
+        read("test/net")
+    torch.save({"a": [1.0]}, chosen / "net.pth")
+    with pytest.raises(UserError, match="is damaged: it has an entry 'a' that is of type list"):
         read("test/net")
 
 

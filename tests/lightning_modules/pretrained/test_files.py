@@ -181,9 +181,9 @@ def test_files_of_another_kind(tmp_path) -> None:
     torch.jit.script(torch.nn.Linear(1, 1)).save(tmp_path / "script.pt")
     for name, message in (
         ("none.pth", "does not exist"),
-        (".", "is a folder: give the file"),
-        ("page.pth", "neither a safetensors file, nor a torch file, nor a pickle"),
-        ("nothing.pth", "neither a safetensors file, nor a torch file, nor a pickle"),
+        (".", "is a folder: give a file"),
+        ("page.pth", "is a web page: the site answered"),
+        ("nothing.pth", "is empty"),
         ("empty.pth", "holds an empty dict: expected a dict of tensors"),
         ("list.pth", "holds list: expected a dict"),
         ("tensor.pth", "holds Tensor: expected a dict"),

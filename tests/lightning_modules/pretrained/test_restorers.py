@@ -128,8 +128,8 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
         ("hinet", no_depth, "it has 0 levels, expected 2 to 8"),
     ):
         assert message in refusal(name, {"params": state}, tmp_path)
-    message = refusal("nafnet", {"weights": naf}, tmp_path)
-    assert "the network has dict under 'weights': expected tensors" in message
+    message = refusal("nafnet", {"layers": naf}, tmp_path)
+    assert "the network has dict under 'layers': expected tensors" in message
 
 
 def without(state: dict[str, torch.Tensor], *names: str) -> dict[str, torch.Tensor]:
