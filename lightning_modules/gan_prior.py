@@ -1,7 +1,8 @@
 """GAN prior: StyleGAN2 trained on clean faces, the generator that restorers and inverters start from.
 
 Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, config F as
-        in NVlabs/stylegan2 (run_training.py); adaptive augmentation from Karras et al., arXiv:2006.06676.
+        in NVlabs/stylegan2 (run_training.py); adaptive augmentation from Karras et al., arXiv:2006.06676;
+        the relativistic game with R1 and R2 from Huang et al., arXiv:2501.05441 (its loss, not its networks).
         `noise="concat"` is the prior of GPEN (arXiv:2105.06070): noise maps joined to the features instead of
         added.
 Differs R1 falls on iterations 16, 32, ..., path length on 4, 8, ...; the releases begin both with the first.
@@ -21,19 +22,19 @@ from torch import Tensor
 from _runtime import UserError
 from lightning_modules.base import Method, Outcome
 from lightning_modules.checkpoints import load_weights, part_of_state
-from lightning_modules.losses.gan import R1, NonSaturating, PathLength
+from lightning_modules.losses.gan import R1, NonSaturating, PathLength, RelativisticPairing
 from lightning_modules.networks.augment import AdaptiveAugment
-from lightning_modules.networks.growing import grow_discriminator, grow_generator
+from lightning_modules.networks.growing import concatenate_noise, grow_discriminator, grow_generator
 from lightning_modules.networks.stylegan2 import Discriminator, Generator, mix_styles
 from lightning_modules.optimizers import adam
 from lightning_modules.starts import Start
 
-# In which a smaller prior, which a run grows from, must agree
-SHAPE = ("noise", "channel_base", "channel_max", "style_dim", "mapping_layers")
+# In which another prior, which a run grows from, must agree
+SHAPE = ("channel_base", "channel_max", "style_dim", "mapping_layers")
 
 
 class GANPrior(Method):
-    """min_G max_D  non-saturating game + lazy R1 on D + lazy path-length regularisation on G.
+    """min_G max_D  game + lazy R1 on D + lazy path-length regularisation on G.
 
     Args:
         size: width and height of the images in pixels, a power of two.
@@ -42,7 +43,8 @@ class GANPrior(Method):
         channel_max: the most channels a layer has.
         style_dim: width of z and w.
         mapping_layers: depth of the mapping network.
-        r1: weight gamma of R1, taken every 16 iterations; 0 turns it off.
+        adversary: the game: `nonsaturating` (StyleGAN2), or `relativistic`, which takes R2 beside R1.
+        r1: weight gamma of R1, and R2, taken every 16 iterations; 0 turns it off.
         path_length: weight of the path-length penalty, taken every 4 iterations on half the batch; 0 turns it
             off.
         mixing: probability that two codes share an image (style mixing).
@@ -51,8 +53,9 @@ class GANPrior(Method):
         ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
         augment: `ada` augments what the discriminator sees adaptively (for small data sets), `off` does not.
         ada_kimg: thousands of images in which the augmentation probability can go from 0 to 1.
-        start: checkpoint of a smaller prior that this one grows from (`networks/growing.py`): its first
-            images are the smaller one's, enlarged. Lower resolutions learn faster.
+        start: checkpoint of a prior that this one grows from (`networks/growing.py`). Of a smaller one, whose
+            images it enlarges at first: lower resolutions learn faster. Or, for `noise="concat"`, of one of
+            the same size with added noise, whose images it draws at first, without that noise.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -72,6 +75,7 @@ class GANPrior(Method):
         channel_max: int = 512,
         style_dim: int = 512,
         mapping_layers: int = 8,
+        adversary: Literal["nonsaturating", "relativistic"] = "nonsaturating",
         r1: float = 10.0,
         path_length: float = 2.0,
         mixing: float = 0.9,
@@ -95,7 +99,8 @@ class GANPrior(Method):
         self.D = Discriminator(size, **self._widths)
         self.make_ema()
 
-        self.adversary = NonSaturating()
+        self.paired = adversary == "relativistic"
+        self.adversary = RelativisticPairing() if self.paired else NonSaturating()
         self.r1, self.path_length = R1(gamma=r1), PathLength()
         self.augment = AdaptiveAugment(kimg=ada_kimg) if augment == "ada" else None
 
@@ -107,33 +112,44 @@ class GANPrior(Method):
             raise UserError(f"{few}: choose below 4 or a multiple of 4 for each")
 
     def check_start(self) -> None:
-        self._smaller()
+        self._earlier()
 
-    def _smaller(self) -> Start | None:
-        """The smaller prior, if it grows from one. Raises `UserError` where it cannot."""
+    def _earlier(self) -> Start | None:
+        """The prior that it grows from, if it does. Raises `UserError` where it cannot."""
         if self.start is None:
             return None
-        smaller = Start("start", self.start)
-        smaller.check_method("gan_prior")
-        smaller.check_options(self.hparams, SHAPE)
-        size, channels = smaller.options["size"], len(self.D.from_rgb.weight)
+        start = Start("start", self.start)
+        start.check_method("gan_prior")
+        start.check_options(self.hparams, SHAPE)
+        if start.options["noise"] == self.noise:
+            self._check_smaller(start)
+        elif (start.options["noise"], self.noise) != ("add", "concat"):
+            start.check_options(self.hparams, ["noise"])
+        elif start.options["size"] != self.size:
+            raise UserError(f"{start.name} has {start.options['size']} px: noise is joined at the same size")
+        return start
+
+    def _check_smaller(self, start: Start) -> None:
+        size, channels = start.options["size"], len(self.D.from_rgb.weight)
         if size >= self.size:
-            raise UserError(
-                f"{smaller.name} has {size} px: a prior of {self.size} px grows from a smaller one"
-            )
+            raise UserError(f"{start.name} has {size} px: a prior of {self.size} px grows from a smaller one")
         if channels < 3:
             few = f"{channels} channels at {self.size} px are too few to grow; at least 3"
             raise UserError(f"--model.channel_base {self._widths['channel_base']}: {few}")
-        return smaller
 
     def initialise(self) -> None:
-        start = self._smaller()
+        start = self._earlier()
         if start is None:
             return
-        load_weights(self.G, grow_generator(self.G, part_of_state(start.state, "G_ema.")), start.name)
-        smaller = Discriminator(start.options["size"], **self._widths)
-        start.load(smaller, "D.")
-        grow_discriminator(self.D, smaller.state_dict(), len(self.D.blocks) - len(smaller.blocks))
+        state = part_of_state(start.state, "G_ema.")
+        if start.options["size"] == self.size:
+            load_weights(self.G, concatenate_noise(self.G, state), start.name)
+            start.load(self.D, "D.")
+        else:
+            load_weights(self.G, grow_generator(self.G, state), start.name)
+            smaller = Discriminator(start.options["size"], **self._widths)
+            start.load(smaller, "D.")
+            grow_discriminator(self.D, smaller.state_dict(), len(self.D.blocks) - len(smaller.blocks))
         self.reset_ema()
 
     # --- inference ----------------------------------------------------------------------------------
@@ -188,7 +204,7 @@ class GANPrior(Method):
         with self.toggled_optimizer(opt_d):
             terms, real_sign = self._discriminate(opt_d, x)
         with self.toggled_optimizer(opt_g):
-            terms |= self._generate(opt_g, len(x))
+            terms |= self._generate(opt_g, x)
         if self.augment is not None:
             self.augment.update(real_sign, len(x) * self.trainer.world_size)
             terms["ada_p"] = self.augment.p
@@ -199,7 +215,7 @@ class GANPrior(Method):
         return images if self.augment is None else self.augment(images)
 
     def _discriminate(self, optimizer: LightningOptimizer, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """max_D  log D(x) + log(1 - D(G(z))), and lazily R1; the terms, and the mean sign of D(x)."""
+        """max_D  log D(x) + log(1 - D(G(z))), and lazily R1, R2; the terms, and the mean sign of D(x)."""
         with torch.no_grad():
             w = self.sample_w(len(x))
             fake = self.G(w)
@@ -212,16 +228,28 @@ class GANPrior(Method):
         }
         self.descend(optimizer, terms["d"])
         if self.r1.gamma > 0 and self.due(self.R1_EVERY):
-            terms["r1"] = self.r1(lambda real: self.D.forward(self._see(real)), x)
-            self.descend(optimizer, self.R1_EVERY * terms["r1"])
+            penalties = {"r1": self.r1(self._judge, x)}
+            if self.paired:
+                penalties["r2"] = self.r1(self._judge, fake)
+            self.descend(optimizer, self.R1_EVERY * sum(penalties.values()))
+            terms |= penalties
         return terms, real_score.sign().mean()
 
-    def _generate(self, optimizer: LightningOptimizer, images: int) -> dict[str, Tensor]:
+    def _judge(self, images: Tensor) -> Tensor:
+        """Scores of D as it is, not compiled."""
+        return self.D.forward(self._see(images))
+
+    def _generate(self, optimizer: LightningOptimizer, x: Tensor) -> dict[str, Tensor]:
         """max_G  log D(G(z)), and lazily the path length; the terms."""
-        terms = {"g": self.adversary.g(self.D(self._see(self.G(self.sample_w(images)))))}
+        fake_score = self.D(self._see(self.G(self.sample_w(len(x)))))
+        scores = [fake_score]
+        if self.paired:
+            with torch.no_grad():
+                scores = [self.D(self._see(x)), fake_score]
+        terms = {"g": self.adversary.g(*scores)}
         self.descend(optimizer, terms["g"])
         if self.lambda_path_length > 0 and self.due(self.PATH_EVERY):
-            w = self.sample_w(max(1, images // self.PATH_SHRINK))
+            w = self.sample_w(max(1, len(x) // self.PATH_SHRINK))
             terms["path_length"] = self.path_length(self.G.forward, w)
             self.descend(optimizer, self.PATH_EVERY * self.lambda_path_length * terms["path_length"])
         return terms

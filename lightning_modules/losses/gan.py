@@ -1,6 +1,7 @@
-"""The losses of a GAN: the non-saturating game, R1, path length, and feature matching in the discriminator.
+"""The losses of a GAN: two games, R1, path length, and feature matching in the discriminator.
 
 Source  Goodfellow et al., arXiv:1406.2661 (non-saturating loss); Mescheder et al., arXiv:1801.04406 (R1);
+        Huang et al., arXiv:2501.05441 (relativistic pairing, R2);
         Karras et al., arXiv:1912.04958, section 3.2 and appendix B (path length, lazy regularisation);
         Yang et al., arXiv:2105.06070 (feature matching of GPEN).
 
@@ -35,8 +36,21 @@ class NonSaturating(nn.Module):
         return F.softplus(-fake).mean()
 
 
+class RelativisticPairing(nn.Module):
+    """D minimises softplus(D(G(z)) - D(x)), G softplus(D(x) - D(G(z))): which of a pair is the real one?
+
+    Pairs are of one place in the batch. The source takes R1 and R2 with it (section 2, equations 2 to 4).
+    """
+
+    def d(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(fake - real).mean()
+
+    def g(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(real - fake).mean()
+
+
 class R1(nn.Module):
-    """gamma / 2 * E ||grad_x D(x)||^2 on real images."""
+    """gamma / 2 * E ||grad_x D(x)||^2 on real images; R2 on samples, which it is given in their place."""
 
     def __init__(self, gamma: float = 10.0) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""A StyleGAN2 of a larger size that begins where a smaller one ended.
+"""A StyleGAN2 that begins where another one ended: a smaller one, or one whose noise is added.
 
 Source  The idea is Karras et al., "Progressive Growing of GANs", arXiv:1710.10196; instead of fading new
         layers in, they are given weights with which they pass on what the smaller networks know.
 
-Both networks have the channels of the smaller one at its resolutions, and at least three at the new ones.
+A larger network has the channels of the smaller one at its resolutions, and at least three at the new ones.
 """
 
 from __future__ import annotations
@@ -32,6 +32,24 @@ def grow_generator(G: Generator, smaller: Mapping[str, Tensor]) -> dict[str, Ten
         name = f"synthesis.rgbs.{index}.weight"
         if name not in smaller:
             state[name] = torch.zeros_like(rgb.weight)
+    return state
+
+
+def concatenate_noise(G: Generator, added: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of G, which concatenates noise, with which it draws what a generator that adds it draws.
+
+    That is without the noise: nothing looks at the noise maps yet, but they are there to be looked at.
+    """
+    state = {name: value.clone() for name, value in G.state_dict().items()}
+    for name, value in state.items():
+        if name.endswith("noise_strength"):
+            value.fill_(1)
+        elif value.shape == added[name].shape:
+            value.copy_(added[name])
+        elif name.endswith("affine.weight") or name.endswith("bias"):
+            value[: len(added[name])] = added[name]
+        else:  # a convolution of twice as many channels, which are scaled down for it
+            value.zero_()[:, : added[name].shape[1]] = math.sqrt(2) * added[name]
     return state
 
 

@@ -125,6 +125,40 @@ def test_grown_prior_starts_with_the_smaller_ones_images(smaller) -> None:
     assert prior.G.synthesis.rgbs[-1].weight.abs().max() > 0
 
 
+def test_prior_that_concatenates_noise_starts_with_the_images_of_one_that_adds_it(smaller) -> None:
+    """Without the noise; both look at it after a step."""
+    added, path = smaller
+    prior = GANPrior(**{**STYLEGAN, "size": 8, "noise": "concat"}, start=path)
+    prior.initialise()
+    w, x = torch.randn(2, added.hparams["style_dim"]), torch.rand(4, 3, 8, 8)
+    with torch.no_grad():
+        for G in (prior.G, prior.G_ema):
+            torch.testing.assert_close(G(w), added.G_ema(w, noise=None))
+            assert torch.equal(G.w_avg, added.G_ema.w_avg)
+        assert torch.equal(prior.D(x), added.D(x))
+    loop(prior, batch_of(4, 8), 1)
+    with torch.no_grad():
+        assert not torch.equal(prior.G(w), prior.G(w))
+    for conv in prior.G.synthesis.convs[1:]:
+        noise = conv.weight[:, conv.weight.shape[1] // 2 :]
+        assert noise.abs().amax() > 0
+
+
+def test_relativistic_game_has_r2_beside_r1_and_pairs_for_both_players() -> None:
+    torch.manual_seed(0)
+    prior = GANPrior(**STYLEGAN, adversary="relativistic", path_length=0.0)
+    seen: list[torch.Tensor] = []
+    handle = prior.D.register_forward_hook(lambda module, inputs, score: seen.append(score.detach()))
+    loop(prior, batch_of(4, 32), 1)
+    handle.remove()
+    real, fake, fake_again, real_again = seen
+    softplus = torch.nn.functional.softplus
+    assert prior.terms["train/d"] == pytest.approx(softplus(fake - real).mean().item())
+    assert prior.terms["train/g"] == pytest.approx(softplus(real_again - fake_again).mean().item())
+    loop(prior, batch_of(4, 32), 16)
+    assert prior.terms["train/r2"] > 0
+
+
 def test_samples_of_a_validation_are_drawn_on_the_host(monkeypatch) -> None:
     """So that they are the same on every device; a generator of another device would draw others."""
     prior, drawn = GANPrior(**STYLEGAN), []
@@ -176,7 +210,8 @@ def test_grown_discriminator_judges_as_the_smaller_one(smaller) -> None:
     [
         ({"size": 8}, "has 8 px: a prior of 8 px grows from a smaller one"),
         ({"size": 64}, "2 channels at 64 px are too few to grow"),
-        ({"noise": "concat"}, "has noise add, this run concat: set --model.noise add"),
+        ({"noise": "none"}, "has noise add, this run none: set --model.noise add"),
+        ({"noise": "concat"}, "has 8 px: noise is joined at the same size"),
         ({"style_dim": 8}, "has style_dim 16"),
     ],
 )
