@@ -48,6 +48,8 @@ class GANPrior(Method):
         path_length: weight of the path-length penalty, taken every 4 iterations on half the batch; 0 turns it
             off.
         mixing: probability that two codes share an image (style mixing).
+        regularised_from: share of the run after which path length and mixing begin; both smooth what w means,
+            at the price of a slower training.
         lr: learning rate of both players.
         ema_images: half-life of the averaged generator in images.
         ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
@@ -79,6 +81,7 @@ class GANPrior(Method):
         r1: float = 10.0,
         path_length: float = 2.0,
         mixing: float = 0.9,
+        regularised_from: float = 0.0,
         lr: float = 2e-3,
         ema_images: float = 10_000,
         ema_rampup: float = 0.0,
@@ -89,7 +92,7 @@ class GANPrior(Method):
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
         self.start, self.size, self.noise, self.mixing, self.lr = start, size, noise, mixing, lr
-        self.lambda_path_length = path_length
+        self.lambda_path_length, self.regularised_from = path_length, regularised_from
         self.ema_images, self.ema_rampup = ema_images, ema_rampup
 
         self._widths: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
@@ -190,12 +193,18 @@ class GANPrior(Method):
 
     # --- training -----------------------------------------------------------------------------------
 
+    @property
+    def regularised(self) -> bool:
+        """Whether path length and mixing have begun."""
+        return self.progress >= self.regularised_from
+
     def sample_w(self, count: int) -> Tensor:
         """w (count, L, D) of fresh codes; some images have two, split at a random layer (style mixing)."""
         z = torch.randn(2, count, self.G.z_dim, device=self.device)
         first, second = self.G.map(z[0]), self.G.map(z[1])
         crossover = torch.randint(1, self.G.layers, (count,), device=self.device)
-        mixed = torch.rand(count, device=self.device) < self.mixing
+        mixing = self.mixing if self.regularised else 0.0
+        mixed = torch.rand(count, device=self.device) < mixing
         return mix_styles(first, second, torch.where(mixed, crossover, self.G.layers))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -248,7 +257,7 @@ class GANPrior(Method):
                 scores = [self.D(self._see(x)), fake_score]
         terms = {"g": self.adversary.g(*scores)}
         self.descend(optimizer, terms["g"])
-        if self.lambda_path_length > 0 and self.due(self.PATH_EVERY):
+        if self.lambda_path_length > 0 and self.regularised and self.due(self.PATH_EVERY):
             w = self.sample_w(max(1, len(x) // self.PATH_SHRINK))
             terms["path_length"] = self.path_length(self.G.forward, w)
             self.descend(optimizer, self.PATH_EVERY * self.lambda_path_length * terms["path_length"])

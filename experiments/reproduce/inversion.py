@@ -40,10 +40,15 @@ ROWS = (
     Row("e4e", "e4e", options=ON_PRIOR),
     Row("HFGI", "hfgi", options=("--model.base", From("e4e"))),
 )
-IMAGES = {"smoke": 16, "demo": 32_000, "small": 800_000}  # `paper`: every method's own recipe
+IMAGES = {
+    "smoke": 16,
+    "demo": 32_000,
+    "laboratory": 96_000,
+    "small": 800_000,
+}  # `paper`: every method's own recipe
 # Codes that directions are found on
-SAMPLES = {"smoke": 200, "demo": 10_000, "small": 20_000, "paper": 500_000}
-EDITED = {"smoke": 8, "demo": 200, "small": 500, "paper": 1_000}  # portraits per edit
+SAMPLES = {"smoke": 200, "demo": 10_000, "laboratory": 10_000, "small": 20_000, "paper": 500_000}
+EDITED = {"smoke": 8, "demo": 200, "laboratory": 200, "small": 500, "paper": 1_000}  # portraits per edit
 TIMED = 20  # images
 STRIPS = ("portrait", "inversion", "edit", "truth")
 

@@ -117,7 +117,7 @@ def scored_by_portraits(config: Namespace) -> bool:
 
     It does on portraits, and where the preset measures FID by a stand-in only.
     """
-    return config.data.root is None or config.preset in ("smoke", "demo")
+    return config.data.root is None or config.preset in ("smoke", "demo", "laboratory")
 
 
 def stage_of(

@@ -72,8 +72,13 @@ CAUTION = (
 )
 FACES = 5  # in figures
 SHOWN = 192  # px to which smaller images are enlarged in them, by whole factors
-IMAGES = {"smoke": 16, "demo": 64_000, "small": 1_600_000}  # `paper`: every method's own recipe
-TEST_IMAGES = {"smoke": 6, "demo": 500, "small": 1_000, "paper": 3_000}
+IMAGES = {
+    "smoke": 16,
+    "demo": 64_000,
+    "laboratory": 64_000,
+    "small": 1_600_000,
+}  # `paper`: every method's own recipe
+TEST_IMAGES = {"smoke": 6, "demo": 500, "laboratory": 500, "small": 1_000, "paper": 3_000}
 # Of the test set's degradations, and of the portraits in it: those of seed 0 choose the best checkpoints
 TEST_SEED = 1
 LARGE = ("--data.size", "512", "--model.size", "512")
@@ -99,7 +104,9 @@ RECIPES: dict[str, dict[str, Sequence[str]]] = {
         "hinet": LARGE,
     },
 }
+RECIPES["laboratory"] = RECIPES["demo"]
 FUSION = {"demo": ("--model.lr_f", "2e-3", "--model.lr_drop_at", "0.6")}  # the same of stage 2 alone
+FUSION["laboratory"] = FUSION["demo"]
 
 
 def add_arguments(parser: Parser) -> None:

@@ -17,7 +17,8 @@ from experiments.shared.yaml_files import parse_yaml, read_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS = tuple(sorted(path.stem for path in CONFIGS.glob("methods/*.yaml")))
-PRESETS = ("smoke", "demo", "small", "paper")
+PRESETS = ("smoke", "demo", "laboratory", "small", "paper")
+BUILT_ON = {"laboratory": "demo"}  # a preset that says only what it changes in another one
 SECTIONS = ("trainer", "model", "data", "metrics")  # of a training's options
 
 
@@ -152,8 +153,12 @@ def recipe(method: str, preset: str) -> dict[str, Any]:
     """Flat option -> value of the method's recipe with the preset on top, e.g. {"model.lr": 0.002}."""
     paper = read_yaml(CONFIGS / "methods" / f"{method}.yaml")
     changes = paper.pop("presets", {})
-    common = read_yaml(CONFIGS / "presets" / f"{preset}.yaml")
-    return {**flatten(paper), **flatten(common), **flatten(changes.get(preset, {}))}
+    options = flatten(paper)
+    layers = [BUILT_ON[preset], preset] if preset in BUILT_ON else [preset]
+    for name in layers:
+        options |= flatten(read_yaml(CONFIGS / "presets" / f"{name}.yaml"))
+        options |= flatten(changes.get(name, {}))
+    return options
 
 
 def flatten(tree: dict[str, Any]) -> dict[str, Any]:

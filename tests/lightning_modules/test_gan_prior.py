@@ -63,6 +63,22 @@ def test_mixing_probability() -> None:
     assert not (GANPrior(**STYLEGAN, mixing=0.0).sample_w(50).diff(dim=1) != 0).any()
 
 
+def test_path_length_and_mixing_may_begin_later() -> None:
+    prior = GANPrior(**STYLEGAN, regularised_from=0.5)
+    prior.total_iterations = 16
+    began: dict[int, bool] = {}
+
+    def spy(optimizer, loss):
+        mixed = (prior.sample_w(50).diff(dim=1) != 0).any()
+        began[prior.iteration] = bool(mixed)
+
+    loop(prior, batch_of(4, 32), 8, spy)
+    assert "train/path_length" not in prior.terms
+    loop(prior, batch_of(4, 32), 4, spy)
+    assert prior.terms["train/path_length"] >= 0
+    assert began == {i: i > 8 for i in range(1, 13)}
+
+
 def test_ema_half_life_in_images_with_rampup() -> None:
     prior = GANPrior(**STYLEGAN, ema_images=1000, ema_rampup=0.05)
     prior.iteration, prior.images_seen = 100, 1600  # batches of 16
