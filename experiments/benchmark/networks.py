@@ -19,6 +19,7 @@ from experiments.benchmark import yardstick
 from experiments.benchmark.clock import PRECISIONS, Row, Shape, conditions, convolution_peak, race
 from experiments.shared.devices import compute_device
 from lightning_modules.gan_prior import GANPrior
+from lightning_modules.losses.gan import NonSaturating
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.stylegan2 import Generator, Synthesis
 
@@ -242,6 +243,8 @@ def training_step(method: GANPrior, batch: int, repeats: int) -> dict[str, float
         optimizer.step()
         frozen.requires_grad_(True)
 
+    game = NonSaturating()
+
     def fake(count: int = batch) -> Tensor:
         return method.G(method.sample_w(count))
 
@@ -249,8 +252,8 @@ def training_step(method: GANPrior, batch: int, repeats: int) -> dict[str, float
         return method.path_length(method.G, method.sample_w(max(1, batch // 2)))
 
     parts: dict[str, Callable[[], None]] = {
-        "d": lambda: step(opt_d, method.G, lambda: method.adversary.d(method.D(x), method.D(fake()))),
-        "g": lambda: step(opt_g, method.D, lambda: method.adversary.g(method.D(fake()))),
+        "d": lambda: step(opt_d, method.G, lambda: game.d(method.D(x), method.D(fake()))),
+        "g": lambda: step(opt_g, method.D, lambda: game.g(method.D(fake()))),
         "r1": lambda: step(opt_d, method.G, lambda: method.r1(method.D, x)),
         "path length": lambda: step(opt_g, method.D, path_length),
     }

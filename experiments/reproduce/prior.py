@@ -46,8 +46,8 @@ def rows_of(title: str, config: Namespace, more: Sequence[str] = ()) -> list[Row
     if config.preset not in GROWN:
         return [row]
     if title == CONCATENATED:
-        more = ["--model.start", From(STYLEGAN2), "--iterations", str(DERIVED[config.preset])]
-        return [replace(row, options=(*row.options, *more))]
+        options += ["--model.start", From(STYLEGAN2), "--iterations", str(DERIVED[config.preset])]
+        return [replace(row, options=options)]
     return growing(row, config)
 
 
