@@ -15,7 +15,7 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,10 +43,17 @@ def check_apart(output: Path, source: Path, option: str) -> None:
         check_outside(output, source, option)
 
 
-def check_outside(output: Path, source: Path, option: str) -> None:
+def check_outside_data(output: Path, data: Mapping[str, Any], name: str) -> None:
+    """`check_outside` for all places that a data module's images come from; `name` is the output's option."""
+    for option in ("root", "pairs", "val_root"):
+        if data[option] is not None:
+            check_outside(output, Path(data[option]), f"--data.{option}", name)
+
+
+def check_outside(output: Path, source: Path, option: str, name: str = "--output") -> None:
     """Raise `UserError` for an output below the folder `source`, which a later call would take for input."""
     if source.expanduser().resolve() in output.expanduser().resolve().parents:
-        what = f"--output {output} lies inside {option} {source}"
+        what = f"{name} {output} lies inside {option} {source}"
         raise UserError(f"{what}, where its images would count as input: give a place outside")
 
 

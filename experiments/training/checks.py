@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from jsonargparse import Namespace
 
 from _runtime import UserError
 from experiments.shared.dashboards import check_dashboards
+from experiments.shared.naming import default_run
+from experiments.shared.outputs import check_outside_data
 from experiments.training.hardware import check_precision, check_strategy
 from experiments.training.plan import check_roots
 from lightning_modules.base import Inverter, Restorer
@@ -32,12 +36,17 @@ def check_config(config: Namespace) -> None:
             raise UserError(f"--{name} must be at least 1, got {config[name]}")
     if config.stop_at is not None and config.stop_at < 1:
         raise UserError(f"--stop_at must be at least 1, got {config.stop_at}")
+    photographs = config.data.root is not None or config.data.pairs is not None
+    if method.needs_masks and photographs and config.data.masks is None:
+        what = f"{config.method} learns from masks, which photographs come without"
+        raise UserError(f"{what}: give --data.masks DIR_OR_ZIP, or leave out --data.root for portraits")
     if config.edits is not None:
         check_edits(config)
     if config.data.degradation == "none" and config.data.pairs is None and issubclass(method, Restorer):
         raise UserError(f"--data.degradation none leaves {config.method} nothing to restore: choose another")
     if config.resume is not None and config.overwrite:
         raise UserError("--resume and --overwrite exclude each other")
+    check_outside_data(Path(config.run_dir or default_run(config)), vars(config.data), "--run")
     if not config.dry_run:  # which lists them with all else that is missing
         check_roots(config)
 
