@@ -141,8 +141,7 @@ class Artist:
     def kinds(self) -> dict[str, list[int]]:
         """Layers of w by what they style; only a generator above 32 px has fine ones."""
         kinds: dict[str, list[int]] = {}
-        for layer in range(self.G.layers):
-            side = min(4 * 2 ** ((layer + 1) // 2), self.G.size)  # two layers at each, but for the first
+        for layer, side in enumerate(self.G.sides):
             if side <= COARSE:
                 kind = "coarse"
             elif side <= MIDDLE:

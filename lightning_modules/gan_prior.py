@@ -1,11 +1,14 @@
-"""GAN prior: StyleGAN2 trained on clean faces, the generator that restorers and inverters start from.
+"""GAN prior: StyleGAN2, or StyleGAN, trained on clean images; restorers and inverters start from it.
 
 Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv:1912.04958, config F as
         in NVlabs/stylegan2 (run_training.py); adaptive augmentation from Karras et al., arXiv:2006.06676;
         the relativistic game with R1 and R2 from Huang et al., arXiv:2501.05441 (its loss, not its networks).
         `noise="concat"` is the prior of GPEN (arXiv:2105.06070): noise maps joined to the features instead of
-        added.
+        added. `family="stylegan1"` is the generator of Karras et al., arXiv:1812.04948.
 Differs R1 falls on iterations 16, 32, ..., path length on 4, 8, ...; the releases begin both with the first.
+        StyleGAN's generator trains as StyleGAN2's does: at full size from the beginning, against its
+        discriminator, with its lazy regularisers. The paper of StyleGAN grows both progressively and has no
+        path length (`path_length=0`).
 Shapes  images (B, 3, H, W) RGB in [-1, 1]; z (B, D); w (B, L, D), L = 2 log2(size) - 2; every loss is a mean
         over B.
 """
@@ -23,9 +26,11 @@ from _runtime import UserError
 from lightning_modules.base import Method, Outcome
 from lightning_modules.checkpoints import load_weights, part_of_state
 from lightning_modules.losses.gan import R1, NonSaturating, PathLength, RelativisticPairing
+from lightning_modules.networks import stylegan1, stylegan2
 from lightning_modules.networks.augment import AdaptiveAugment
 from lightning_modules.networks.growing import concatenate_noise, grow_discriminator, grow_generator
-from lightning_modules.networks.stylegan2 import Discriminator, Generator, mix_styles
+from lightning_modules.networks.style_based import StyleGenerator
+from lightning_modules.networks.stylegan2 import Discriminator, mix_styles
 from lightning_modules.optimizers import adam
 from lightning_modules.starts import Start
 
@@ -38,8 +43,10 @@ class GANPrior(Method):
 
     Args:
         size: width and height of the images in pixels, a power of two.
-        noise: how noise enters the layers: `add` (StyleGAN2), `concat` (GPEN's prior) or `none`.
-        channel_base: channels at resolution r are min(channel_base / r, channel_max).
+        family: of the generator, `stylegan2` or `stylegan1`; restorers and encoders start from `stylegan2`.
+        noise: how noise enters the layers: `add` (StyleGAN2 and 1), `concat` (GPEN's prior) or `none`.
+        channel_base: channels at resolution r are min(channel_base / r, channel_max); StyleGAN's paper has
+            16384.
         channel_max: the most channels a layer has.
         style_dim: width of z and w.
         mapping_layers: depth of the mapping network.
@@ -55,16 +62,21 @@ class GANPrior(Method):
         ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
         augment: `ada` augments what the discriminator sees adaptively (for small data sets), `off` does not.
         ada_kimg: thousands of images in which the augmentation probability can go from 0 to 1.
-        start: checkpoint of a prior that this one grows from (`networks/growing.py`). Of a smaller one, whose
-            images it enlarges at first: lower resolutions learn faster. Or, for `noise="concat"`, of one of
-            the same size with added noise, whose images it draws at first, without that noise.
+        start: checkpoint of a prior that this one grows from (`networks/growing.py`), for `stylegan2`. Of a
+            smaller one, whose images it enlarges at first: lower resolutions learn faster. Or, for
+            `noise="concat"`, of one of the same size with added noise, whose images it draws at first,
+            without that noise.
+
+    Raises:
+        ValueError: StyleGAN with another noise than `add`.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
     ema: ClassVar[tuple[str, ...]] = ("G",)
     one_piece = "its discriminator compares the images of a batch with each other"
     compiled: ClassVar[tuple[str, ...]] = ("G", "D")
-    G_ema: Generator
+    G: StyleGenerator
+    G_ema: StyleGenerator
     R1_EVERY, PATH_EVERY = 16, 4
     PATH_SHRINK = 2  # a batch of the path length is so many times smaller
 
@@ -72,6 +84,7 @@ class GANPrior(Method):
         self,
         *,
         size: int = 1024,
+        family: Literal["stylegan2", "stylegan1"] = "stylegan2",
         noise: Literal["add", "concat", "none"] = "add",
         channel_base: int = 32768,
         channel_max: int = 512,
@@ -91,14 +104,19 @@ class GANPrior(Method):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
-        self.start, self.size, self.noise, self.mixing, self.lr = start, size, noise, mixing, lr
+        self.start, self.size, self.family, self.noise = start, size, family, noise
+        self.mixing, self.lr = mixing, lr
         self.lambda_path_length, self.regularised_from = path_length, regularised_from
         self.ema_images, self.ema_rampup = ema_images, ema_rampup
 
         self._widths: dict[str, Any] = {"channel_base": channel_base, "channel_max": channel_max}
-        self.G = Generator(
-            size, style_dim=style_dim, mapping_layers=mapping_layers, noise=noise, **self._widths
-        )
+        widths = {"style_dim": style_dim, "mapping_layers": mapping_layers, **self._widths}
+        if family == "stylegan2":
+            self.G = stylegan2.Generator(size, noise=noise, **widths)
+        elif noise == "add":
+            self.G = stylegan1.Generator(size, **widths)
+        else:
+            raise ValueError(f"noise must be add, got {noise}: family stylegan1 has no other")
         self.D = Discriminator(size, **self._widths)
         self.make_ema()
 
@@ -121,8 +139,14 @@ class GANPrior(Method):
         """The prior that it grows from, if it does. Raises `UserError` where it cannot."""
         if self.start is None:
             return None
+        if self.family != "stylegan2":
+            other = "its norms leave no way to pass on a smaller one's images"
+            raise UserError(
+                f"--model.start {self.start}: a prior of --model.family {self.family} does not grow, {other}"
+            )
         start = Start("start", self.start)
         start.check_method("gan_prior")
+        start.check_family()
         start.check_options(self.hparams, SHAPE)
         if start.options["noise"] == self.noise:
             self._check_smaller(start)
@@ -144,6 +168,7 @@ class GANPrior(Method):
         start = self._earlier()
         if start is None:
             return
+        assert isinstance(self.G, stylegan2.Generator)
         state = part_of_state(start.state, "G_ema.")
         if start.options["size"] == self.size:
             load_weights(self.G, concatenate_noise(self.G, state), start.name)

@@ -21,7 +21,11 @@ class LatentGenerator(Protocol):
         z_dim: width of z.
         style_dim: D, the width of w.
         w_avg: the mean w (D,).
-        synthesis: the network behind w; what reads the weights of a family (SeFa) knows it.
+        sides: L numbers, the width and height that layer i works at. `sides.index(s)` is the first layer at
+            s pixels, whose feature `inject` can take the place of (BDInvert: s = 8 or 16).
+        synthesis: the network behind w.
+
+    Where linear layers make styles of w, `style_weights()` gives their weights (C, D), one per layer (SeFa).
     """
 
     size: int
@@ -29,18 +33,19 @@ class LatentGenerator(Protocol):
     z_dim: int
     style_dim: int
     w_avg: Tensor
+    sides: list[int]
     synthesis: Any
 
     def mapping(self, z: Tensor) -> Tensor:
         """z (B, Z) -> w (B, D)."""
 
-    def map(self, z: Tensor, truncation: float = 1.0) -> Tensor:
-        """z (B, Z) -> w (B, L, D), moved towards the mean."""
+    def map(self, z: Tensor, truncation: float = 1.0, truncation_layers: int | None = None) -> Tensor:
+        """z (B, Z) -> w (B, L, D), whose first layers, or all, are moved towards the mean."""
 
     def draw_noise(self, batch: int, generator: torch.Generator | None = None) -> list[Tensor] | None:
         """What an image depends on beside w, for `noise`; None where there is nothing else."""
 
-    def features(self, w: Tensor, layer: int) -> Tensor:
+    def features(self, w: Tensor, layer: int, *, noise: Any = "random") -> Tensor:
         """What a layer makes of w (B, L, D): a feature that `inject` can take the place of."""
 
     def __call__(
@@ -48,13 +53,16 @@ class LatentGenerator(Protocol):
     ) -> Tensor:
         """The image (B, 3, size, size) of w (B, D) or (B, L, D), or of a feature at a layer."""
 
+    def estimate_w_avg(self) -> None:
+        """Set w_avg to the mean of mapped samples."""
+
     def named_parameters(self) -> Any:
         """As of an `nn.Module`."""
 
 
 def is_generator(module: object) -> TypeGuard[LatentGenerator]:
     """Whether a network is a `LatentGenerator`."""
-    return all(hasattr(module, name) for name in ("map", "mapping", "features", "layers", "w_avg"))
+    return all(hasattr(module, name) for name in ("map", "mapping", "features", "layers", "sides", "w_avg"))
 
 
 def generator_of(method: Method) -> LatentGenerator:

@@ -7,7 +7,8 @@ Differs a symmetric solver, sorted: the released one is neither, so its first di
         strongest, and vary with the machine. Signs, which are arbitrary, by the entry of largest magnitude.
         The layers that are edited are those that were analysed; omertov/encoder4editing@99ea505 analyses
         layer l and edits l - 1.
-Shapes  the affine layer driven by w_i has a weight A_i^T (C_i, D).
+Shapes  the affine layer driven by w_i has a weight A_i^T (C_i, D): C_i scales in StyleGAN2, scales and shifts
+        in StyleGAN.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.editing.directions import Direction, Layers, fix_signs
-from lightning_modules.networks.stylegan2 import Synthesis
+from lightning_modules.generators import LatentGenerator
 
 
 def factorise(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -36,29 +37,22 @@ def factorise(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return values.flip(0).to(dtype), fix_signs(vectors.T.flip(0)).to(dtype)
 
 
-def affine_weights(synthesis: Synthesis) -> list[Tensor]:
-    """The weights (C, D) that make styles of w_0 .. w_(L-1): of all convolutions, then of the last RGB layer.
-
-    The other RGB layers share their w with a convolution and are left out, as in the released code.
-    """
-    weights = [conv.affine.weight for conv in synthesis.convs]
-    return [*weights, synthesis.rgbs[-1].affine.weight]
-
-
-def find_directions(synthesis: Synthesis, count: int = 5, layers: Layers | None = None) -> list[Direction]:
+def find_directions(G: LatentGenerator, count: int = 5, layers: Layers | None = None) -> list[Direction]:
     """The `count` strongest directions of layers (first, end), end exclusive, None for all.
 
     They edit these very layers.
 
     Raises:
-        UserError: the generator has no such layers, or w fewer dimensions than `count`.
+        UserError: the generator has no such layers, w fewer dimensions than `count`, or there are no linear
+            layers between w and styles.
     """
-    first, end = layers or (0, synthesis.layers)
-    if not 0 <= first < end <= synthesis.layers:
-        raise UserError(
-            f"layers {first} to {end} (exclusive) are none of a generator with {synthesis.layers}"
-        )
-    _, vectors = factorise(affine_weights(synthesis)[first:end])
+    if not hasattr(G, "style_weights"):
+        what = f"{type(G).__name__} has no weights that make styles of w"
+        raise UserError(f"--find sefa: {what}; ganspace and boundary need none")
+    first, end = layers or (0, G.layers)
+    if not 0 <= first < end <= G.layers:
+        raise UserError(f"layers {first} to {end} (exclusive) are none of a generator with {G.layers}")
+    _, vectors = factorise(G.style_weights()[first:end])
     if not 1 <= count <= len(vectors):
         raise UserError(f"{count} directions: w has {len(vectors)} dimensions, expected 1 .. {len(vectors)}")
     directions = []

@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.collectives import mean_over_processes
 from lightning_modules.networks.ops import (
     ConvLayer,
     EqualLinear,
@@ -35,9 +34,16 @@ from lightning_modules.networks.ops import (
     pixel_norm,
     upsample,
 )
+from lightning_modules.networks.style_based import (
+    Noise,
+    NoiseMode,
+    StyleGenerator,
+    check_feature,
+    draw_maps,
+    noise_maps,
+    per_layer,
+)
 
-NoiseMode = Literal["add", "concat", "none"]
-Noise = Literal["random", "const"] | list[Tensor] | None
 Modulation = dict[int, Callable[[Tensor], Tensor]]
 
 
@@ -80,8 +86,10 @@ class Mapping(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList()
         for i in range(layers):
-            inputs = z_dim if i == 0 else style_dim
-            self.layers.append(EqualLinear(inputs, style_dim, lr_mul=0.01, activate=True))
+            self.layers.append(self.layer(z_dim if i == 0 else style_dim, style_dim))
+
+    def layer(self, inputs: int, outputs: int) -> nn.Module:
+        return EqualLinear(inputs, outputs, lr_mul=0.01, activate=True)
 
     def forward(self, z: Tensor) -> Tensor:
         with full_precision(z):
@@ -172,8 +180,13 @@ class ToRGB(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """w -> image, with the entry points that inversion and restoration methods need."""
+    """w -> image, with the entry points that inversion and restoration methods need.
 
+    Relatives that up-sample otherwise have other layers (GFP-GAN).
+    """
+
+    conv_type: ClassVar[type[StyledConv]] = StyledConv
+    rgb_type: ClassVar[type[ToRGB]] = ToRGB
     convs: list[StyledConv]
     rgbs: list[ToRGB]
 
@@ -185,38 +198,39 @@ class Synthesis(nn.Module):
         self.noise = noise
         self.layers = 2 * steps + 2
         sides = [4 * 2**j for j in range(steps + 1)]
+        self.sides = [sides[(i + 1) // 2] for i in range(self.layers - 1)] + [size]
         ch = [channels(side, channel_base, channel_max) for side in sides]
         width = [2 * c for c in ch] if noise == "concat" else ch  # what a styled convolution hands on
         self.constant = nn.Parameter(torch.randn(ch[0], 4, 4))
-        convs = [StyledConv(ch[0], ch[0], style_dim, 4, up=False, noise=noise)]
+        convs = [self.conv_type(ch[0], ch[0], style_dim, 4, up=False, noise=noise)]
         for j in range(1, steps + 1):
-            convs.append(StyledConv(width[j - 1], ch[j], style_dim, sides[j], up=True, noise=noise))
-            convs.append(StyledConv(width[j], ch[j], style_dim, sides[j], up=False, noise=noise))
+            convs.append(self.conv_type(width[j - 1], ch[j], style_dim, sides[j], up=True, noise=noise))
+            convs.append(self.conv_type(width[j], ch[j], style_dim, sides[j], up=False, noise=noise))
         self.convs = nn.ModuleList(convs)  # type: ignore[assignment]
-        self.rgbs = nn.ModuleList(ToRGB(c, style_dim) for c in width)  # type: ignore[assignment]
+        self.rgbs = nn.ModuleList(self.rgb_type(c, style_dim) for c in width)  # type: ignore[assignment]
 
-    def styles(self, w: Tensor) -> list[Tensor]:
+    def styles(self, w: Tensor, *, lagging: bool = False) -> list[Tensor]:
         """The point in style space of `w` (B, D) or (B, L, D): the scales of all channels.
 
         L - 1 vectors (B, I_i) for the convolutions, then L / 2 for the RGB layers (StyleFusion fuses these;
         StyleSpace edits them).
+
+        Args:
+            w: the code.
+            lagging: whether the RGB layer at 4 * 2^j, j > 0, is driven by w_(2j) as in StyleFusion's release;
+                its points give the image of w only where all layers have one code.
         """
-        w = w[:, None].expand(-1, self.layers, -1) if w.ndim == 2 else w
-        if w.shape[1] != self.layers:
-            raise ValueError(f"expected w as (B, D) or (B, {self.layers}, D), got {tuple(w.shape)}")
+        w = per_layer(w, self.layers)
         convs = [conv.affine(w[:, i]) for i, conv in enumerate(self.convs)]
-        rgbs = [rgb.affine(w[:, 2 * j + 1]) for j, rgb in enumerate(self.rgbs)]
+        rgbs = []
+        for j, rgb in enumerate(self.rgbs):
+            late = 0 if lagging and j > 0 else 1
+            rgbs.append(rgb.affine(w[:, 2 * j + late]))
         return convs + rgbs
 
     def draw_noise(self, batch: int, generator: torch.Generator | None = None) -> list[Tensor]:
         """Standard normal maps for all convolutions, for `noise` where the same noise is needed again."""
-        like = self.constant
-        device = like.device if generator is None else generator.device
-        maps = []
-        for conv in self.convs:
-            shape = conv.noise_shape(batch)
-            maps.append(torch.randn(shape, generator=generator, device=device, dtype=like.dtype))
-        return [noise.to(like.device) for noise in maps]
+        return draw_maps(self.convs, batch, self.constant, generator)
 
     def forward(
         self,
@@ -286,12 +300,7 @@ class Synthesis(nn.Module):
         if not 0 <= layer < len(self.convs):
             raise ValueError(f"cannot inject at convolution {layer}: there are 0 .. {len(self.convs) - 1}")
         conv = self.convs[layer]
-        width, side = len(conv.bias), conv.resolution
-        if feature.shape[1:] != (width, side, side):
-            raise ValueError(
-                f"expected the feature of convolution {layer} as (B, {width}, {side}, {side}), "
-                f"got {tuple(feature.shape)}"
-            )
+        check_feature(feature, len(conv.bias), conv.resolution, f"convolution {layer}")
         skipped = [i for i in modulate or () if i < layer]
         if skipped:
             raise ValueError(
@@ -299,31 +308,23 @@ class Synthesis(nn.Module):
             )
 
     def _noise_maps(self, noise: Noise, batch: int) -> Callable[[int], Tensor | None]:
-        """How to get the noise of convolution i; random maps are drawn one layer at a time to save memory."""
-        if isinstance(noise, list):
-            expected = 0 if self.noise == "none" else len(self.convs)
-            if len(noise) != expected or not expected:
-                raise ValueError(f"expected {expected} noise maps, got {len(noise)}")
-            given = noise
-            return lambda i: given[i]
-        if noise is None or self.noise == "none":
-            return lambda i: None
-        if noise == "const":
-            if self.noise != "add":
-                raise ValueError(
-                    'only additive noise has stored maps; pass a list from draw_noise() instead of "const"'
-                )
-            return lambda i: self.convs[i].noise_const
-        if noise != "random":
-            raise ValueError(f'expected noise as "random", "const", None or a list of maps, got {noise!r}')
-        device, dtype = self.constant.device, self.constant.dtype
-        return lambda i: torch.randn(self.convs[i].noise_shape(batch), device=device, dtype=dtype)
+        return noise_maps(noise, self.convs, self.noise, batch, self.constant)
+
+    def style_weights(self) -> list[Tensor]:
+        """The weights (C, D) that make styles of w_0 .. w_(L-1): of convolutions, then the last RGB layer.
+
+        The other RGB layers share their w with a convolution and are left out, as in SeFa's released code.
+        """
+        weights = [conv.affine.weight for conv in self.convs]
+        return [*weights, self.rgbs[-1].affine.weight]
 
 
-class Generator(nn.Module):
+class Generator(StyleGenerator):
     """StyleGAN2 generator: `map` turns z into w, calling it turns w into an image."""
 
-    w_avg: Tensor
+    mapping_type: ClassVar[type[Mapping]] = Mapping
+    synthesis_type: ClassVar[type[Synthesis]] = Synthesis
+    synthesis: Synthesis
 
     def __init__(
         self,
@@ -336,56 +337,10 @@ class Generator(nn.Module):
         channel_max: int = 512,
         noise: NoiseMode = "add",
     ) -> None:
-        super().__init__()
-        self.size, self.style_dim, self.z_dim = size, style_dim, z_dim or style_dim
-        self.mapping = Mapping(self.z_dim, style_dim, mapping_layers)
-        self.synthesis = Synthesis(size, style_dim, channel_base, channel_max, noise)
-        self.layers = self.synthesis.layers
-        self.register_buffer("w_avg", torch.zeros(style_dim))
-
-    def map(self, z: Tensor, truncation: float = 1.0, truncation_layers: int | None = None) -> Tensor:
-        """z (B, Z) -> w (B, L, D), moved towards the mean: w_avg + truncation (w - w_avg).
-
-        Args:
-            z: drawn from N(0, I).
-            truncation: 1 moves nothing, 0 gives the mean.
-            truncation_layers: how many of the first layers are moved; None for all.
-        """
-        if z.ndim != 2 or z.shape[1] != self.z_dim:
-            raise ValueError(f"expected z as (B, {self.z_dim}), got {tuple(z.shape)}")
-        w = self.mapping(z)[:, None].expand(-1, self.layers, -1)
-        if truncation == 1.0:
-            return w
-        near = torch.lerp(self.w_avg.to(w), w, truncation)
-        if truncation_layers is None:
-            return near
-        return torch.cat([near[:, :truncation_layers], w[:, truncation_layers:]], dim=1)
-
-    def draw_noise(self, batch: int, generator: torch.Generator | None = None) -> list[Tensor] | None:
-        """`Synthesis.draw_noise`, or None where no noise enters."""
-        return None if self.synthesis.noise == "none" else self.synthesis.draw_noise(batch, generator)
-
-    def features(self, w: Tensor, layer: int, *, noise: Noise = "random") -> Tensor:
-        """`Synthesis.features`."""
-        return self.synthesis.features(w, layer, noise=noise)
-
-    def forward(self, w: Tensor, noise: Noise = "random", **entry) -> Tensor:
-        """Image (B, 3, size, size) from w (B, D) or (B, L, D); `entry` as in `Synthesis.forward`."""
-        return self.synthesis(w, noise=noise, **entry)
-
-    @torch.no_grad()
-    def estimate_w_avg(self, samples: int = 10_000) -> None:
-        """Set w_avg to the mean of mapped samples, for snapshots that come without one.
-
-        More than one device must agree on the seed.
-        """
-        z = torch.randn(samples, self.z_dim, device=self.w_avg.device, dtype=self.w_avg.dtype)
-        self.w_avg.copy_(self.mapping(z).mean(dim=0))
-
-    @torch.no_grad()
-    def track_w_avg(self, w: Tensor, decay: float = 0.995) -> None:
-        """Move w_avg towards the mean of a training batch's w (B, D), over all processes."""
-        self.w_avg.lerp_(mean_over_processes(w.mean(dim=0)).to(self.w_avg), 1 - decay)
+        z_dim = z_dim or style_dim
+        mapping = self.mapping_type(z_dim, style_dim, mapping_layers)
+        synthesis = self.synthesis_type(size, style_dim, channel_base, channel_max, noise)
+        super().__init__(size, mapping, synthesis, style_dim, z_dim)
 
 
 def mix_styles(w1: Tensor, w2: Tensor, crossover: Tensor) -> Tensor:

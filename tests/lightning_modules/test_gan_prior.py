@@ -234,3 +234,60 @@ def test_grown_discriminator_judges_as_the_smaller_one(smaller) -> None:
 def test_start_that_does_not_fit(smaller, changed, message) -> None:
     with pytest.raises(UserError, match=message):
         GANPrior(**{**STYLEGAN, **changed}, start=smaller[1]).check_start()
+
+
+# --- StyleGAN -------------------------------------------------------------------------------------
+
+
+def stylegan1(**options) -> GANPrior:
+    torch.manual_seed(0)
+    return GANPrior(**{**STYLEGAN, "family": "stylegan1", **options})
+
+
+def test_stylegan1_trains_with_all_regularisers() -> None:
+    """Every part of G that an image depends on moves."""
+    prior = stylegan1(augment="ada")
+    before = {name: value.clone() for name, value in prior.G.named_parameters()}
+    loop(prior, batch_of(4, 32), 16)
+    assert {"train/r1", "train/path_length"} <= set(prior.terms)
+    assert all(torch.isfinite(value) for value in prior.terms.values())
+    still = [name for name, value in prior.G.named_parameters() if torch.equal(value, before[name])]
+    assert still == [f"synthesis.rgbs.{j}.{part}" for j in range(3) for part in ("weight", "bias")]
+
+
+def test_stylegan1_samples_and_validates() -> None:
+    prior = stylegan1().eval()
+    torch.nn.init.normal_(prior.G_ema.synthesis.constant)  # without, norms enlarge rounding at the beginning
+    assert prior.sample(torch.randn(2, 16)).shape == (2, 3, 32, 32)
+    batch = {"index": torch.tensor([3, 5])}
+    first = prior.validation_step(batch, 0).result
+    assert torch.equal(prior.validation_step(batch, 0).result, first)
+    alone = prior.validation_step({"index": torch.tensor([5])}, 0).result
+    torch.testing.assert_close(alone, first[1:])
+
+
+def test_stylegan1_learns_what_it_is_shown() -> None:
+    """Of images of one colour: the samples' mean comes closer to it."""
+    prior = stylegan1(lr=0.01, path_length=0.0, ema_images=4.0)
+    colour = torch.tensor([0.8, -0.2, -0.8]).view(1, 3, 1, 1)
+    batch = {**batch_of(4, 32), "target": colour.expand(4, -1, 32, 32).contiguous()}
+    z = torch.randn(16, 16, generator=torch.Generator().manual_seed(1))
+
+    def apart() -> float:
+        with torch.no_grad():
+            return (prior.G(prior.G.map(z)).mean(dim=(0, 2, 3)) - colour.flatten()).norm().item()
+
+    before = apart()
+    loop(prior, batch, 100)
+    assert apart() < 0.5 * before
+
+
+@pytest.mark.parametrize("noise", ["concat", "none"])
+def test_stylegan1_has_added_noise_only(noise: str) -> None:
+    with pytest.raises(ValueError, match=f"noise must be add, got {noise}: family stylegan1 has no other"):
+        stylegan1(noise=noise)
+
+
+def test_stylegan1_does_not_grow(smaller) -> None:
+    with pytest.raises(UserError, match="a prior of --model.family stylegan1 does not grow"):
+        stylegan1(start=smaller[1]).check_start()

@@ -14,7 +14,9 @@ from experiments.shared.finding import contact_sheet, draw
 from lightning_modules.base import Method
 from lightning_modules.editing.directions import Direction
 from lightning_modules.editing.ganspace import find_components
+from lightning_modules.editing.sefa import find_directions
 from lightning_modules.generators import fingerprint, generator_of, is_generator
+from lightning_modules.networks import stylegan1
 from lightning_modules.networks.gpen import GPENGenerator
 from lightning_modules.networks.stylegan2 import Discriminator, Generator
 from tests.lightning_modules.steps import tiny
@@ -28,6 +30,7 @@ class Painter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.size, self.layers, self.z_dim, self.style_dim = SIZE, 4, 6, 5
+        self.sides = [4, 4, 8, 8]
         self.to_w = nn.Linear(6, 5)
         self.to_image = nn.Linear(4 * 5, 3 * SIZE * SIZE)
         self.register_buffer("w_avg", torch.zeros(5))
@@ -89,3 +92,42 @@ def test_only_generators_are_generators() -> None:
     with pytest.raises(UserError, match="NAFNet has no generator; give one of a prior"):
         generator_of(tiny("nafnet"))
     assert generator_of(tiny("gan_prior")).__class__ is Generator
+    assert generator_of(tiny("gan_prior", family="stylegan1")).__class__ is stylegan1.Generator
+
+
+def test_a_family_without_linear_styles_has_no_sefa() -> None:
+    with pytest.raises(
+        UserError, match="--find sefa: Painter has no weights that make styles of w; ganspace"
+    ):
+        find_directions(Painter())
+
+
+@pytest.mark.parametrize(
+    ("family", "coarse", "middle"),
+    [("stylegan2", [0, 1, 2], range(3, 7)), ("stylegan1", range(4), range(4, 8))],
+)
+def test_kinds_of_styles_follow_the_sides_of_a_family(family: str, coarse: list[int], middle: range) -> None:
+    """Coarse styles are those up to 8 px, middle ones those up to 32 px (arXiv:1812.04948, figure 3)."""
+    G = generator_of(tiny("gan_prior", family=family, size=64))
+    kinds = Artist(G, 0.7, 2).kinds()
+    assert kinds["coarse"] == list(coarse)
+    assert kinds["middle"] == list(middle)
+    assert kinds["fine"] == list(range(middle.stop, G.layers))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "layers"), [("stylegan2", (1, 3)), ("stylegan1", (2, 4))])
+def test_the_first_layer_of_a_size_takes_a_feature(family: str, layers: tuple[int, int]) -> None:
+    """BDInvert's rule: k = 2 (log2(S) - 2) in StyleGAN, k - 1 in StyleGAN2."""
+    G = generator_of(tiny("gan_prior", family=family))
+    w = G.map(torch.randn(2, G.z_dim))
+    noise = G.draw_noise(2)
+    for side, layer in zip((8, 16), layers, strict=True):
+        assert G.sides.index(side) == layer
+        feature = G.features(w, layer)
+        assert feature.shape[2:] == (side, side)
+        image = G(w, noise, inject=(layer, feature))
+        assert image.shape == (2, 3, G.size, G.size)
+        moved = w.clone()
+        moved[:, :layer] += 1  # codes before the entry change nothing
+        assert torch.equal(G(moved, noise, inject=(layer, feature)), image)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.editing.sefa import factorise, find_directions
+from lightning_modules.networks import stylegan1
 from lightning_modules.networks.stylegan2 import Generator
 from tests.golden.check import Fixture
 
@@ -57,11 +58,31 @@ def test_directions_of_a_generator(G, layers) -> None:
     jacobian = torch.autograd.functional.jacobian(
         lambda w: (*G.synthesis.styles(w)[:convs], G.synthesis.styles(w)[-1]), w
     )
-    rows = torch.cat([jacobian[l][0, :, 0, l] for l in range(first, end)]).double()
+    check_directions(G, torch.cat([jacobian[l][0, :, 0, l] for l in range(first, end)]), layers, w)
+
+
+@pytest.mark.parametrize("layers", [None, (0, 2), (3, 6)])
+def test_directions_of_stylegan1(layers) -> None:
+    """From the derivatives of scales and shifts, both of layer l by w_l."""
+    torch.manual_seed(0)
+    G = stylegan1.Generator(SIZE, style_dim=D, mapping_layers=1, channel_base=256, channel_max=16)
+    w = torch.randn(1, L, D)
+    derivatives = []
+    for l in range(*(layers or (0, L))):
+        affine = G.synthesis.styled[l].affine
+        derivatives.append(torch.autograd.functional.jacobian(affine, w[:, l])[0, :, 0])
+        assert len(derivatives[-1]) == 2 * len(G.synthesis.styled[l].bias)
+    check_directions(G, torch.cat(derivatives), layers, w)
+
+
+def check_directions(G, rows: Tensor, layers: tuple[int, int] | None, w: Tensor) -> None:
+    """Against the singular values of all derivatives of styles, each of unit length."""
+    first, end = layers or (0, L)
+    rows = rows.double()
     rows = rows / rows.norm(dim=1, keepdim=True)
     strengths = torch.linalg.svdvals(rows)
 
-    found = find_directions(G.synthesis, 3, layers)
+    found = find_directions(G, 3, layers)
     assert [direction.layers for direction in found] == [(first, end)] * 3
     for direction, strength in zip(found, strengths, strict=False):  # the strongest first
         assert direction.vectors.norm().item() == pytest.approx(1.0)
@@ -86,6 +107,6 @@ def test_the_scale_of_a_weight_changes_nothing() -> None:
 
 def test_layers_and_counts_that_are_not_there(G) -> None:
     with pytest.raises(UserError, match=r"layers 4 to 7 \(exclusive\) are none of a generator with 6"):
-        find_directions(G.synthesis, 1, (4, 7))
+        find_directions(G, 1, (4, 7))
     with pytest.raises(UserError, match=r"11 directions: w has 10 dimensions"):
-        find_directions(G.synthesis, 11)
+        find_directions(G, 11)
