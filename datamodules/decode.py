@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from _runtime import UserError, plain_file
+from datamodules.databases import Database
 from datamodules.formats import FORMATS, SUFFIXES
 
 Filter = Literal["area", "bilinear"]
@@ -32,6 +33,7 @@ Filter = Literal["area", "bilinear"]
 BEGINNING = 4096  # bytes of a file that tell it from others, with its size
 ENCRYPTED = 1  # bit of a zip member's flags
 NESTED = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
+MDB = ".mdb"  # suffix of an LMDB database's files
 OUTSIDE = "named outside of the archive"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -57,6 +59,8 @@ class SmallImage(UserError):
 
 class ImageFiles:
     """The images of a folder (searched recursively) or of one zip, in natural order of their posix paths.
+
+    A folder with a data.mdb is an LMDB database (LSUN), whose images have the order of their keys.
 
     Natural order compares runs of digits as numbers, so 2.jpg comes before 10.jpg and "the last 3,000" of
     CelebA-HQ are the same files whether or not its numbers are padded. Hidden files and __MACOSX are left
@@ -84,15 +88,15 @@ class ImageFiles:
         if self.zipped:
             plain_file(self.root, f"{option} {root}")
         self._members: dict[str, str] = {}  # name -> as it stands in the zip, where that differs
-        files = self._listing() if self.zipped else self._walk()
-        found: set[str] = set()
+        self._database = Database(self.root, f"{option} {root}") if Database.at(self.root) else None
+        found: dict[str, None] = {}
         self.left_out: Counter[str] = Counter()
-        for name in files:
+        for name in self._all_names():
             if _is_image(name):
-                found.add(name)
+                found[name] = None
             elif _counts(name):
                 self.left_out[_kind(name)] += 1
-        self.names = sorted(found, key=_natural)
+        self.names = list(found) if self._database else sorted(found, key=_natural)
         if not self.names:
             formats = ", ".join(suffix[1:] for suffix in SUFFIXES)
             beside = self.what_is_left_out()
@@ -116,6 +120,8 @@ class ImageFiles:
         """The bytes of file ``i``. Raises UnreadableImage."""
         name = self.names[i]
         try:
+            if self._database:
+                return self._database.read(name)
             if self.zipped:
                 return self._zip().read(self._members.get(name, name))
             return (self.root / name).read_bytes()
@@ -126,6 +132,8 @@ class ImageFiles:
         """The size of file ``i`` in bytes, and the first of them. Raises UnreadableImage."""
         name = self.names[i]
         try:
+            if self._database:
+                return self._database.beginning(name, BEGINNING)
             if self.zipped:
                 stored = self._members.get(name, name)
                 with self._zip().open(stored) as member:
@@ -151,9 +159,15 @@ class ImageFiles:
 
     def size(self, i: int) -> tuple[int, int]:
         """Width and height of file ``i`` from its header alone. Raises UnreadableImage."""
-        source = self.read(i) if self.zipped else self.root / self.names[i]
+        source = self.read(i) if self.zipped or self._database else self.root / self.names[i]
         with _open(source, self.path(i)) as image:
             return image.size
+
+    def _all_names(self) -> Iterable[str]:
+        """Of the files in the folder, zip or database. Raises UserError."""
+        if self._database:
+            return self._database.names()
+        return self._listing() if self.zipped else self._walk()
 
     def _zip(self) -> zipfile.ZipFile:
         # a forked handle shares its file position with its parent
@@ -386,21 +400,21 @@ def _over_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.rint(rgb * 255).astype(np.uint8)
 
 
-def _is_image(name: str) -> bool:
-    return _counts(name) and not _outside(name) and PurePosixPath(name).suffix.lower() in SUFFIXES
+def _is_image(name: str) -> bool:  # of millions of names, so these three take them as strings
+    return os.path.splitext(name)[1].lower() in SUFFIXES and _counts(name) and not _outside(name)
 
 
 def _counts(name: str) -> bool:
     """Whether it is a file that its owner sees."""
-    hidden = any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
-    return not hidden and "__MACOSX" not in PurePosixPath(name).parts and not name.endswith("/")
+    parts = name.split("/")
+    hidden = any(part[:1] == "." and part not in (".", "..") for part in parts)
+    return not hidden and "__MACOSX" not in parts and not name.endswith("/")
 
 
 def _outside(name: str) -> bool:
     """Whether a name, as an archive may hold it, names a place outside of its folder."""
-    path = PurePosixPath(name)
     drive = re.match("[A-Za-z]:/", name)
-    return path.is_absolute() or ".." in path.parts or "\0" in name or drive is not None
+    return name.startswith("/") or ".." in name.split("/") or "\0" in name or drive is not None
 
 
 def _kind(name: str) -> str:
@@ -410,6 +424,8 @@ def _kind(name: str) -> str:
         return OUTSIDE
     if suffix in NESTED:
         return f"{suffix} (archives inside are not opened)"
+    if suffix == MDB:
+        return f"{suffix} (of an LMDB database give the very folder, unpacked)"
     return suffix or "without suffix"
 
 
@@ -419,6 +435,8 @@ def _no_zip(path: Path) -> str:
         start = file.read(4)
     if start == b"PK\3\4":
         return "the zip file is cut off, its table of contents at the end is missing; copy it anew"
+    if path.suffix.lower() == MDB:
+        return f"of an LMDB database give the folder, {path.parent}"
     return "expected a folder of images or a zip file"
 
 

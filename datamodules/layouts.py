@@ -1,6 +1,7 @@
 """Data sets whose folders are not all faces to train on: which are taken, and what is said of the rest.
 
-Known are FFHQ's download, CelebAMask-HQ's, and pairs of degraded and clean pictures in folders side by side.
+Known are FFHQ's download, CelebAMask-HQ's, the folders of GFP-GAN's inputs and results, and pairs of degraded
+and clean pictures in folders side by side.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ GLANCES = 8  # headers read in each of them
 BESIDE = {  # folder of faces -> beginnings of the names of folders beside it that hold no more faces
     "images1024x1024": ("thumbnails128x128", "in-the-wild-images"),
     "celeba-hq-img": ("celebamask-hq-mask",),
+    "cropped_faces": ("whole_imgs", "restored_faces", "restored_imgs", "cmp"),
 }
 SIDES = {  # folder of degraded pictures -> folders that may hold the clean ones
     "input": ("target", "gt", "groundtruth", "ground_truth"),
@@ -63,7 +65,7 @@ def without_others(files: ImageFiles) -> tuple[ImageFiles, list[str]]:
     Raises:
         UserError: they are pairs.
     """
-    folders = {folder for name in files.names for folder in folders_of(name)}
+    folders = {folder for place in places_of(files.names) for folder in folders_of(f"{place}/name")}
     sides = sides_of(files.names)
     if sides is not None:
         what = f"{files.option} {files.root} holds pairs of pictures (folders {sides[0]}/ and {sides[1]}/)"
@@ -83,9 +85,9 @@ def without_others(files: ImageFiles) -> tuple[ImageFiles, list[str]]:
 def sides_of(names: Iterable[str]) -> tuple[str, str] | None:
     """The folders of degraded and of clean pictures that stand beside each other, if there are such."""
     inside: dict[str, set[str]] = {}
-    for name in names:
-        parts = PurePosixPath(name).parts
-        for depth, folder in enumerate(parts[:-1]):
+    for place in places_of(names):
+        parts = PurePosixPath(place).parts
+        for depth, folder in enumerate(parts):
             inside.setdefault("/".join(parts[:depth]), set()).add(folder.lower())
     for children in inside.values():
         for degraded, others in SIDES.items():
@@ -163,12 +165,14 @@ def _key(name: str) -> str:
 def describe_folders(files: ImageFiles, indices: Sequence[int]) -> list[str]:
     """A line for each of the first few folders, and one for the rest: how many images of which sizes."""
     groups: dict[str, list[int]] = {}
-    common = os.path.commonpath([str(PurePosixPath("/", name).parent) for name in files.names])
+    common = os.path.commonpath([f"/{place}" for place in places_of(files.names)])
+    shown: dict[str, str] = {}  # place -> the folder that is told
     for i in indices:
-        path = PurePosixPath("/", files.names[i])
-        below = path.relative_to(common).parts
-        folder = PurePosixPath(common, *below[:-1][:1]).relative_to("/")
-        groups.setdefault(f"{folder}/", []).append(i)
+        place = place_of(files.names[i])
+        if place not in shown:
+            below = PurePosixPath("/", place).relative_to(common).parts
+            shown[place] = f"{PurePosixPath(common, *below[:1]).relative_to('/')}/"
+        groups.setdefault(shown[place], []).append(i)
     lines = [f"{name}: {len(own):,} images {sizes(files, own)}" for name, own in list(groups.items())[:NAMED]]
     rest = list(groups.values())[NAMED:]
     if rest:
@@ -197,6 +201,8 @@ def sizes(files: ImageFiles, indices: Sequence[int]) -> str:
 
 def repeated_names(files: ImageFiles) -> str | None:
     """Words about names that stand in more than one folder; None where there are none."""
+    if len(places_of(files.names)) == 1:
+        return None
     first: dict[str, str] = {}
     repeated: dict[str, str] = {}
     for name in files.names:
@@ -209,6 +215,16 @@ def repeated_names(files: ImageFiles) -> str | None:
     stem, where = next(iter(repeated.items()))
     example = f"e.g. {stem} in {where}"
     return f"{len(repeated):,} names stand in more than one folder of {files.root} ({example}): all are taken"
+
+
+def place_of(name: str) -> str:
+    """The folder that a file lies in, empty for the root; of millions of names, so as strings."""
+    return name.rpartition("/")[0]
+
+
+def places_of(names: Iterable[str]) -> dict[str, None]:
+    """All folders that files lie in, each once, in the order of the files."""
+    return dict.fromkeys(map(place_of, names))
 
 
 def folders_of(name: str) -> list[str]:

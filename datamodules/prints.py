@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ LOOKED_AT = 4096  # pictures of a set that are decoded at most
 # 75 at 32 px takes 5, at 64 px 2; among hundreds of rendered faces no two are nearer than 13
 NEAR = 6
 PLAIN = 32  # contrast below which a reduced picture is told from no other
-BLOCK = 256  # reduced pictures compared at a time
+BLOCK = 256  # pictures that are noted or compared at a time
 NOTHING = torch.zeros(3 * SIDE**2, dtype=torch.uint8)  # in the place of a damaged picture, reduced
 
 
@@ -121,8 +122,13 @@ def places(n: int, m: int) -> Tensor:
 
 def file_prints(files: ImageFiles, indices: Sequence[int]) -> Tensor:
     """(N,) int64, a `file_print` for each of some files."""
+
+    def prints_of(block: Sequence[int]) -> list[int]:
+        return [file_print(files, i) for i in block]
+
+    blocks = [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # most of it is waiting for the disk
-        return torch.tensor(list(pool.map(lambda i: file_print(files, i), indices)), dtype=torch.int64)
+        return torch.tensor(list(chain.from_iterable(pool.map(prints_of, blocks))), dtype=torch.int64)
 
 
 def file_print(files: ImageFiles, i: int) -> int:
