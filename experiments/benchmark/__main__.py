@@ -5,9 +5,9 @@ of the same networks (experiments/benchmark/yardstick.py) and the machine's own 
 the same run; on a GPU also precisions, peak memory and a full training step. `generation` times StyleGAN2
 alone, in seconds per thousand images. `loading` times the decoding of images. `restoration` times NAFNet,
 HINet and the fusion restorer, and contextual loss and motion blur beside their plain forms: minutes on a CPU
-at 256 px; half an hour, and 10 GiB of memory, at 512 px. `inversion` times e4e and HFGI, for generators of
-that size, beside their plain construction. Times are the best of --repeats rounds in which all candidates
-take turns.
+at 256 px; half an hour, and 10 GiB of memory, at 512 px. `inversion` times e4e, HFGI and optimisations, for
+generators of that size, beside their plain construction. Times are the best of --repeats rounds in which all
+candidates take turns.
 """
 
 from __future__ import annotations

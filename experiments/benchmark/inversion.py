@@ -1,10 +1,11 @@
-"""Speed of e4e and HFGI beside their plain construction: inverting an image, and one training iteration.
+"""Speed of inverters beside their plain construction: e4e and HFGI, and a step of an optimisation.
 
 Encoders are as published, for images of 256 px; generators of configuration F at the size asked for; all
 weights are random. The plain construction computes the same with the yardstick's generator
 (experiments/benchmark/yardstick.py), encoders in torch's default memory format, and e4e's second pass of the
 encoder in every iteration, as its release has it. Iterations are the methods' own, without LPIPS and
-identity, which both would compute alike.
+identity, which both would compute alike. The optimisation is Image2StyleGAN's, of a batch at once and of its
+images one by one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from experiments.shared.devices import compute_device
 from lightning_modules.base import Inverter
 from lightning_modules.e4e import E4E
 from lightning_modules.hfgi import HFGI
+from lightning_modules.i2s import I2S
 from lightning_modules.networks.e4e import StyleEncoder
 from lightning_modules.networks.stylegan2 import Generator
 
@@ -33,8 +35,10 @@ FOOTNOTE = (
     "iteration: a batch of 2, optimizers included, all offsets of e4e active",
     "x plain: times faster than the plain construction; "
     "off: difference to its image, relative to the largest value",
+    "optimisation: of 8 images a step of Image2StyleGAN without LPIPS, and the pass that measures it",
 )
-BATCH = 2
+BATCH, TOGETHER = 2, 8
+GENERATOR = ("channel_base", "channel_max", "style_dim", "mapping_layers")  # its options
 OFF: dict[str, Any] = {"features": "off", "identity": "off"}
 SCRATCH = {"prior": "scratch", "start": "scratch"}
 SHAPE: dict[str, Any] = {**SCRATCH, **OFF, "size": 256, "delta_from": 0.0, "delta_every": 0.0}
@@ -121,6 +125,8 @@ def rows(
             ours, plain = (HFGI(base, size=options["size"], **OFF) for _ in range(2))
             plain.base = PlainE4E(**options).requires_grad_(False)
             measured += method_rows(f"HFGI {size}", ours, plain, repeats, device)
+            widths = {name: value for name, value in smaller.items() if name in GENERATOR}
+            measured += optimisation_rows(size, widths, repeats, device)
     return measured, [*FOOTNOTE, conditions(device, repeats)]
 
 
@@ -142,10 +148,35 @@ def method_rows(name: str, ours: Inverter, plain: Inverter, repeats: int, device
     return measured + raced(f"{name}, iteration", iterations, BATCH, repeats, device)
 
 
+def optimisation_rows(size: int, widths: dict[str, Any], repeats: int, device: torch.device) -> list[Row]:
+    """A step for each of several images: together, one by one, and together by the plain construction."""
+    prior = {"method": "gan_prior", "hyper_parameters": {"size": size, **widths}}
+    ours, plain = (I2S(prior, size=size, steps=1, features="off") for _ in range(2))
+    plain.G = PlainGenerator(size, **widths).requires_grad_(False)
+    plain.load_state_dict(ours.state_dict())
+    ours, plain = ours.eval().to(device), plain.eval().to(device)
+    x = torch.rand(TOGETHER, 3, size, size, device=device) * 2 - 1
+
+    def one_by_one() -> None:
+        for image in x.split(1):
+            ours.invert(image)
+
+    candidates: dict[str, Callable[[], Any]] = {
+        "ours": partial(ours.invert, x),
+        "ours, one by one": one_by_one,
+        "plain": partial(plain.invert, x),
+    }
+    images = [ours.synthesize(candidates[form]()) for form in ("ours", "plain")]  # also warms up
+    measured = raced(f"optimisation {size}, step", candidates, TOGETHER, repeats, device)
+    _, first = measured[0]
+    first["image off"] = difference(images[:1], images[1:])
+    return measured
+
+
 def raced(
     name: str, candidates: Mapping[str, Callable[[], object]], images: int, repeats: int, device: torch.device
 ) -> list[Row]:
-    """A row for each of `ours` and `plain`, which take so many images."""
+    """A row for each candidate, `plain` among them, which take so many images."""
     times = race(candidates, repeats, device)
     plain, _ = times["plain"]
     measured: list[Row] = []

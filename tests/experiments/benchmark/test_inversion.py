@@ -22,12 +22,17 @@ def test_rows() -> None:
         "HFGI 32, inversion, plain",
         "HFGI 32, iteration, ours",
         "HFGI 32, iteration, plain",
+        "optimisation 32, step, ours",
+        "optimisation 32, step, ours, one by one",
+        "optimisation 32, step, plain",
     ]
     for name, row in rows:
         assert set(row) <= set(inversion_speed.COLUMNS)
         assert row["images/s"] == pytest.approx(1 / row["s/image"])
-        assert row["x plain"] == 1 or name.endswith("ours")
-    assert all(row["image off"] < 1e-4 for name, row in rows if name.endswith("inversion, ours"))
+        assert row["x plain"] == 1 or "ours" in name
+    off = {name: row["image off"] for name, row in rows if name.endswith(("inversion, ours", "step, ours"))}
+    assert len(off) == 3
+    assert all(value < 1e-4 for value in off.values())
     assert notes[-1].endswith("best of 1")
 
 
