@@ -3,8 +3,10 @@
 Without --data and --metrics options checkpoints are scored on the held-out images that they were trained
 beside, by what the first run measured; those of other images, or of another kind (restoration, inversion,
 priors), get a table of their own. With --data.root DIR_OR_ZIP that was not trained on, all its images are
-used. Checkpoints of one name in --names are trainings of one method with several seeds: their row is the
-mean, with the standard deviation. What cannot be scored is named and left out.
+used. With --faces DIR_OR_ZIP real low-quality faces are restored as they are, and scored by what needs no
+truth (--metrics.fid_reference, niqe and others of --metrics.also). Checkpoints of one name in --names are
+trainings of one method with several seeds: their row is the mean, with the standard deviation. What cannot be
+scored is named and left out.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, TypeVar
 from jsonargparse import ActionYesNo, Namespace
 
 from _runtime import UserError
+from datamodules.datasets import FrozenSet
 from datamodules.faces import FaceData
 from experiments.shared import console
 from experiments.shared.dashboards import add_evaluation_options, check_wandb, send_evaluation
@@ -25,8 +28,9 @@ from experiments.shared.evaluation import Evaluation, score
 from experiments.shared.groups import Group, grouped, values_of
 from experiments.shared.options import Parser, add_weights_option, command_parser, parse, use_weights
 from experiments.shared.photographs import filter_of
+from experiments.shared.protocols import Protocol, data_options, read_protocol
 from experiments.shared.trained import OWN, left_out_by, trained_on
-from lightning_modules.base import Inverter, Method
+from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import Judge
@@ -108,6 +112,15 @@ def options_parser() -> Parser:
         default=False,
         help="score images too that a checkpoint was trained on; the table says so",
     )
+    parser.add_argument(
+        "--faces",
+        type=str | None,
+        help="folder or zip of aligned low-quality faces without a truth (LFW-Test, WebPhoto-Test, ...)",
+    )
+    protocol_help = "what the figures have to mean: a name (lfw-test, pmrf, ...) or a YAML file of your own"
+    parser.add_argument("--protocol", type=str | None, help=protocol_help)
+    worst_help = "score by which the images of worst-NAME.png are the worst; LPIPS if measured, or NIQE"
+    parser.add_argument("--worst_by", type=str | None, help=worst_help)
     add_weights_option(parser)
     add_evaluation_options(parser)
     parser.add_class_arguments(Judge, "metrics", instantiate=False, skip={"scored"})
@@ -134,12 +147,19 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
         check_options(Judge, measured, f"{name} has metrics that do not fit", skip=frozenset({"scored"}))
         parser.set_defaults({f"data.{name}": value for name, value in trained_with.items()})
         parser.set_defaults({f"metrics.{name}": value for name, value in measured.items()})
+    protocol = protocol_in(argv)
+    fixed = {} if protocol is None else protocol.defaults(argv)
+    parser.set_defaults(fixed)
     config = parse(parser, argv)
     check_wandb(config)
     use_weights(config)
     options = config.data.as_dict()
-    choose_place(options, trained_with, argv)
+    if config.faces is None:
+        choose_place(options, trained_with, argv)
+    else:
+        choose_faces(options, config.faces, argv)
 
+    options |= data_options(fixed)
     rows = dict(zip(row_names(config.checkpoint, config.names), config.checkpoint, strict=True))
     if not config.allow_trained:
         each(rows, lambda path: check_held_out(path, options), left_out)
@@ -147,12 +167,22 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
     if (folder / "results.json").exists() and not config.overwrite:
         raise UserError(f"{folder} holds results already: give --overwrite or another --output DIR")
     data = FaceData(**options)
+    if protocol is not None:
+        data.setup("test")
+        protocol.check(data)
     loaded = each(rows, lambda path: load_scored(path, data, config.tlc), left_out)
     notes = each(rows, lambda path: check_images(path, data, config.allow_trained), left_out)
     methods = [loaded[name] for name in rows]
     check_alike(list(rows.values()), methods, config.tlc)
     seen = [f"{name} {note}" for name, note in notes.items() if note is not None]
-    evaluation = score(rows, methods, data, config.metrics.as_dict(), folder, seen)
+    if config.faces is not None and not isinstance(methods[0], Restorer):
+        raise UserError(
+            f"--faces {config.faces}: {type(methods[0]).__name__} does not restore; evaluate restorers"
+        )
+    truth = config.faces is None
+    measured = config.metrics.as_dict()
+    how = {"truth": truth, "worst_by": config.worst_by, "under": protocol}
+    evaluation = score(rows, methods, data, measured, folder, seen, **how)
     if config.wandb != "off":
         runs = [
             (run_of(Path(path)), method.iteration)
@@ -160,6 +190,12 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
         ]
         send_evaluation(config, evaluation, runs)
     return evaluation
+
+
+def protocol_in(argv: Sequence[str]) -> Protocol | None:
+    """The protocol that is asked for."""
+    names = values_of(argv, "--protocol")
+    return read_protocol(names[-1]) if names else None
 
 
 def choose_place(options: dict[str, Any], trained: Mapping[str, Any], argv: Sequence[str]) -> None:
@@ -178,6 +214,23 @@ def choose_place(options: dict[str, Any], trained: Mapping[str, Any], argv: Sequ
     for name in given:
         if not same_place(options[name], trained.get(name)):
             score_all(options, name, argv)
+
+
+def choose_faces(options: dict[str, Any], faces: str, argv: Sequence[str]) -> None:
+    """Let real faces be restored as they are, all of them.
+
+    Raises:
+        UserError: another option names images or a degradation too, or the faces are a test set with truth.
+    """
+    for name in ("root", "pairs", "val_root", "degradation"):
+        if values_of(argv, f"--data.{name}"):
+            raise UserError(f"--faces {faces} are restored as they are: leave out --data.{name}")
+    if not Path(faces).exists():
+        raise UserError(f"--faces {faces}: no such folder or zip file")
+    if FrozenSet.at(faces):
+        raise UserError(f"--faces {faces} is a test set with its truth: give --data.val_root {faces}")
+    options |= {"root": None, "pairs": None, "degradation": "none", "val_root": faces}
+    score_all(options, "val_root", argv)
 
 
 def score_all(options: dict[str, Any], place: str, argv: Sequence[str]) -> None:

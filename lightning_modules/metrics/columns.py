@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 
 
 class Column(NamedTuple):
-    """How a score is written in tables."""
+    """How a score is written in tables, and which values of it are better; "" for neither."""
 
     title: str
     digits: int
-    better: Literal["max", "min"]
+    better: Literal["max", "min", ""]
 
 
 COLUMNS = {
@@ -22,9 +22,23 @@ COLUMNS = {
     "lpips_random": Column("LPIPS (random net)", 4, "min"),
     "id": Column("ID", 3, "max"),
     "id_random": Column("ID (random net)", 3, "max"),
+    "deg": Column("Deg", 2, "min"),
+    "idd": Column("IDD", 4, "min"),
+    "lmd": Column("LMD", 3, "min"),
+    "niqe": Column("NIQE", 3, "min"),
+    "colour_shift": Column("colour shift", 2, "min"),
+    "sharpness": Column("sharpness", 2, ""),
     "fid": Column("FID", 2, "min"),
     "fid_random": Column("FID (random net)", 4, "min"),
+    "miou": Column("mIoU", 4, "max"),
+    "pixel_accuracy": Column("pixel accuracy", 4, "max"),
+    "locality": Column("locality", 2, "max"),
+    "alignment": Column("alignment (IoU)", 3, "max"),
     "fid_portraits": Column("FID (portraits)", 3, "min"),
+    "fid_reference": Column("FID (reference)", 2, "min"),
+    "fid_random_reference": Column("FID (reference, random net)", 4, "min"),
+    "kid": Column("KID", 4, "min"),
+    "kid_random": Column("KID (random net)", 4, "min"),
 }
 
 
@@ -41,4 +55,4 @@ def direction(name: str) -> Literal["max", "min"] | None:
     known = [column for column in COLUMNS if score == column or score.startswith(f"{column}_")]
     if not known:
         return None
-    return COLUMNS[max(known, key=len)].better
+    return COLUMNS[max(known, key=len)].better or None

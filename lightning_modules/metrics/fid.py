@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3, _compute_fid
 
 from _runtime import UserError
 from lightning_modules import weights
 from lightning_modules.losses.frozen import Frozen
 from lightning_modules.losses.lpips import RandomTrunk
 from lightning_modules.metrics.image import to_uint8
+from lightning_modules.metrics.reference import Reference
 from lightning_modules.networks.ops import full_precision
 
 PROTOCOL = (
@@ -33,6 +34,7 @@ PROTOCOL = (
     "TensorFlow 1's bilinear filter without antialiasing, as torch-fidelity and pytorch-fid do; fid_random a "
     "stand-in of random features that compares with no other number"
 )
+SUMS = ("sum", "cov_sum", "num_samples")  # of the states of torchmetrics
 
 
 class FID(FrechetInceptionDistance):
@@ -76,15 +78,34 @@ class FID(FrechetInceptionDistance):
 
     def compute(self) -> Tensor:
         """The distance, float32; NaN where an image held a NaN."""
-        fewest = int(min(self.real_features_num_samples, self.fake_features_num_samples))
+        self._check(int(min(self.real_features_num_samples, self.fake_features_num_samples)))
+        if not (self.real_features_sum + self.fake_features_sum).isfinite().all():
+            return torch.full((), torch.nan, device=self.device)  # which the eigenvalues would not survive
+        return super().compute().clamp(min=0)  # two equal sets may differ by -1e-6
+
+    def gaussian(self, real: bool = False) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and unbiased covariance (D, D) of one set's features on all processes, float64."""
+        with self.sync_context():
+            side = "real" if real else "fake"
+            total, products, count = (getattr(self, f"{side}_features_{name}") for name in SUMS)
+            self._check(int(count))
+            mean = total / count
+            return mean, (products - count * mean.outer(mean)) / (count - 1)
+
+    def distance_to(self, reference: Reference) -> Tensor:
+        """The generated images' distance to a set whose statistics are known, float32; NaN as `compute`."""
+        mean, covariance = self.gaussian()
+        if not mean.isfinite().all():
+            return torch.full((), torch.nan, device=self.device)
+        theirs = reference.mean.to(self.device), reference.covariance.to(self.device)
+        return _compute_fid(*theirs, mean, covariance).clamp(min=0).float()
+
+    def _check(self, fewest: int) -> None:
         if fewest < 2:
             raise UserError(
                 f"{self.name} compares two sets of at least 2 images each, one of them has {fewest}: "
                 "give more images"
             )
-        if not (self.real_features_sum + self.fake_features_sum).isfinite().all():
-            return torch.full((), torch.nan, device=self.device)  # which the eigenvalues would not survive
-        return super().compute().clamp(min=0)  # two equal sets may differ by -1e-6
 
 
 class RandomFeatures(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
+from torchmetrics.classification import MulticlassJaccardIndex
 
 from lightning_modules.metrics.judge import Judge, PerImage, Tally
 
@@ -42,14 +43,17 @@ class Scoreboard:
         self.judge = judge
         self.tallies: dict[str, Tally] = {}
         self.own: PerImage | None = None
+        self.overlap: MulticlassJaccardIndex | None = None
 
-    def see(self, index: Tensor, target: Tensor, sets: Mapping[str, Tensor]) -> None:
-        """index (B,) of held-out images; target, and each set's images (B, 3, H, W) in [-1, 1]."""
+    def see(
+        self, index: Tensor, target: Tensor, sets: Mapping[str, Tensor], input: Tensor | None = None
+    ) -> None:
+        """index (B,) of held-out images; target, each set's images and input (B, 3, H, W) in [-1, 1]."""
         self.judge.see(target)
         for name, images in sets.items():
             if name not in self.tallies:
                 self.tallies[name] = self.judge.tally()
-            self.tallies[name].update(index, images, target)
+            self.tallies[name].update(index, images, target, input)
 
     def see_own(self, index: Tensor, scores: Mapping[str, Tensor]) -> None:
         """A method's own values per image, name -> (B,), beside those of the judge."""
@@ -57,12 +61,18 @@ class Scoreboard:
             self.own = PerImage(tuple(scores)).to(self.judge.device)
         self.own.update(index, dict(scores))
 
+    def see_labels(self, found: Tensor, true: Tensor, classes: int) -> None:
+        """The classes that a method gives the pixels of images and the true ones, both (B, H, W)."""
+        if self.overlap is None:
+            self.overlap = MulticlassJaccardIndex(classes).to(self.judge.device)
+        self.overlap.update(found, true)
+
     def close(self) -> dict[str, Scores]:
         """The scores of every set. Every process must call it."""
         closed = {}
         for name, tally in self.tallies.items():
             rows = tally.rows()
-            columns = dict(zip(self.judge.images, rows[:, 1:].unbind(1), strict=True))
+            columns = dict(zip(self.judge.per_image, rows[:, 1:].unbind(1), strict=True))
             closed[name] = Scores(rows[:, 0], columns, tally.distances())
         return closed
 
@@ -72,7 +82,10 @@ class Scoreboard:
             return None
         rows = self.own.compute().cpu()
         columns = dict(zip(self.own.columns, rows[:, 1:].unbind(1), strict=True))
-        return Scores(rows[:, 0], columns, {})
+        distances = {}
+        if self.overlap is not None:
+            distances["miou"] = float(self.overlap.compute())
+        return Scores(rows[:, 0], columns, distances)
 
 
 def means(columns: Mapping[str, Tensor]) -> dict[str, float]:

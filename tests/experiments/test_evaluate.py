@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -16,6 +17,8 @@ from _runtime import UserError
 from datamodules.faces import FaceData
 from experiments import evaluate, fit
 from experiments.shared.tables import Table
+from experiments.shared.worst import worst
+from lightning_modules.metrics.scoreboard import Scores
 from tests.experiments.inverters import imported, reduced
 
 
@@ -202,7 +205,7 @@ def test_local_conversion_at_test_time(tmp_path, capsys) -> None:
     assert psnr["64", True] != psnr["64", False]
 
 
-def test_refusals(checkpoint, tmp_path) -> None:
+def test_refusals(checkpoint, tmp_path, draw_faces) -> None:
     out = ["--output", str(tmp_path / "out")]
     with pytest.raises(UserError, match="works at 32 px, the data at 64"):
         evaluate.main(["--checkpoint", str(checkpoint), "--data.size", "64", *out])
@@ -210,6 +213,10 @@ def test_refusals(checkpoint, tmp_path) -> None:
         evaluate.main(["--checkpoint", str(tmp_path / "no.ckpt"), *out])
     with pytest.raises(UserError, match="nothing to restore"):
         evaluate.main(["--checkpoint", str(checkpoint), "--data.degradation", "none", *out])
+    faces = draw_faces(tmp_path / "faces", 6)
+    among = ["--data.val_root", str(faces), "--output", str(faces / "scores")]
+    with pytest.raises(UserError, match=r"--output .*scores lies inside --data\.val_root"):
+        evaluate.main(["--checkpoint", str(checkpoint), *among])
     with pytest.raises(UserError, match="1 names for 2 checkpoints"):
         evaluate.main(["--checkpoint", str(checkpoint), str(checkpoint), "--names", "a", *out])
     with pytest.raises(UserError, match="--tlc: none of the checkpoints"):
@@ -384,3 +391,96 @@ def test_names_are_escaped_for_latex_and_markdown() -> None:
     assert r"a\_b \& 100 \% $\uparrow$ \\" in text
     assert r"\textbf{2.0}" in text
     assert r"| b\|c | **2.0** |" in table.markdown()
+
+
+def test_further_metrics_stand_in_the_table_and_beside_every_image(checkpoint, tmp_path) -> None:
+    also = ["--metrics.also", "[sharpness, colour_shift]"]
+    evaluate.main(["--checkpoint", str(checkpoint), *also, "--output", str(tmp_path)])
+    result = json.loads((tmp_path / "results.json").read_text())
+    assert result["rows"]["input"]["sharpness"] == 1
+    assert result["rows"]["input"]["colour shift"] == 0
+    own = result["rows"]["gpen-smoke"]["sharpness"]
+    assert own > 0
+    with open(tmp_path / "gpen-smoke.csv", newline="") as file:
+        sharpness = [float(row["sharpness"]) for row in csv.DictReader(file)]
+    assert np.mean(sharpness) == pytest.approx(own, abs=1e-5)
+    assert any("change-v1" in line for line in result["protocol"]["metrics"])
+    assert "| sharpness |" in (tmp_path / "results.md").read_text()  # no arrow: neither way is better
+
+
+def test_a_reference_set_is_reduced_like_the_images_and_kept(
+    checkpoint, tmp_path, draw_faces, capsys
+) -> None:
+    faces = draw_faces(tmp_path / "ffhq", 6, size=40)
+    cache = ["--weights_dir", str(tmp_path / "weights"), "--metrics.also", "[kid]"]
+    values = []
+    for out in ("first", "second"):
+        more = ["--metrics.fid_reference", str(faces), *cache, "--output", str(tmp_path / out)]
+        evaluate.main(["--checkpoint", str(checkpoint), *more])
+        values.append(json.loads((tmp_path / out / "results.json").read_text())["rows"]["gpen-smoke"])
+    assert values[0] == values[1]
+    assert values[0]["FID (reference, random net)"] != values[0]["FID (random net)"]
+    assert "KID (random net)" in values[0]
+    (file,) = (tmp_path / "weights").glob("*.npz")
+    assert re.fullmatch(r"fid_random-ffhq-32px-area-[0-9a-f]{12}\.npz", file.name)
+    assert "fid_random_reference: as fid_random, to 6 images of ffhq" in capsys.readouterr().out
+    file.write_bytes(b"")
+    more = ["--metrics.fid_reference", str(file), *cache, "--output", str(tmp_path / "third")]
+    with pytest.raises(UserError, match="is no .npz archive"):
+        evaluate.main(["--checkpoint", str(checkpoint), *more])
+
+
+def test_real_faces_are_restored_as_they_are(checkpoint, tmp_path, draw_faces, capsys) -> None:
+    """In GFP-GAN's folders, whose photographs with whole scenes are left out."""
+    inputs = tmp_path / "LFW-Test"
+    draw_faces(inputs / "cropped_faces", 5, size=32)
+    draw_faces(inputs / "whole_imgs", 3, size=64)
+    reference = draw_faces(tmp_path / "ffhq", 6, size=32)
+    options = ["--checkpoint", str(checkpoint), "--faces", str(inputs), "--weights_dir", str(tmp_path)]
+    scores = ["--metrics.fid_reference", str(reference), "--metrics.also", "[sharpness, colour_shift]"]
+    evaluate.main([*options, *scores, "--output", str(tmp_path / "out")])
+    result = json.loads((tmp_path / "out/results.json").read_text())
+    columns = ["colour shift", "sharpness", "FID (reference, random net)"]
+    assert set(result["rows"]["gpen-smoke"]) == set(result["rows"]["input"]) == set(columns)
+    assert result["rows"]["input"]["sharpness"] == 1  # the faces themselves, not degraded
+    assert result["protocol"]["val"] == 5
+    assert "5 images of" in capsys.readouterr().out
+    assert result["worst_by"] == "colour_shift"
+    assert Image.open(tmp_path / "out/worst-gpen-smoke.png").width > 300
+    faces = sorted((inputs / "cropped_faces").iterdir())
+    pictured = Image.open(tmp_path / "out/comparison.png")
+    assert pictured.height < 3 * 64 + 150  # input and result: there is no target
+    assert len(faces) == 5
+
+
+def test_what_real_faces_do_not_go_with(checkpoint, tmp_path, draw_faces) -> None:
+    faces = draw_faces(tmp_path / "faces", 3)
+    options = ["--checkpoint", str(checkpoint), "--faces", str(faces), "--output", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="nothing is measured that needs none: give --metrics.fid_reference"):
+        evaluate.main(options)
+    with pytest.raises(UserError, match="restored as they are: leave out --data.degradation"):
+        evaluate.main([*options, "--data.degradation", "x4"])
+    with pytest.raises(UserError, match="--faces .*: no such folder"):
+        evaluate.main([*options[:3], str(tmp_path / "none"), *options[4:]])
+    more = ["--metrics.also", "[colour_shift, sharpness]", "--worst_by"]
+    for score in ("psnr", "sharpness"):  # there is no target; and neither way is better
+        with pytest.raises(UserError, match=f"--worst_by {score}: known: colour_shift"):
+            evaluate.main([*options, *more, score])
+
+
+def test_the_worst_images_are_shown_first(checkpoint, tmp_path) -> None:
+    for by, sign in (("psnr", 1), ("lpips_random", -1)):
+        out = tmp_path / by
+        more = ["--worst_by", by, "--output", str(out)]
+        evaluation = evaluate.run(["--checkpoint", str(checkpoint), *more])
+        with open(out / "gpen-smoke.csv", newline="") as file:
+            values = {int(row["index"]): float(row[by]) for row in csv.DictReader(file)}
+        scores = Scores(torch.tensor(list(values)), {by: torch.tensor(list(values.values()))}, {})
+        found = worst(scores, by, evaluation.judge.column(by).better)
+        assert list(found) == sorted(values, key=lambda index: sign * values[index])[:8]
+        assert (out / "worst-gpen-smoke.png").exists()
+
+
+def test_images_without_a_number_are_the_worst() -> None:
+    scores = Scores(torch.arange(3), {"psnr": torch.tensor([20.0, torch.nan, 10.0])}, {})
+    assert list(worst(scores, "psnr", "max")) == [1, 2, 0]

@@ -16,6 +16,7 @@ from torchvision.models import alexnet
 from _runtime import UserError
 from lightning_modules import weights
 from lightning_modules.metrics import fid
+from lightning_modules.metrics.change import ColourShift, Sharpness
 from lightning_modules.metrics.image import PSNR
 from lightning_modules.metrics.judge import COLUMNS, Judge
 from tests.lightning_modules import processes
@@ -112,3 +113,28 @@ def test_only_what_the_images_allow_is_built(tmp_path: Path, monkeypatch) -> Non
         Judge("off", "off", scored=("pairs", "inversion"))
     with pytest.raises(UserError, match=r"fid/inception.*weights-inception-2015-12-05-6726825d\.pth"):
         Judge("off", "inception")
+
+
+def test_further_scores_are_asked_for_by_name(trunk: Path, monkeypatch) -> None:
+    images, target = pictures()
+    input = target.roll(1, dims=3) * 0.5
+    judge = Judge("off", "off", also=("colour_shift", "sharpness"))
+    assert judge.names == ["psnr", "ssim", "colour_shift", "sharpness"]
+    tally = judge.tally()
+    tally.update(torch.arange(COUNT), images, target, input)
+    rows = tally.rows().float()
+    assert torch.allclose(rows[:, 3], ColourShift().per_image(images, input))  # not against the target
+    assert torch.allclose(rows[:, 4], Sharpness().per_image(images, input))
+    assert sum("change-v1" in line for line in judge.protocol) == 1
+    inversion = Judge("off", "off", identity="off", also=["sharpness"], scored=("pairs", "inversion"))
+    assert "sharpness" not in inversion.names  # there is no degraded input
+    assert Judge("off", "off", also=["sharpness"], scored=("sets",)).names == []
+    with pytest.raises(UserError, match=r"unknown score in --metrics\.also 'sharpnes': did you mean"):
+        Judge("off", "off", also=("sharpnes",))
+    with pytest.raises(UserError, match="names a score twice"):
+        Judge("off", "off", also=("niqe", "niqe"))
+    monkeypatch.setenv(weights.FOLDER_VARIABLE, str(trunk))
+    monkeypatch.setenv("TORCH_HOME", str(trunk))
+    for name, file in (("lpips_vgg", "vgg16-397923af"), ("deg", "arcface_resnet18"), ("niqe", "niqe_pris")):
+        with pytest.raises(UserError, match=file):
+            Judge("off", "off", also=(name,))
