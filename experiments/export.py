@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of ours")
     parser.add_argument("--output", type=str, required=True, help="file to write, *.safetensors")
     layout = (
-        "whose names: rosinality (default), nvlabs or basicsr for StyleGAN2; other methods have one layout"
+        "whose names: rosinality (default), nvlabs, basicsr or genforce for StyleGAN2; gfpgan (default) or "
+        "gfpgan-clean, which turns a bilinear GFP-GAN into a clean one; others have one layout"
     )
     parser.add_argument("--layout", type=str | None, help=layout)
     network = (
@@ -45,15 +46,16 @@ def export(config: Namespace) -> int:
     import safetensors.torch
 
     from lightning_modules.methods import load_method
-    from lightning_modules.pretrained.released import export_released, find_released
+    from lightning_modules.pretrained.released import export_released, find_released, layouts_of
 
     output = Path(config.output)
     method, checkpoint = load_method(config.checkpoint)
     name = checkpoint["suite"]["method"]
-    layouts = find_released(name).LAYOUTS
+    layouts = layouts_of(method)
     layout = config.layout or layouts[0]
     if layout not in layouts:
-        raise UserError(f"--layout {layout} is none of {name}: {nearest(layout, layouts)}")
+        whose = f"this {name}" if layout in find_released(name).LAYOUTS else name
+        raise UserError(f"--layout {layout} is none of {whose}: {nearest(layout, layouts)}")
     try:
         tensors = export_released(method, layout, config.network)
     except UserError as error:

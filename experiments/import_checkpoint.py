@@ -29,10 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("import_checkpoint", __doc__)
     methods = f"whose checkpoint it becomes: {', '.join(with_files(recipes.METHODS))}"
     parser.add_argument("--method", type=str, required=True, help=methods)
-    source = "released file: .pth, .pt, .pkl (NVlabs) or .safetensors"
+    source = "released file: .pth, .pt, .pkl (NVlabs) or .safetensors; StyleFusion's index.json"
     parser.add_argument("--source", type=str, required=True, help=source)
-    discriminator = "released file of the discriminator, where it is not in the source"
+    discriminator = (
+        "released file of the discriminator, where it is not in the source; of gfpgan, a folder with several"
+    )
     parser.add_argument("--discriminator", type=str | None, help=discriminator)
+    generator = "checkpoint of the prior whose codes an encoder makes, where its released file is that alone"
+    parser.add_argument("--generator", type=str | None, help=generator)
+    base_size = "width of the base codes that BDInvert's encoder makes, where the file's name does not tell"
+    parser.add_argument("--base_size", type=int | None, help=base_size)
     parser.add_argument("--output", type=str, required=True, help="our checkpoint, *.ckpt")
     overwrite = "replace the output if it exists"
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help=overwrite)
@@ -49,7 +55,8 @@ def import_checkpoint(config: Namespace) -> int:
     output, source = Path(config.output), Path(config.source)
     check_output(output, ".ckpt", config.overwrite)
     discriminator = Path(config.discriminator) if config.discriminator else None
-    imported = import_released(config.method, source, discriminator)
+    generator = Path(config.generator) if config.generator else None
+    imported = import_released(config.method, source, discriminator, generator, config.base_size)
     checkpoint = checkpoint_of(imported, source)
     file = io.BytesIO()
     torch.save(checkpoint, file)
@@ -79,6 +86,7 @@ def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
 def summary(imported: Imported, source: Path) -> str:
     """What was recognised, a line each."""
     from lightning_modules.networks.ops import count_parameters
+    from lightning_modules.weights import licence_of
 
     networks = dict(imported.method.named_children())
     parts = []
@@ -95,6 +103,9 @@ def summary(imported: Imported, source: Path) -> str:
     lines = [f"{source}:"]
     lines += [f"  {name:15} {value}" for name, value in recognised.items()]
     lines += [f"  note: {note}" for note in imported.notes]
+    licence = licence_of(source.name)
+    if licence is not None:
+        lines.append(f"  licence: {licence}")
     return "\n".join(lines)
 
 

@@ -54,9 +54,15 @@ _FIDELITY = "https://github.com/toshas/torch-fidelity/releases/"
 _GPEN = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models/"
 _MOCO = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/"
 _GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/"
+_GFPGAN_LICENCE = "Apache-2.0 (GFPGAN)"
+_YUNET = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
 _NVIDIA = "NVIDIA Source Code, non-commercial"
+_GENFORCE = "https://github.com/genforce/genforce/blob/master/MODEL_ZOO.md ({})"
 _E4E = "https://github.com/omertov/encoder4editing (Pretrained Models: {})"
 _PSP = "https://github.com/eladrich/pixel2style2pixel (Pretrained Models: {})"
+_GFPGAN_MORE = "https://github.com/TencentARC/GFPGAN (Model Zoo: more models)"
+_BDINVERT = "https://github.com/kkang831/BDInvert_Release (README: pre-trained base-code encoder)"
+_PARSER = "https://github.com/zllrunning/face-parsing.PyTorch (Pre-trained Model)"
 _HFGI = "https://github.com/Tengfei-Wang/HFGI (Pretrained Models: {})"
 
 
@@ -65,13 +71,18 @@ def _gpen(what: str, file: str) -> Weights:
     return Weights(what, file, None, licence, page, url=_GPEN + file)
 
 
+def _gfpgan(what: str, file: str, release: str) -> Weights:
+    page, url = f"{_GFPGAN}tag/{release}", f"{_GFPGAN}download/{release}/{file}"
+    return Weights(f"GFP-GAN, 512 px, {what}", file, None, _GFPGAN_LICENCE, page, url)
+
+
 def _by_hand(what: str, file: str, page: str, licence: str | None = "MIT") -> Weights:
-    """A file on Google Drive, which asks for a confirmation."""
+    """A file on a drive that asks for a confirmation."""
     return Weights(what, file, None, licence, page, url=None)
 
 
-# those of lpips, contextual, identity and fid are loaded by name; the others are sources for
-# experiments.import_checkpoint
+# those of lpips, contextual, features, identity, fid, landmarks, niqe and parser/resnet18 are loaded by name;
+# the others are sources for experiments.import_checkpoint
 WEIGHTS: dict[str, Weights] = {
     "lpips/alex": Weights(
         what="AlexNet, trunk of LPIPS",
@@ -97,6 +108,14 @@ WEIGHTS: dict[str, Weights] = {
         page="https://docs.pytorch.org/vision/stable/models/vgg.html",
         url=f"{_TORCH}vgg19-dcbb9e9d.pth",
     ),
+    "features/vgg16": Weights(
+        what="VGG-16 of its authors, features of IDInvert's loss",
+        file="vgg16_features-amdegroot-88682ab5.pth",
+        sha256="88682ab5",
+        licence="MIT (amdegroot/ssd.pytorch)",
+        page="https://docs.pytorch.org/vision/stable/models/vgg.html",
+        url=f"{_TORCH}vgg16_features-amdegroot-88682ab5.pth",
+    ),
     "identity/arcface": Weights(
         what="ArcFace IR-SE50, features of the identity loss on faces",
         file="model_ir_se50.pth",
@@ -104,6 +123,14 @@ WEIGHTS: dict[str, Weights] = {
         licence="MIT (TreB1eN/InsightFace_Pytorch)",
         page="https://github.com/omertov/encoder4editing (Auxiliary Models: IR-SE50 Model)",
         url=f"{_GPEN}model_ir_se50.pth",  # the one published with GPEN; e4e's lies on Google Drive
+    ),
+    "identity/arcface_r18": Weights(
+        what="ArcFace ResNet-18 on grey levels, features of GFP-GAN's identity loss",
+        file="arcface_resnet18.pth",
+        sha256=None,
+        licence=_GFPGAN_LICENCE,
+        page=f"{_GFPGAN}tag/v0.1.0",
+        url=f"{_GFPGAN}download/v0.1.0/arcface_resnet18.pth",
     ),
     "identity/moco": Weights(
         what="MoCo-v2 ResNet-50 (800 epochs), features of the identity loss on other images",
@@ -113,6 +140,14 @@ WEIGHTS: dict[str, Weights] = {
         page="https://github.com/facebookresearch/moco",
         url=f"{_MOCO}moco_v2_800ep_pretrain.pth.tar",
     ),
+    "parser/resnet18": Weights(
+        what="ResNet-18 on ImageNet, from which a parser's training starts",
+        file="resnet18-f37072fd.pth",
+        sha256="f37072fd",
+        licence="BSD-3-Clause (torchvision)",
+        page="https://docs.pytorch.org/vision/stable/models/resnet.html",
+        url=f"{_TORCH}resnet18-f37072fd.pth",
+    ),
     "fid/inception": Weights(
         what="Inception-v3 (TensorFlow, 2015), features of FID",
         file="weights-inception-2015-12-05-6726825d.pth",
@@ -121,10 +156,43 @@ WEIGHTS: dict[str, Weights] = {
         page=f"{_FIDELITY}tag/v0.2.0",
         url=f"{_FIDELITY}download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
     ),
+    "landmarks/yunet": Weights(
+        what="YuNet, face detector of experiments.landmarks",
+        file="face_detection_yunet_2023mar.onnx",
+        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        licence="MIT",
+        page="https://github.com/opencv/opencv_zoo (models/face_detection_yunet)",
+        url=f"{_YUNET}face_detection_yunet_2023mar.onnx",
+    ),
+    "niqe/pristine": Weights(
+        what="statistics of good photographs, of NIQE",
+        file="niqe_pris_params.npz",
+        sha256=None,
+        licence="Apache-2.0 (BasicSR)",
+        page="https://github.com/XPixelGroup/BasicSR (basicsr/metrics)",
+        url="https://raw.githubusercontent.com/XPixelGroup/BasicSR/master/basicsr/metrics/niqe_pris_params.npz",
+    ),
     "gpen/bfr-256": _gpen("GPEN, 256 px", "GPEN-BFR-256.pth"),
     "gpen/bfr-256-d": _gpen("GPEN, 256 px, discriminator", "GPEN-BFR-256-D.pth"),
     "gpen/bfr-512": _gpen("GPEN, 512 px", "GPEN-BFR-512.pth"),
     "gpen/bfr-512-d": _gpen("GPEN, 512 px, discriminator", "GPEN-BFR-512-D.pth"),
+    "gfpgan/v1": _gfpgan("original", "GFPGANv1.pth", "v0.1.0"),
+    "gfpgan/v1.2": _gfpgan("v1.2, clean", "GFPGANCleanv1-NoCE-C2.pth", "v0.2.0"),
+    "gfpgan/v1.3": _gfpgan("v1.3, clean", "GFPGANv1.3.pth", "v1.3.0"),
+    "gfpgan/v1.4": _gfpgan("v1.4, clean", "GFPGANv1.4.pth", "v1.3.0"),
+    "gfpgan/v1-d": _by_hand("GFP-GAN v1, discriminator", "GFPGANv1_net_d.pth", _GFPGAN_MORE, _GFPGAN_LICENCE),
+    "gfpgan/v1-d-left-eye": _by_hand(
+        "GFP-GAN v1, discriminator of left eyes", "GFPGANv1_net_d_left_eye.pth", _GFPGAN_MORE, _GFPGAN_LICENCE
+    ),
+    "gfpgan/v1-d-right-eye": _by_hand(
+        "GFP-GAN v1, discriminator of right eyes",
+        "GFPGANv1_net_d_right_eye.pth",
+        _GFPGAN_MORE,
+        _GFPGAN_LICENCE,
+    ),
+    "gfpgan/v1-d-mouth": _by_hand(
+        "GFP-GAN v1, discriminator of mouths", "GFPGANv1_net_d_mouth.pth", _GFPGAN_MORE, _GFPGAN_LICENCE
+    ),
     "e4e/ffhq-1024": _by_hand("e4e, FFHQ, 1024 px", "e4e_ffhq_encode.pt", _E4E.format("FFHQ Inversion")),
     "e4e/cars-512": _by_hand("e4e, cars, 512 px", "e4e_cars_encode.pt", _E4E.format("Cars Inversion")),
     "e4e/horse-256": _by_hand("e4e, horses, 256 px", "e4e_horse_encode.pt", _E4E.format("Horse Inversion")),
@@ -133,6 +201,13 @@ WEIGHTS: dict[str, Weights] = {
     ),
     "psp/ffhq-1024": _by_hand("pSp, FFHQ, 1024 px", "psp_ffhq_encode.pt", _PSP.format("StyleGAN Inversion")),
     "hfgi/ffhq-1024": _by_hand("HFGI, FFHQ, 1024 px", "ckpt.pt", _HFGI.format("Face Editing"), licence=None),
+    "bdinvert/ffhq-1024-16": _by_hand(
+        "BDInvert, FFHQ, 1024 px, encoder of 16 px base codes",
+        "encoder_stylegan2_ffhq1024_basesize16.pth",
+        _BDINVERT,
+        licence=None,
+    ),
+    "parser/celebamask-512": _by_hand("BiSeNet, CelebAMask-HQ, 512 px", "79999_iter.pth", _PARSER),
     "stylegan2/rosinality-1024": Weights(
         what="StyleGAN2, FFHQ 1024 px, rosinality's layout",
         file="stylegan2-ffhq-config-f.pt",
@@ -145,9 +220,26 @@ WEIGHTS: dict[str, Weights] = {
         what="StyleGAN2, FFHQ 512 px, BasicSR's layout",
         file="StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth",
         sha256=None,
-        licence="Apache-2.0 (GFPGAN)",
+        licence=_GFPGAN_LICENCE,
         page=f"{_GFPGAN}tag/v0.1.0",
         url=f"{_GFPGAN}download/v0.1.0/StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth",
+    ),
+    "stylegan2/genforce-1024": _by_hand(
+        "StyleGAN2, FFHQ 1024 px, GenForce's layout",
+        "stylegan2_ffhq1024.pth",
+        _GENFORCE.format("StyleGAN2 Official: ffhq"),
+        licence=_NVIDIA,
+    ),
+    "stylegan1/genforce-bedroom-256": _by_hand(
+        "StyleGAN, LSUN bedroom 256 px, GenForce's layout",
+        "stylegan_bedroom256.pth",
+        _GENFORCE.format("StyleGAN Official: bedroom"),
+        licence="CC BY-NC 4.0 (NVIDIA)",
+    ),
+    "stylegan1/genforce-tower-256": _by_hand(
+        "StyleGAN, LSUN tower 256 px, GenForce's layout",
+        "stylegan_tower256.pth",
+        _GENFORCE.format("StyleGAN Ours: tower"),
     ),
     "stylegan2/nvlabs-1024": Weights(
         what="StyleGAN2, FFHQ 1024 px, NVlabs' pickle",
@@ -176,6 +268,14 @@ def lookup(name: str) -> Weights:
     if name not in WEIGHTS:
         raise UserError(f"unknown weights {name!r}: {nearest(name, WEIGHTS)}")
     return WEIGHTS[name]
+
+
+def licence_of(file: str) -> str | None:
+    """The licence of a published file of that name; None where the table has none."""
+    for weights in WEIGHTS.values():
+        if weights.file == file:
+            return weights.licence
+    return None
 
 
 def find(name: str) -> Path:
@@ -234,6 +334,17 @@ def read(name: str) -> dict[str, Tensor]:
     tensors = state.get("state_dict", state)
     check(tensors, Table(Of(Tensor)), f"weights {name!r}: {path}")
     return tensors
+
+
+def read_arrays(name: str) -> dict[str, Tensor]:
+    """The arrays of numbers of an .npz file by name; nothing in the file is executed.
+
+    Raises:
+        UserError: see `find`, or the file holds something else.
+    """
+    from lightning_modules.formats import read_npz
+
+    return read_npz(find(name), f"weights {name!r}")
 
 
 def fetch(name: str) -> Path:

@@ -4,6 +4,8 @@ What such a module has; `released` finds it by its name, and nothing else has to
 
     LAYOUTS: tuple[str, ...]
         The layouts it can be written in, the first by default. A single one has the method's name.
+    layouts(method) -> tuple[str, ...]
+        Those of LAYOUTS that this one can be written in; only where that is not all of them.
     recognise(content: dict[str, Any]) -> bool
         Whether the content of a file looks like one of this method. Never raises.
     read(content: dict[str, Any]) -> Imported
@@ -11,11 +13,16 @@ What such a module has; `released` finds it by its name, and nothing else has to
         method recognises it, that is said instead, unless the error is an `OtherNetworkError`.
         With a second argument, `discriminator: dict[str, Any] | None = None`, it takes the content of a
         file of the discriminator alone as well, and raises `DiscriminatorError` where that does not fit.
+        With `generator: Path | None = None` it takes the checkpoint of a prior, for files without one; with
+        `base_size: int | None = None` what `--base_size` says, and with `file: str = ""` the file's name.
+    DISCRIMINATORS: tuple[str, ...]
+        Of a method with several discriminators: how the names of their files end. It gets what such files
+        hold, by their names.
     write(method, layout: str, network: str) -> dict[str, Tensor]
         `G_ema`, what restores, samples or inverts, or `D`, the discriminator, under the released names.
 
-What they share: `files` reads every format, `layouts` and `names` rename StyleGAN2's tensors, `imported`
-builds a method, `generators`, `inverters` and `single` read and write files of one kind.
+What they share: `files` reads every format, `layouts`, `genforce` and `names` rename tensors of StyleGANs,
+`imported` builds a method, `generators`, `inverters` and `single` read and write files of one kind.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import io
+import json
 import pickle
 import re
 from collections.abc import Iterator
@@ -47,6 +48,8 @@ def read_released(path: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, of another format, not a dict, declares more numbers than it
             holds, or would call anything that is neither a tensor nor a plain container.
     """
+    if path.suffix == ".json":
+        return read_index(path)
     what = foreign(path)
     if what is not None:
         raise UserError(f"{path} is {what}")
@@ -66,6 +69,26 @@ def read_released(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         if isinstance(value, argparse.Namespace):
             content[key] = vars(value)
+    return content
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """What the files hold that a JSON index names, by the names it gives them.
+
+    Raises:
+        UserError: it is no such index, or one of the files cannot be read.
+    """
+    try:
+        index = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as an index in JSON ({type(error).__name__})") from error
+    if not isinstance(index, dict) or not index:
+        raise UserError(f'{path}: expected an index in JSON, as {{"all": "all.pt"}}')
+    content = {}
+    for name, place in index.items():
+        if not isinstance(place, str) or place.endswith(".json"):
+            raise UserError(f"{path}: {str(name)[:80]!r} names no released file")
+        content[name] = read_released(path.parent / place)
     return content
 
 
@@ -129,7 +152,9 @@ def _read_torch(path: Path, inner: io.BytesIO | None = None) -> Any:
     """Read a torch file, or one that lies inside of the file `path`."""
     admitted: Any = [(value, name) for name, value in RECORDS.items()]
     try:
-        return read_torch(path, inner=inner, admitted=admitted)
+        content = read_torch(path, inner=inner, admitted=admitted)
+        # PTI's tuned generators are modules of NVlabs' as `torch.save` writes them
+        return {"G": _network(content)} if isinstance(content, _Persistent) else content
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked is not None:
@@ -186,6 +211,7 @@ NUMPY = {
 RECORDS = {  # beside tensors, in torch files
     "argparse.Namespace": argparse.Namespace,
     "dnnlib.util.EasyDict": dict,
+    "torch_utils.persistence._reconstruct_persistent_obj": _Persistent,
     **NUMPY,
 }
 PICKLED = {

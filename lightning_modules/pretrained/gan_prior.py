@@ -1,4 +1,4 @@
-"""StyleGAN2's released files, in any of the three layouts it was published in."""
+"""StyleGAN2's released files, in any of the layouts it was published in, and GenForce's of StyleGAN."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.gan_prior import GANPrior
-from lightning_modules.pretrained import generators, names
+from lightning_modules.pretrained import generators, genforce, names
 from lightning_modules.pretrained.imported import Imported
 
-LAYOUTS = ("rosinality", "nvlabs", "basicsr")
+FAMILIES = {
+    "stylegan2": ("rosinality", "nvlabs", "basicsr", "genforce"),
+    "stylegan1": ("genforce-stylegan1",),
+}
+LAYOUTS = tuple(layout for layouts in FAMILIES.values() for layout in layouts)
 
 
 def infer(state: names.State) -> dict[str, Any]:
@@ -20,7 +24,10 @@ def infer(state: names.State) -> dict[str, Any]:
     Raises:
         UserError: z and w have different widths.
     """
-    arguments = names.infer_generator(state)
+    if names.count(state, genforce.STYLEGAN1.ours[1:])[0]:
+        arguments = {"family": "stylegan1", **names.infer_stylegan1(state)}
+    else:
+        arguments = names.infer_generator(state)
     z_dim = arguments.pop("z_dim")
     if z_dim != arguments["style_dim"]:
         widths = f"z has {z_dim} dimensions, w {arguments['style_dim']}"
@@ -29,6 +36,11 @@ def infer(state: names.State) -> dict[str, Any]:
 
 
 KIND = generators.GAN(GANPrior, LAYOUTS, infer)
+
+
+def layouts(method: GANPrior) -> tuple[str, ...]:
+    """Those that a prior of its family can be written in."""
+    return FAMILIES[method.family]
 
 
 def recognise(content: dict[str, Any]) -> bool:

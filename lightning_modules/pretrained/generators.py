@@ -3,6 +3,7 @@
 Source  rosinality/stylegan2-pytorch@bef283a {g_ema, latent_avg, g, d},
         NVlabs/stylegan2-ada-pytorch@d72cc7d {G_ema, G, D},
         XPixelGroup/BasicSR@8d56e3a {params_ema, params},
+        genforce/genforce@bb244e2 {generator_smooth, generator, discriminator},
         yangxy/GPEN@2c73670 (a bare state_dict, or {g_ema, g, d}).
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.base import Method, method_name
-from lightning_modules.pretrained import names
+from lightning_modules.pretrained import genforce, names
 from lightning_modules.pretrained.files import Network, weights
 from lightning_modules.pretrained.imported import (
     SEED,
@@ -185,7 +186,7 @@ def _discriminator_state(value: object) -> dict[str, Tensor]:
     """A discriminator of any layout under our names."""
     state = weights(value, "the discriminator")
     found = names.detect(state)
-    if found not in [discriminator for _, discriminator in names.FAMILIES.values()]:
+    if found not in names.DISCRIMINATORS:
         raise UserError(f"its layout is {found.what}: expected a discriminator")
     return names.from_released(state, found)
 
@@ -210,7 +211,10 @@ def _differences(G: object, layout: str) -> list[str]:
         bilinear = "BasicSR's bilinear generator has the same names and shapes and cannot be told apart"
         notes.append(f"{bilinear}: it would give wrong images here")
     tensors: Any = G.state if isinstance(G, Network) else G
-    if not any(name.endswith(FILTERS) for name in tensors):
+    if layout == "genforce-stylegan1":
+        fused = f"up-sampling joined to convolutions from {genforce.FUSED_FROM} px on"
+        notes.append(f"{fused} leaves no trace in a file: it is assumed, as in the release")
+    elif not any(name.endswith(FILTERS) for name in tensors):
         notes.append("no FIR filters in the file: [1, 3, 3, 1] is assumed, as in the release")
     if isinstance(G, Network):
         return notes
@@ -268,6 +272,8 @@ def write(method: Method, layout: str, network: str) -> dict[str, Tensor]:
     state = getattr(method, network).state_dict()
     generator, discriminator = names.FAMILIES[layout]
     if network == "D":
+        if discriminator is None:
+            raise UserError("its discriminators are not known here, only its generators")
         return names.to_released(state, discriminator)
     released = names.to_released(state, generator)
     if generator is names.ROSINALITY_GENERATOR:

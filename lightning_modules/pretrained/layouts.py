@@ -6,7 +6,8 @@ Source  rosinality/stylegan2-pytorch@bef283a (model.py; also inside pSp, e4e and
         yangxy/GPEN@2c73670 (face_model/gpen_model.py).
 
 A layout is a list of entries, spelled out from the number of layers the names show, so a missing, unknown or
-misshapen tensor is always noticed. No value is flipped or rescaled.
+misshapen tensor is always noticed. No value is rescaled; GenForce's layouts, where some are turned or have an
+offset, are in `genforce`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Entry(NamedTuple):
         lead: singleton dimensions that the released one has before ours.
         trail: those after ours.
         optional: early files come without noise buffers, and concatenated noise has none.
+        turned: whether kernels are stored turned by 180 degrees.
+        offset: how much smaller the released values are.
     """
 
     ours: str
@@ -32,16 +35,36 @@ class Entry(NamedTuple):
     lead: int = 0
     trail: int = 0
     optional: bool = False
+    turned: bool = False
+    offset: float = 0.0
 
 
 class Kernel(NamedTuple):
-    """A FIR filter stored with the weights: its name, and its sum (4 where it follows zero insertion)."""
+    """A FIR filter stored with the weights.
+
+    Attributes:
+        released: its name in the file.
+        gain: its sum, 4 where it follows zero insertion.
+        taps: the line whose outer product it is.
+        lead: singleton dimensions that it has before its own two.
+        channels: our tensor that has as many rows as the first of these dimensions; empty for one.
+    """
 
     released: str
     gain: int
+    taps: tuple[int, ...] = (1, 3, 3, 1)
+    lead: int = 0
+    channels: str = ""
 
 
-Entries = list[Entry | Kernel]
+class Zero(NamedTuple):
+    """A number in the file, by its name, that is zero in all networks that we have, and why."""
+
+    released: str
+    why: str
+
+
+Entries = list[Entry | Kernel | Zero]
 
 
 class Layout(NamedTuple):

@@ -17,6 +17,7 @@ from _runtime import UserError
 from lightning_modules.checkpoints import load_weights
 from lightning_modules.networks.ops import fir
 from lightning_modules.networks.stylegan2 import channels
+from lightning_modules.pretrained import genforce
 from lightning_modules.pretrained.layouts import (
     BASICSR_DISCRIMINATOR,
     BASICSR_GENERATOR,
@@ -29,17 +30,24 @@ from lightning_modules.pretrained.layouts import (
     Entry,
     Kernel,
     Layout,
+    Zero,
 )
 
 State = Mapping[str, Tensor]
 
-FAMILIES = {  # generator and discriminator as one code base names them
+# generator and discriminator as one code base names them
+FAMILIES: dict[str, tuple[Layout, Layout | None]] = {
     "rosinality": (ROSINALITY_GENERATOR, ROSINALITY_DISCRIMINATOR),
     "nvlabs": (NVLABS_GENERATOR, NVLABS_DISCRIMINATOR),
     "basicsr": (BASICSR_GENERATOR, BASICSR_DISCRIMINATOR),
     "gpen": (GPEN_GENERATOR, ROSINALITY_DISCRIMINATOR),
+    "genforce": (genforce.STYLEGAN2, None),
+    "genforce-stylegan1": (genforce.STYLEGAN1, None),
 }
-LAYOUTS = tuple(dict.fromkeys(layout for family in FAMILIES.values() for layout in family))
+DISCRIMINATORS = tuple(dict.fromkeys(layout for _, layout in FAMILIES.values() if layout is not None))
+LAYOUTS = tuple(
+    dict.fromkeys(layout for family in FAMILIES.values() for layout in family if layout is not None)
+)
 
 
 def count(state: State, patterns: Sequence[str]) -> list[int]:
@@ -94,14 +102,16 @@ def from_released(state: State, layout: Layout) -> dict[str, Tensor]:
     required = {entry.released for entry in entries if isinstance(entry, Entry) and not entry.optional}
     known = {entry.released for entry in entries}
     check_names(layout.what, missing=required - set(state), unknown=set(state) - known)
-    ours = {}
-    for entry in entries:
-        if entry.released not in state:
-            continue  # an optional tensor, or a kernel that follows from the layout anyway
+    ours: dict[str, Tensor] = {}
+    present = [entry for entry in entries if entry.released in state]  # not all kernels and optional tensors
+    for entry in present:
+        if isinstance(entry, Entry):
+            ours[entry.ours] = _from_entry(entry, state[entry.released])
+    for entry in present:
         if isinstance(entry, Kernel):
-            _check_kernel(entry, state[entry.released])
-        else:
-            ours[entry.ours] = _drop_singletons(entry, state[entry.released])
+            _check_kernel(entry, state[entry.released], ours)
+        if isinstance(entry, Zero):
+            _check_zero(entry, state[entry.released])
     return ours
 
 
@@ -119,12 +129,14 @@ def to_released(state: State, layout: Layout) -> dict[str, Tensor]:
     required = {entry.ours for entry in named if not entry.optional}
     known = {entry.ours for entry in named} | left_out
     check_names(layout.what, missing=required - set(state), unknown=set(state) - known)
-    released = {entry.released: fir() * entry.gain for entry in entries if isinstance(entry, Kernel)}
-    for entry in named:
-        if entry.ours in state:
-            value = state[entry.ours]
-            shape = (1,) * entry.lead + value.shape + (1,) * entry.trail
-            released[entry.released] = value.reshape(shape)
+    released: dict[str, Tensor] = {}
+    for entry in entries:
+        if isinstance(entry, Kernel):
+            released[entry.released] = _kernel(entry, state)
+        elif isinstance(entry, Zero):
+            released[entry.released] = torch.zeros(())
+        elif entry.ours in state:
+            released[entry.released] = _to_entry(entry, state[entry.ours])
     return released
 
 
@@ -137,20 +149,49 @@ def check_names(what: str, missing: Collection[str] = (), unknown: Collection[st
             raise UserError(f"not a complete {what}: it {problem} {first}{more}")
 
 
-def _drop_singletons(entry: Entry, value: Tensor) -> Tensor:
-    """A tensor of a file in our shape."""
+def _from_entry(entry: Entry, value: Tensor) -> Tensor:
+    """A tensor of a file in our shape, direction and range."""
     shape = value.shape[entry.lead : value.ndim - entry.trail]
     if value.ndim < entry.lead + entry.trail or value.numel() != shape.numel():
         expected = f"expected {entry.lead} leading and {entry.trail} trailing ones"
         raise UserError(f"{entry.released} has shape {tuple(value.shape)}: {expected}")
-    return value.reshape(shape)
+    value = value.reshape(shape)
+    if entry.turned:
+        if value.ndim != 4:
+            raise UserError(f"{entry.released} has shape {tuple(value.shape)}: expected a convolution's four")
+        value = value.flip(2, 3)
+    return value + entry.offset if entry.offset else value
 
 
-def _check_kernel(entry: Kernel, value: Tensor) -> None:
-    expected = fir() * entry.gain
+def _to_entry(entry: Entry, value: Tensor) -> Tensor:
+    """The inverse of `_from_entry`."""
+    if entry.turned:
+        value = value.flip(2, 3)
+    if entry.offset:
+        value = value - entry.offset
+    return value.reshape((1,) * entry.lead + value.shape + (1,) * entry.trail)
+
+
+def _kernel(entry: Kernel, ours: State) -> Tensor:
+    """A FIR filter as the file has it, beside our tensors."""
+    lead = [1] * entry.lead
+    if entry.channels:
+        lead[0] = len(ours[entry.channels])
+    filter = fir(entry.taps) * entry.gain
+    return filter.expand(*lead, *filter.shape).clone()
+
+
+def _check_kernel(entry: Kernel, value: Tensor, ours: State) -> None:
+    expected = _kernel(entry, ours)
     if value.shape != expected.shape or not torch.allclose(value.to(expected), expected, atol=1e-5):
         got = f"shape {tuple(value.shape)}, sum {float(value.sum()):.3g}"
-        raise UserError(f"{entry.released} is not the [1, 3, 3, 1] filter with sum {entry.gain}: {got}")
+        filter = f"{list(entry.taps)} filter with sum {entry.gain}"
+        raise UserError(f"{entry.released} is not the {filter}: {got}")
+
+
+def _check_zero(entry: Zero, value: Tensor) -> None:
+    if value.numel() != 1 or float(value) != 0:
+        raise UserError(f"{entry.released} is not 0: {entry.why}")
 
 
 def load(network: nn.Module, state: State, what: str, *, optional: tuple[str, ...] = ()) -> list[str]:
@@ -190,6 +231,19 @@ def infer_generator(state: State) -> dict[str, Any]:
         "z_dim": shape_of(state, "mapping.layers.0.weight", 2)[1],
         "mapping_layers": mapping,
         "noise": noise,
+        **_infer_channels(widths),
+    }
+
+
+def infer_stylegan1(state: State) -> dict[str, Any]:
+    """The arguments of `stylegan1.Generator` from its state under our names."""
+    mapping, layers = count(state, genforce.STYLEGAN1.ours)
+    widths = [shape_of(state, f"synthesis.styled.{2 * j}.bias", 1)[0] for j in range(layers // 2)]
+    return {
+        "size": 4 * 2 ** (layers // 2 - 1),
+        "style_dim": shape_of(state, "synthesis.styled.0.affine.weight", 2)[1],
+        "z_dim": shape_of(state, "mapping.layers.0.weight", 2)[1],
+        "mapping_layers": mapping,
         **_infer_channels(widths),
     }
 

@@ -31,25 +31,38 @@ def find_released(name: str) -> ModuleType:
     return module_of(name)
 
 
-def import_released(name: str, source: Path, discriminator: Path | None = None) -> Imported:
+def import_released(
+    name: str,
+    source: Path,
+    discriminator: Path | None = None,
+    generator: Path | None = None,
+    base_size: int | None = None,
+) -> Imported:
     """A method with the weights of `source`.
 
     The averaged generator goes to G_ema, the trained one to G, or the averaged one where there is no other.
-    The discriminator comes from the file of its own or from `source`, else it is random.
+    The discriminator comes from the file of its own or from `source`, else it is random; of a method with
+    several, `discriminator` may be a folder. For an encoder's file, which has no generator, `generator` is
+    the checkpoint of a prior, and `base_size` the width of the base codes it makes.
 
     Raises:
         UserError: a file cannot be read, or holds another network than the method has.
     """
     module = find_released(name)
-    arguments = []
+    taken = inspect.signature(module.read).parameters
+    given = {"discriminator": discriminator, "generator": generator, "base_size": base_size}
+    arguments: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    for option, value in arguments.items():
+        if option not in taken:
+            raise UserError(f"--{option} {value}: {name} takes none")
     if discriminator is not None:
-        if "discriminator" not in inspect.signature(module.read).parameters:
-            raise UserError(f"--discriminator {discriminator}: {name} takes none")
-        arguments.append(read_released(discriminator))
+        arguments["discriminator"] = _discriminators(discriminator, getattr(module, "DISCRIMINATORS", ()))
+    if "file" in taken:
+        arguments["file"] = source.name
     content = read_released(source)
     hint = _hint(name, content)
     try:
-        imported = module.read(content, *arguments)
+        imported = module.read(content, **arguments)
     except DiscriminatorError as error:
         raise UserError(f"{discriminator}: {error}") from error
     except OtherNetworkError as error:
@@ -61,12 +74,36 @@ def import_released(name: str, source: Path, discriminator: Path | None = None) 
     return imported
 
 
+def _discriminators(path: Path, ends: tuple[str, ...]) -> dict[str, Any]:
+    """What the file of a discriminator holds; of a method with several, what those in a folder do, by name.
+
+    Args:
+        ends: how the names of such files end, without their suffix.
+
+    Raises:
+        UserError: a file cannot be read, or there is none in the folder.
+    """
+    if not (ends and path.is_dir()):
+        content = read_released(path)
+        return {path.stem: content} if path.stem.endswith(ends) else content
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and file.stem.endswith(ends)]
+    if not files:
+        raise UserError(f"{path} has no file of a discriminator: expected *{', *'.join(ends)}")
+    return {file.stem: read_released(file) for file in files}
+
+
 def _hint(name: str, content: dict[str, Any]) -> str:
     """Whose file it seems to be that method `name` does not recognise; nothing where no method does."""
     others = owners(content)
     if not others or name in others:
         return ""
     return f"it seems to be a file of {' or '.join(others)}, not of {name}"
+
+
+def layouts_of(method: Method) -> tuple[str, ...]:
+    """The layouts that a method can be written in, the first by default."""
+    module = find_released(method_name(type(method)))
+    return module.layouts(method) if hasattr(module, "layouts") else module.LAYOUTS
 
 
 def export_released(method: Method, layout: str, network: str) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ TRAINED = (
     "network",
     "net",
     "weights",
+    "models",
 )
 DISCRIMINATORS = ("d", "D", "discriminator", "netD", "net_d")
 WRAPPERS = ("module", "_orig_mod", *AVERAGED, *TRAINED)  # that all names of a state_dict may begin with

@@ -8,11 +8,14 @@ from __future__ import annotations
 import pickle
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 BUFFERS = ("noise_const", "w_avg", "resample_filter")
@@ -67,6 +70,19 @@ def network(state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = N
 
 def dumps(content: Any, protocol: int = 4) -> bytes:
     """`content` as a plain pickle that names NVlabs' modules."""
+    with their_names():
+        return pickle.dumps(content, protocol=protocol)
+
+
+def save(content: Any, path: Path) -> None:
+    """`content` as a torch file that names NVlabs' modules, as PTI writes its tuned generators."""
+    with their_names():
+        torch.save(content, path)
+
+
+@contextmanager
+def their_names() -> Iterator[None]:
+    """Within it what is pickled goes by the names that NVlabs' modules have."""
     written = ("dnnlib", "dnnlib.util", "torch_utils", "torch_utils.persistence")
     modules = {name: types.ModuleType(name) for name in written}
     modules["dnnlib.util"].EasyDict = EasyDict
@@ -76,4 +92,4 @@ def dumps(content: Any, protocol: int = 4) -> bytes:
         mock.patch.object(EasyDict, "__module__", "dnnlib.util"),
         mock.patch.object(_reconstruct_persistent_obj, "__module__", "torch_utils.persistence"),
     ):
-        return pickle.dumps(content, protocol=protocol)
+        yield
