@@ -37,6 +37,7 @@ smoke: setup ## every method for a few iterations at 32 px
 	for method in $(METHODS); do $(BIN)/python -m experiments.fit --method $$method --preset smoke --overwrite || exit 1; done
 	$(BIN)/python -m experiments.reproduce table1 --preset smoke
 	$(BIN)/python -m experiments.reproduce inversion --preset smoke
+	$(BIN)/python -m experiments.reproduce out_of_range --preset smoke
 
 gpu: setup ## on a machine with a GPU: its tests, every method at 64 px, StyleGAN2's speed; one report, 12 minutes
 	$(BIN)/python -m experiments.gpu --overwrite

@@ -66,12 +66,14 @@ class Metrics(L.Callback):
             return
         if outputs.scores:
             self.board.see_own(batch["index"], outputs.scores)
+        if outputs.labels is not None:
+            self.board.see_labels(*outputs.labels, outputs.classes)
         if outputs.result is None:
             return
         sets = {"": outputs.result, **outputs.parts}
         if "input" in batch and self.input is None:
             sets["input"] = batch["input"]
-        self.board.see(batch["index"], batch["target"], sets)
+        self.board.see(batch["index"], batch["target"], sets, batch.get("input"))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Method) -> None:
         assert self.board is not None
@@ -150,6 +152,7 @@ def gathered(
         index = scores.index
     if own is not None:
         columns |= own.columns
+        values |= own.distances
         index = own.index
     values |= means(columns)
     if "input" in closed and "psnr" in columns:

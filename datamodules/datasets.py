@@ -19,17 +19,26 @@ from _runtime import UserError
 from datamodules import portraits
 from datamodules.decode import Filter, ImageFiles, SmallImage, UnreadableImage, check_size, decode, fit
 from datamodules.degradations import Degradation
+from datamodules.landmarks import Landmarks
+from datamodules.masks import PartMasks
 from datamodules.prints import Look
 from datamodules.sampler import Item, order
 from datamodules.transforms import Flip
 
 Batch = dict[str, Any]
-Images = dict[str, np.ndarray]  # of one item: its target, and its input where that is a file
+# of one item: its target, its input and its mask where those are files, and places in it where they are known
+Images = dict[str, np.ndarray]
+PLACES = ("landmarks", "components")
 
 
 class Photographs:
-    """The images of a folder or zip as uint8 arrays of one shape (height, width), reduced by ``filter``."""
+    """The images of a folder or zip as uint8 arrays of one shape (height, width), reduced by ``filter``.
 
+    Attributes:
+        landmarks: what a file says of them, where there is one; every image that is loaded must have some.
+    """
+
+    landmarks: Landmarks | None = None
     block = 1  # consecutive images that stay together in the stream
 
     def __init__(self, files: ImageFiles, shape: tuple[int, int], filter: Filter = "area") -> None:
@@ -48,7 +57,16 @@ class Photographs:
         return fit(self.files.image(index), self.shape, self.files.path(index), self.filter)
 
     def load_sides(self, index: int) -> Images:
-        return {"target": self.load(index)}
+        """The target, uint8 (*shape, 3), and places in it. Raises UnreadableImage, SmallImage."""
+        return self.fitted(index, self.files.image(index))
+
+    def fitted(self, index: int, image: np.ndarray) -> Images:
+        """A picture as a target, and places in it. Raises UnreadableImage, SmallImage."""
+        name = self.files.path(index)
+        sides = {"target": fit(image, self.shape, name, self.filter)}
+        if self.landmarks is not None:
+            sides[self.landmarks.kind] = self.landmarks.fitted(index, image, self.shape, name)
+        return sides
 
     def look(self, index: int) -> Look:
         """What is noted of an image that can be used. Raises UnreadableImage, SmallImage."""
@@ -57,8 +75,7 @@ class Photographs:
         return Look.at(image)
 
     def fetch(self, indices: Sequence[int]) -> Batch:
-        loaded = [self.load_sides(index) for index in indices]
-        return {side: to_batch([images[side] for images in loaded]) for side in loaded[0]}
+        return stacked([self.load_sides(index) for index in indices])
 
 
 class Pairs(Photographs):
@@ -76,10 +93,10 @@ class Pairs(Photographs):
         self.inputs = inputs
 
     def load_sides(self, index: int) -> Images:
-        """Input and target, uint8 (*shape, 3). Raises UnreadableImage, SmallImage."""
+        """Input and target, uint8 (*shape, 3), and places. Raises UnreadableImage, SmallImage."""
         degraded, target = self._decoded(index)
         fitted = fit(degraded, self.shape, self.inputs.path(index), self.filter)
-        return {"input": fitted, "target": fit(target, self.shape, self.files.path(index), self.filter)}
+        return {"input": fitted, **self.fitted(index, target)}
 
     def look(self, index: int) -> Look:
         """What is noted of a clean image. Raises UnreadableImage, SmallImage."""
@@ -95,6 +112,35 @@ class Pairs(Photographs):
             why = f"{sizes[0]} pixels, its target {sizes[1]}; pairs are of one size"
             raise UnreadableImage(f"{self.inputs.path(index)}: {why}")
         return degraded, target
+
+
+class Masked(Photographs):
+    """Photographs with their masks, cropped and reduced alike; a mask takes its values from single pixels.
+
+    Args:
+        files: the photographs.
+        masks: of them.
+    """
+
+    def __init__(
+        self, files: ImageFiles, masks: PartMasks, shape: tuple[int, int], filter: Filter = "area"
+    ) -> None:
+        super().__init__(files, shape, filter)
+        self.masks = masks
+
+    def load_sides(self, index: int) -> Images:
+        """Target, uint8 (*shape, 3), and mask, uint8 (*shape). Raises UnreadableImage, SmallImage."""
+        image = self.files.image(index)
+        target = fit(image, self.shape, self.files.path(index), self.filter)
+        mask = self.masks.load(self.name(index), self.shape, image.shape[:2])
+        return {"target": target, "mask": mask}
+
+    def look(self, index: int) -> Look:
+        """What is noted of an image that can be used, as its mask can. Raises UnreadableImage, SmallImage."""
+        image = self.files.image(index)
+        check_size(image, self.shape, self.files.path(index))
+        self.masks.load(self.name(index), self.shape, image.shape[:2])
+        return Look.at(image)
 
 
 class Portraits:
@@ -245,8 +291,7 @@ class Training(Dataset):
             else:
                 loaded = [self._usable(self.source, item, skipped) for item in items]
                 items = [item for item, _ in loaded]
-                flipped = [self._flipped(item, images) for item, images in loaded]
-                batch = {side: to_batch([images[side] for images in flipped]) for side in flipped[0]}
+                batch = stacked([self._flipped(item, images) for item, images in loaded])
         except UserError as error:
             return error
         keys = [(self.seed, epoch, self.indices[position]) for epoch, position in items]
@@ -275,7 +320,13 @@ class Training(Dataset):
             return images
         epoch, position = item
         key = (self.seed, epoch, self.indices[position])
-        return {side: self.flip(key, image)["image"] for side, image in images.items()}
+        beside = {name: value for name, value in images.items() if name in ("mask", *PLACES)}
+        flipped: Images = {}
+        for side, image in images.items():
+            if side not in beside:
+                done = self.flip(key, image, **beside)
+                flipped |= {side: done.pop("image"), **done}
+        return flipped
 
 
 class HeldOut(Dataset):
@@ -324,6 +375,18 @@ def labels(source: Photographs | Portraits | FrozenSet, indices: Sequence[int]) 
     return {"index": torch.tensor(indices), "name": [source.name(index) for index in indices]}
 
 
+def stacked(items: Sequence[Images]) -> Batch:
+    """Images and places of several items, by name."""
+    batch: Batch = {}
+    for name in items[0]:
+        values = [item[name] for item in items]
+        batch[name] = torch.from_numpy(np.stack(values)) if name in PLACES else to_batch(values)
+    return batch
+
+
 def to_batch(images: Sequence[np.ndarray]) -> Tensor:
-    """uint8 (H, W, 3) images -> (B, 3, H, W)."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    """uint8 (H, W, 3) images -> (B, 3, H, W); masks (H, W) -> (B, H, W)."""
+    stacked = torch.from_numpy(np.stack(images))
+    if stacked.ndim == 3:
+        return stacked
+    return stacked.permute(0, 3, 1, 2).contiguous()

@@ -30,6 +30,7 @@ from datamodules.datasets import (
     Batch,
     FrozenSet,
     HeldOut,
+    Masked,
     Pairs,
     Photographs,
     Portraits,
@@ -39,7 +40,9 @@ from datamodules.datasets import (
 )
 from datamodules.decode import Filter, ImageFiles, SmallImage, UnreadableImage, too_small
 from datamodules.degradations import DEGRADATIONS
+from datamodules.landmarks import Landmarks
 from datamodules.layouts import describe_folders, is_paired, paired, repeated_names, without_others
+from datamodules.masks import PartMasks
 from datamodules.names import Names
 from datamodules.prints import NOTHING, Look, Prints, file_prints, sample
 from datamodules.sampler import Stream
@@ -52,18 +55,21 @@ class FaceData(LightningDataModule):
 
     Batches are dicts, as methods and callbacks get them from a trainer, and a notebook from ``batches``.
     They hold ``target`` and, unless the degradation is "none", ``input`` as float32 (B, 3, height, size)
-    in [-1, 1]; ``index`` (B,) long; ``name`` list of B file names; for portraits also ``mask`` (B, size,
-    size), ``landmarks`` (B, 5, 2) and ``attributes`` (B, A). Under 64-true all that is float32 comes as
-    float64. What a data loader itself yields is on its way there: bytes, and in training the numbers that
-    the degradation has drawn.
+    in [-1, 1]; ``index`` (B,) long; ``name`` list of B file names; with ``masks`` also ``mask`` (B, height,
+    size), which portraits have as well, beside ``landmarks`` (B, 5, 2) and ``attributes`` (B, A); and for
+    photographs to train on that a file of landmarks is given for, ``landmarks`` or ``components`` (B, 3, 3),
+    see `landmarks.py`. Under 64-true all
+    that is float32 comes as float64. What a data loader itself yields is on its way there: bytes, and in
+    training the numbers that the degradation has drawn.
 
     The fit command sets ``train_seed`` (order, flips and degradations of training), ``start_iteration``
     (batches already trained on) and ``repeat`` (the first so many batches, again and again) before
     training starts.
 
     Args:
-        root: folder (searched recursively) or zip of aligned faces; none renders portraits. Of the
-            downloads of FFHQ and CelebAMask-HQ the faces alone are taken
+        root: folder (searched recursively) or zip of aligned faces, or an LMDB database of LSUN (the folder
+            with its data.mdb); none renders portraits. Of the downloads of FFHQ and CelebAMask-HQ the
+            faces alone are taken
         size: side of the square images in pixels, a power of two from 16; larger images are cropped and
             reduced, smaller ones refused
         height: of the images where they are lower than `size` is wide, a multiple of 8: 192 for cars of
@@ -80,8 +86,12 @@ class FaceData(LightningDataModule):
         pairs: folder or zip of one's own degraded and clean pictures, instead of root: files of one name
             in input/ and target/, blur/ and sharp/, lq/ and gt/ or lq/ and hq/, also in train/ and in
             test/, which is then held out; nothing else is degraded
-        val_root: folder or zip to validate on instead of a part of root; a test set written by `degrade`
-            is used whole, as it is, and pairs are used as they are
+        landmarks: file with landmarks of the photographs to train on, for methods that look at eyes and
+            mouth: a CSV by file name, or GFP-GAN's .pth; portraits have their own
+        masks: folder or zip of the photographs' masks, a file for each part of a face, as CelebAMask-HQ has
+            them; may be root itself
+        val_root: folder, zip or database to validate on instead of a part of root; a test set written by
+            `degrade` is used whole, as it is, and pairs are used as they are
         val_split: which images are held out: random (fixed by seed), last (in natural order), or a text
             file with one name per line
         val_images: number of held-out images; a text file's own number counts instead
@@ -110,6 +120,8 @@ class FaceData(LightningDataModule):
         degradation: str = "gpen-paper",
         kernels: str | None = None,
         pairs: str | None = None,
+        landmarks: str | None = None,
+        masks: str | None = None,
         val_root: str | None = None,
         val_split: str = "random",
         val_images: int = 256,
@@ -125,6 +137,7 @@ class FaceData(LightningDataModule):
         self.options: Any = self.hparams
         self._check()
         self.shape = height or size, size
+        self.masks: PartMasks | None = None
         self.degradation = DEGRADATIONS[degradation]
         if kernels is not None:
             self.degradation = self.degradation.with_kernels(kernels)
@@ -167,11 +180,26 @@ class FaceData(LightningDataModule):
             )
         if options.pairs is not None and options.root is not None:
             raise UserError("--data.pairs and --data.root both name what to train on: give one of them")
+        if options.landmarks is not None and options.root is None and options.pairs is None:
+            raise UserError(f"--data.landmarks {options.landmarks}: portraits have their own; leave it out")
+        if options.masks is not None:
+            self._check_masks()
         if options.root is not None and FrozenSet.at(options.root):
             raise UserError(
                 f"--data.root {options.root} is a test set of degraded and clean images:"
                 " name it as --data.val_root"
             )
+
+    def _check_masks(self) -> None:
+        """Raise UserError where there are no photographs that masks could be of."""
+        options = self.options
+        where = f"--data.masks {options.masks}"
+        if options.pairs is not None:
+            raise UserError(f"{where}: pairs come without masks; leave out --data.masks or --data.pairs")
+        if options.root is None and options.val_root is None:
+            raise UserError(f"{where} are of photographs: give --data.root, or leave out --data.masks")
+        if options.degradation != "none":
+            raise UserError(f"{where} are of clean photographs: give --data.degradation none")
 
     def _check_height(self) -> None:
         """Raise UserError where images that are no squares cannot be had."""
@@ -200,6 +228,8 @@ class FaceData(LightningDataModule):
         """
         if not self.val_indices:
             self._setup()
+        if stage == "fit":
+            self._take_landmarks()
         if stage == "fit" and not _get_rank():
             self.state_dict()
         _, world = self._processes()
@@ -211,6 +241,8 @@ class FaceData(LightningDataModule):
         """Set both sources and their indices."""
         options = self.options
         files, val_files = self._files()
+        if options.masks is not None:
+            self.masks = PartMasks(ImageFiles(options.masks, "--data.masks"))
         if files is None:
             # even streams train, odd ones validate:
             # no seed's held-out portraits are another's training portraits
@@ -246,6 +278,8 @@ class FaceData(LightningDataModule):
     def _source(self, files: ImageFiles) -> Photographs:
         if files.inputs is not None:
             return Pairs(files, files.inputs, self.shape, self.options.filter)
+        if self.masks is not None:
+            return Masked(files, self.masks, self.shape, self.options.filter)
         return Photographs(files, self.shape, self.options.filter)
 
     def _setup_photographs(self, files: ImageFiles | None, val_files: ImageFiles) -> None:
@@ -276,6 +310,28 @@ class FaceData(LightningDataModule):
         self.train_source = self._source(files)
         self.train_indices = train
         self._glance(files, train)
+
+    def _take_landmarks(self) -> None:
+        """Train on the images that have landmarks, where a file of them is given. Raises UserError."""
+        source, path = self.train_source, self.options.landmarks
+        if path is None or not isinstance(source, Photographs) or source.landmarks is not None:
+            return
+        landmarks = Landmarks(Path(path).expanduser(), source.files)
+        known, n = landmarks.known(self.train_indices), len(self.train_indices)
+        if len(known) < n:
+            without = set(self.train_indices).difference(known)
+            words = f"{len(without)} of {n} images have no landmarks in {path}"
+            example = f"e.g. {source.files.names[min(without)]}"
+            if len(without) > allowed(self.options.unreadable, n):
+                raise UserError(f"{words} ({example}), more than --data.unreadable allows")
+            self.said.append(f"{words} and are left out ({example})")
+        source.landmarks, self.train_indices = landmarks, known
+
+    @property
+    def has_landmarks(self) -> bool:
+        """Whether training batches have landmarks or components."""
+        options = self.options
+        return options.landmarks is not None or (options.root is None and options.pairs is None)
 
     def _choose(self, files: ImageFiles, everything: bool) -> list[int]:
         """Indices of the images to hold out, in the order of the files; ``everything`` allows to take all."""
@@ -356,6 +412,7 @@ class FaceData(LightningDataModule):
     def trained_on(self) -> Prints | None:
         """What tells the training images, None for portraits. Decodes them once, or some of very many."""
         self.setup()
+        self._take_landmarks()
         source, indices = self.train_source, self.train_indices
         if isinstance(source, Photographs) and self._trained_on is None:
             found = self._look_at(source, sample(indices), "looking at the training images")
@@ -369,6 +426,7 @@ class FaceData(LightningDataModule):
     def recall(self, kept: Prints) -> None:
         """Take over what an earlier run noted of the training images, where they are still the same files."""
         self.setup()
+        self._take_landmarks()
         source = self.train_source
         if isinstance(source, Photographs):
             files = file_prints(source.files, self.train_indices)
@@ -422,6 +480,7 @@ class FaceData(LightningDataModule):
     def facts(self) -> dict[str, Any]:
         """What decides beside the targets, and no option says in full."""
         self.setup()
+        self._take_landmarks()
         degradation = self.degradation.protocol
         if self.options.kernels is not None:  # which may be renamed
             degradation = degradation.replace(Path(self.options.kernels).name, "")
@@ -430,6 +489,8 @@ class FaceData(LightningDataModule):
             facts["train_inputs"] = file_prints(self.train_source.inputs, self.train_indices)
         if isinstance(self.val_source, Pairs):
             facts["val_inputs"] = file_prints(self.val_source.inputs, self.val_indices)
+        if self.masks is not None:
+            facts["masks"] = self.masks.digest
         if isinstance(self.val_source, FrozenSet):
             facts["pixels"] = self.val_source.pixels
         return facts
@@ -494,6 +555,7 @@ class FaceData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """The endless stream of this process, from ``start_iteration`` on."""
+        self._take_landmarks()
         rank, world = self._processes()
         stream = Stream(
             len(self.train_indices),

@@ -12,9 +12,9 @@ but for a released file of GANSpace the coordinate that is reached.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ActionYesNo, Namespace
 
@@ -25,8 +25,10 @@ from experiments.shared.directions import read_directions, strength_names
 from experiments.shared.options import (
     INPUTS,
     add_filter_option,
+    add_inverter_options,
     add_reading_options,
     add_weights_option,
+    check_inverter,
     check_reading,
     command_parser,
     parse,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from lightning_modules.base import Code, Inverter
     from lightning_modules.editing.directions import Direction
 
+    Mover = Callable[[Code, Callable[[Tensor, Any], Tensor], float], Code]
+
 ROWS = 8  # images in the grid
 GRID = "grid.png"
 
@@ -49,7 +53,7 @@ GRID = "grid.png"
 def main(argv: Sequence[str] | None = None) -> int:
     """Edit. Returns the exit status."""
     parser = command_parser("edit", __doc__)
-    parser.add_argument("--checkpoint", type=str, required=True, help="checkpoint of an inversion method")
+    add_inverter_options(parser)
     parser.add_argument("--input", type=str, nargs="+", help=INPUTS)
     help = "output folder of python -m experiments.invert, in place of --input"
     parser.add_argument("--codes", type=str | None, help=help)
@@ -60,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, nargs=2, metavar=("FIRST", "END"), help=help)
     help = "how far to go, each an image, e.g. -3 0 3"
     parser.add_argument("--strength", type=float, nargs="+", required=True, help=help)
+    help = "bdinvert: move the base code too, by the change that the edit makes to the generator's own"
+    parser.add_argument("--move_base", action=ActionYesNo, default=False, help=help)
     help = f"folder for strips/, {GRID} and images/; names and subfolders are kept"
     parser.add_argument("--output", type=str, required=True, help=help)
     help = "also write each edit, as images/NAME[/DIRECTION]/STRENGTH.png"
@@ -71,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_weights_option(parser)
     config = parse(parser, argv)
     check_reading(config)
+    check_inverter(config)
     if (config.input is None) == (config.codes is None):
         raise UserError("give either --input (images) or --codes (of python -m experiments.invert)")
     if config.codes is not None and config.filter is not None:
@@ -84,7 +91,7 @@ def edit(config: Namespace) -> int:
     """Edit as the options say."""
     import torch
 
-    from experiments.shared.codes import Codes, load_inverter, read_codes
+    from experiments.shared.codes import Codes, chosen_inverter, read_codes
     from experiments.shared.photographs import Photographs, Writing
 
     directions = read_directions([Path(path) for path in config.direction], config.component, config.layers)
@@ -102,17 +109,18 @@ def edit(config: Namespace) -> int:
     places = Places(output, stems, list(directions), columns)
     check_new(output, places.all(config.images), config.overwrite)
 
-    method, trained = load_inverter(config.checkpoint)
+    method, trained, file = chosen_inverter(config)
     if isinstance(source, Codes):
-        source.check_method(method, config.checkpoint)
+        source.check_method(method, file)
     check_directions(method, directions)
+    mover = mover_of(method, config.move_base)
 
     rows: list[tuple[str, Tensor]] = []  # of the grid: name, and (columns, 3, H, W)
     titles = ["inversion", *columns] if isinstance(source, Codes) else ["input", "inversion", *columns]
     with torch.no_grad(), Writing() as writing:
         batches = inverted(method, source, config.batch_size, config.workers, config.filter or trained)
         for names, inputs, code in batches:
-            images = edits_of(method, code, directions, config.strength)
+            images = edits_of(method, mover, code, directions, config.strength)
             if config.images:
                 places.save_edits(writing, names, method, images)
             strips = strips_of(method, inputs, code, images)
@@ -141,13 +149,28 @@ def check_directions(method: Inverter, directions: Mapping[str, Direction]) -> N
         direction.apply(G.w_avg.expand(1, G.layers, -1), 0)
 
 
+def mover_of(method: Inverter, base: bool) -> Mover:
+    """What moves a code along a direction. Raises `UserError` where there is no base code to move."""
+    if not base:
+        return method.edit
+    from lightning_modules.bdinvert import BDInvert
+
+    if not isinstance(method, BDInvert):
+        raise UserError(f"--move_base: {type(method).__name__} has no base code; leave it out")
+    return method.edit_base
+
+
 def edits_of(
-    method: Inverter, code: Code, directions: Mapping[str, Direction], strengths: Sequence[float]
+    method: Inverter,
+    mover: Mover,
+    code: Code,
+    directions: Mapping[str, Direction],
+    strengths: Sequence[float],
 ) -> dict[str, list[Tensor]]:
     """For each direction the images (B, 3, S, S) of every strength, at the generator's size."""
     images: dict[str, list[Tensor]] = {}
     for name, direction in directions.items():
-        codes = [method.edit(code, direction.apply, strength) for strength in strengths]
+        codes = [mover(code, direction.apply, strength) for strength in strengths]
         images[name] = [method.synthesize(moved) for moved in codes]
     return images
 
@@ -229,11 +252,14 @@ def inverted(
 ) -> Iterator[tuple[list[str], Tensor | None, Code]]:
     """Names, inputs (B, 3, H, W) in [-1, 1] where there are any, and codes of all images, in batches."""
     from experiments.shared.codes import batches_of, joined
+    from experiments.shared.costs import Costs
     from experiments.shared.photographs import Photographs
 
     if isinstance(source, Photographs):
+        costs = Costs(method)
         for names, images in source.batches(method.image_shape, batch_size, workers, "edit", filter):
-            yield names, images, method.invert(images.to(method.device))
+            yield names, images, costs.invert(images.to(method.device), names)
+        source.notes += costs.notes
         return
     for start in range(0, len(source), batch_size):
         numbers = range(start, min(start + batch_size, len(source)))

@@ -119,8 +119,15 @@ def steps(runs: Path, smoke: bool, devices: int) -> Iterator[Step]:
     def last(name: str) -> str:
         return str(runs / name / "checkpoints" / "last.ckpt")
 
-    special = {"gan_prior": ("--model.augment", "ada"), "hfgi": ("--model.base", last("e4e"))}
+    # added noise, on which StyleFusion is built; the compiled one below has it concatenated
+    special: dict[str, tuple[str, ...]] = {
+        "gan_prior": ("--model.augment", "ada", "--model.noise", "add"),
+        "hfgi": ("--model.base", last("e4e")),
+        "stylefusion": ("--model.prior", last("gan_prior"), "--model.parser", last("parser")),
+    }
     for method in METHODS:
+        if not recipe(method, "smoke")["iterations"]:  # there is nothing to train
+            continue
         yield training(method, method, *from_scratch(method), *special.get(method, ()))
     stage1 = last("gan_prior_restoration")
     yield training("stage 2", "gan_prior_restoration", "--model.stage", "2", "--model.stage1", stage1)

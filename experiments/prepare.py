@@ -35,7 +35,7 @@ NOTE = "prepared.json"  # in the output: what it was made of, and how
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare. Returns the exit status."""
     parser = command_parser("prepare", __doc__)
-    input_help = "a folder (searched recursively) or a zip of images"
+    input_help = "a folder (searched recursively), a zip or an LMDB database of images"
     output_help = "the folder to make, or a zip if the name ends in .zip"
     size_help = "side of the square images in pixels; smaller ones are skipped"
     formats = Literal[tuple(SUFFIXES)]  # type: ignore[valid-type]

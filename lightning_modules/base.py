@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lightning_modules.checkpoints import FORMAT_VERSION
 from lightning_modules.losses.frozen import Frozen
 from lightning_modules.networks.ops import area_means, full_precision
+from lightning_modules.optimisation import Optimised
 from lightning_modules.parts import means, split, unsynchronised
 from lightning_modules.watch import LossWatch
 
@@ -36,11 +37,15 @@ class Outcome:
         result: its images (B, 3, H, W) in [-1, 1], nominally; None of a method that makes none.
         parts: named images that the result is made of, or has to beat; scored beside it.
         scores: the method's own values per image, name -> (B,).
+        labels: of a method that finds classes: those it gives each pixel and the true ones, both (B, H, W).
+        classes: how many there are.
     """
 
     result: Tensor | None = None
     parts: dict[str, Tensor] = field(default_factory=dict)
     scores: dict[str, Tensor] = field(default_factory=dict)
+    labels: tuple[Tensor, Tensor] | None = None
+    classes: int = 0
 
 
 class Method(L.LightningModule):
@@ -58,10 +63,12 @@ class Method(L.LightningModule):
         compiled: names of the modules whose passes `--compile` compiles.
         one_piece: why the images of an iteration have to be there at once; empty where `training_step` is a
             `minimise`, which takes them in parts.
+        needs_masks: whether it learns from masks, which portraits have, and photographs by an option.
         batch_advice: what the authors say about batches smaller than theirs, one sentence.
 
     Attributes a constructor sets:
         size: width, and mostly height, of the images it works on, in pixels.
+        needs_landmarks: whether training batches must have `landmarks` or `components`.
 
     Attributes the fit command sets before training:
         accumulate: in how many parts `minimise` takes a batch.
@@ -76,6 +83,7 @@ class Method(L.LightningModule):
     shaped_by_start: ClassVar[tuple[str, ...]] = ()
     compiled: ClassVar[tuple[str, ...]] = ()
     one_piece: str = "its training step sees all images of a batch together"
+    needs_masks: ClassVar[bool] = False
     batch_advice: ClassVar[str] = ""
     # two players: every backward pass touches the parameters of one of them only, which plain DDP refuses
     strategy: ClassVar[str] = "ddp_find_unused_parameters_true"
@@ -84,6 +92,7 @@ class Method(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.needs_landmarks = False
         self.iteration = 0  # finished or running ones; the only counter, and part of the checkpoint
         self.images_seen = 0
         self.total_iterations: int | None = None
@@ -371,9 +380,22 @@ TUNED = "weights."
 
 
 class Inverter(Method):
-    """A face in, a latent code out; an edited face back."""
+    """A face in, a latent code out; an edited face back.
+
+    Class attributes a method sets:
+        optimises: whether `invert` optimises, and so needs the networks of its losses.
+
+    Attributes:
+        optimised: of a method that does: what the newest call came to, and what it cost.
+        report: called by such a method with the number of steps done; a command's progress bar.
+        keep_every: steps between two codes of its trajectory (`optimised`); 0 keeps none.
+    """
 
     scored: ClassVar[tuple[str, ...]] = ("pairs", "sets", "inversion")
+    optimises: ClassVar[bool] = False
+    optimised: Optimised | None = None
+    report: Callable[[int], None] | None = None
+    keep_every: int = 0
 
     def invert(self, image: Tensor) -> Code:
         """(B, 3, H, W) in [-1, 1] -> its code."""

@@ -193,6 +193,7 @@ def moments_of(optimizer: torch.optim.Optimizer) -> set[str]:
     """What an optimizer keeps of a parameter, by the names in its state."""
     parameter = nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
-    same = type(optimizer)([parameter])  # type: ignore[call-arg]
+    deciding = {name: value for name, value in optimizer.defaults.items() if name == "momentum"}
+    same = type(optimizer)([parameter], **deciding)  # type: ignore[call-arg]
     same.step()
     return set(same.state[parameter])

@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from _runtime import UserError, plain_file
@@ -42,6 +44,8 @@ BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 )
 MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error", b"<!--", b"<body", b"<script")
 TENSORFLOW_SUFFIXES = (".pb", ".pbtxt", ".index", ".meta", ".tflite")
+# what NumPy says of a file that is no archive of arrays of numbers
+NO_ARRAYS = (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def foreign(path: Path, name: str = "") -> str | None:
@@ -145,3 +149,21 @@ def read_torch(
     with torch.serialization.safe_globals(names), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about versions of pickle, where the file cannot be read anyway
         return torch.load(inner or path, map_location="cpu", weights_only=True)
+
+
+def read_npz(path: Path, what: str) -> dict[str, torch.Tensor]:
+    """The arrays of numbers of an .npz file by name, on the CPU; nothing in it is executed.
+
+    Args:
+        path: the file.
+        what: begins the errors.
+
+    Raises:
+        UserError: it is missing, or no archive of arrays of numbers.
+    """
+    plain_file(path, what)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(np.asarray(archive[name])) for name in archive.files}
+    except NO_ARRAYS as error:
+        raise UserError(f"{what}: {path} is no .npz archive of numbers ({type(error).__name__})") from error

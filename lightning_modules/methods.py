@@ -21,15 +21,23 @@ from lightning_modules.checkpoints import check_shapes, load_weights, read_check
 from lightning_modules.schema import check_options, declared, is_plain, shown
 
 METHODS = {
+    "bdinvert": "lightning_modules.bdinvert.BDInvert",
     "e4e": "lightning_modules.e4e.E4E",
     "gan_prior": "lightning_modules.gan_prior.GANPrior",
     "gan_prior_restoration": "lightning_modules.gan_prior_restoration.GANPriorRestoration",
+    "gfpgan": "lightning_modules.gfpgan.GFPGAN",
     "gpen": "lightning_modules.gpen.GPEN",
     "hfgi": "lightning_modules.hfgi.HFGI",
     "hinet": "lightning_modules.hinet.HINet",
+    "i2s": "lightning_modules.i2s.I2S",
+    "idinvert": "lightning_modules.idinvert.IDInvert",
+    "ii2s": "lightning_modules.ii2s.II2S",
     "nafnet": "lightning_modules.nafnet.NAFNet",
+    "parser": "lightning_modules.parser.Parser",
     "psp": "lightning_modules.psp.PSP",
+    "pti": "lightning_modules.pti.PTI",
     "scorer": "lightning_modules.scorer.Scorer",
+    "stylefusion": "lightning_modules.stylefusion.StyleFusion",
 }
 SPARE = 4  # times as many parts as tensors: activations have none, some are built and left
 

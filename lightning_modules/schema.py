@@ -323,7 +323,10 @@ TRAINED = Record(
 
 ORIGIN = Record(needed={"method": Text(most=100), "generator": Text(), "size": SIDE}, known={"name": Text()})
 NAMES = Record(needed={"names": Listing(Text())})  # of a file with the codes of several images
-CODE = Record(needed={"w": Numbers(((1, -1, -1),))}, known={"distortion": Numbers(((1, 3, -1, -1),))})
+CODE = Record(
+    needed={"w": Numbers(((1, -1, -1),))},
+    known={"distortion": Numbers(((1, 3, -1, -1),)), "f": Numbers(((1, -1, -1, -1),))},
+)
 LAYERS = Maybe(Listing(Whole(), length=2))
 DIRECTION = Record(
     needed={"name": Text(), "kind": Text(), "layers": LAYERS, "std": Number()},
@@ -332,6 +335,10 @@ DIRECTION = Record(
 )
 # of a direction
 TENSORS = Record(needed={"vectors": Numbers(((-1, -1),))}, known={"mean": Numbers(((1, -1),))}, closed=True)
+PNORM = Record(
+    needed={"mean": Numbers(((-1,),)), "vectors": Numbers(((-1, -1),)), "values": Numbers(((-1,),))},
+    closed=True,
+)
 BOUNDARY = Numbers(((1, -1), (1, -1, -1)))
 COMPONENTS = Record(
     needed={"mean": Numbers(((1, -1),)), "comp": Numbers(((-1, 1, -1),)), "std": Numbers(((-1,),))},

@@ -54,6 +54,14 @@ class Start:
         if self.method != expected:
             raise UserError(f"{self.name} is a checkpoint of {self.method}, not of {expected}")
 
+    def check_family(self) -> None:
+        """Raise `UserError` where it is a prior of another family than StyleGAN2, whose layers differ."""
+        family = self.options.get(
+            "family", "stylegan2"
+        )  # older checkpoints, and other methods, have no other
+        if family != "stylegan2":
+            raise UserError(f"{self.name} has family {family}: this needs one with --model.family stylegan2")
+
     def check_options(self, options: Mapping[str, Any], keys: Sequence[str]) -> None:
         """Raise `UserError` where it differs from a method's own options in one of `keys`."""
         for key in keys:
@@ -89,6 +97,7 @@ def find_start(option: str, path: str | None, method: str, missing: str) -> Star
         return None
     start = Start(option, path)
     start.check_method(method)
+    start.check_family()
     return start
 
 

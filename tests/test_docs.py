@@ -22,7 +22,8 @@ PACKAGES = ("callbacks", "datamodules", "experiments", "lightning_modules")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The names that the snippets leave behind, and as `folder` where they ran."""
     folder = tmp_path_factory.mktemp("docs")
-    for method, name in (("gpen", "gpen"), ("e4e", "e4e"), ("gan_prior", "prior")):
+    methods = {"gpen": "gpen", "e4e": "e4e", "stylefusion": "stylefusion", "gan_prior": "prior"}
+    for method, name in methods.items():
         Path(untrained(folder, method)).rename(folder / f"{name}.ckpt")
     style_dim = tiny("e4e").G.style_dim
     smile = directions.Direction(
@@ -60,6 +61,11 @@ def test_pictures_are_restored_inverted_and_edited(said) -> None:
     )
     assert (said["folder"] / "restored.png").exists()
     assert not torch.equal(said["edited"], said["inverted"])
+
+
+def test_faces_are_fused(said) -> None:
+    assert said["fused"].shape == (1, 3, SIZE, SIZE)
+    assert said["where"].mask.shape == (1, 1, SIZE, SIZE)
 
 
 def test_generators_draw(said) -> None:

@@ -46,7 +46,14 @@ def figures_of(*values: float) -> dict[str, float]:
 ROWS = (
     Row("HINet", "hinet", "regression", figures_of(29.63, 0.81, 0.31, 40.97)),
     Row("NAFNet", "nafnet", "regression", figures_of(29.53, 0.81, 0.31, 42.18)),
-    Row("GFP-GAN", "gfpgan", "generative", figures_of(23.09, 0.63, 0.34, 10.73)),
+    Row(
+        "GFP-GAN",
+        "gfpgan",
+        "generative",
+        figures_of(23.09, 0.63, 0.34, 10.73),
+        options=("--model.prior", From(STYLEGAN2)),
+        takes="last",
+    ),
     Row(
         "GPEN",
         "gpen",
@@ -91,6 +98,7 @@ RECIPES: dict[str, dict[str, Sequence[str]]] = {
             *("--model.mapping_layers", "2", "--model.adversarial_from", "0.5"),
             *("--model.lr", "4e-3", "--model.lr_ratio", "[20, 10, 1]", "--model.beta1", "0"),
         ],
+        "gfpgan": ["--model.freeze_prior", "true"],
         # constant rates leave the running statistics of E's BatchNorm behind its weights: images came out
         # too dark
         "gan_prior_restoration": [
@@ -99,6 +107,7 @@ RECIPES: dict[str, dict[str, Sequence[str]]] = {
     },
     "paper": {
         "gan_prior": LARGE,
+        "gfpgan": ["--model.channel_base", "32768"],  # the prior's
         # the width 64's own length
         "nafnet": [*LARGE, "--model.width", "64", "--data.batch_size", "64", "--iterations", "400000"],
         "hinet": LARGE,
@@ -112,6 +121,8 @@ FUSION["laboratory"] = FUSION["demo"]
 def add_arguments(parser: Parser) -> None:
     """The test set, the degradation, the regressor, and how much is trained and scored."""
     parser.add_argument("--data.test_root", type=str | None, help="folder or zip of the test images")
+    landmarks = "file with landmarks of photographs, see fit; without, GFP-GAN has no facial components"
+    parser.add_argument("--data.landmarks", type=str | None, help=landmarks)
     how = "how inputs are made from targets"
     parser.add_argument("--data.degradation", type=str, default="motion71", help=how)
     regressors = Literal["nafnet", "hinet"]
@@ -134,9 +145,20 @@ def rows(config: Namespace) -> list[Row]:
     second = replace(ours, options=(*ours.options, *FUSION.get(config.preset, ())))
     listed = prior.rows(config, recipes.get("gan_prior", ()))
     for row in (*others, first, second):
-        degraded = ("--data.degradation", config.data.degradation)
-        listed.append(row.after((*degraded, *recipes.get(row.method, ()))))
+        options = ["--data.degradation", config.data.degradation, *recipes.get(row.method, ())]
+        if row.method == "gfpgan":
+            options += components(config)
+        listed.append(row.after(options))
     return listed
+
+
+def components(config: Namespace) -> list[str]:
+    """GFP-GAN's options for eyes and mouth, which it looks at where their places are known."""
+    if config.data.root is None:
+        return []
+    if config.data.landmarks is not None:
+        return ["--data.landmarks", config.data.landmarks]
+    return ["--model.lambda_local", "0", "--model.lambda_fs", "0"]
 
 
 def settle(config: Namespace) -> None:
@@ -229,6 +251,8 @@ def comparison(config: Namespace, evaluation: Evaluation, steps: Mapping[str, Se
     columns = {"family": (0, ""), **evaluation.table.columns}
     if published:
         columns |= {f"{column} (paper)": how for column, how in COLUMNS.items()}
+    if config.data.root is not None and config.data.landmarks is None:
+        missing.append("GFP-GAN: without facial components, since the photographs have no --data.landmarks")
     notes = [
         *relations(evaluation.table, title_of(config.regressor), published),
         *missing,

@@ -12,6 +12,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 
 from _runtime import UserError, plain_file, write_bytes
@@ -19,16 +20,38 @@ from datamodules.decode import Filter
 from experiments.shared.devices import compute_device
 from experiments.shared.outputs import make_folder
 from experiments.shared.photographs import filter_of
+from experiments.shared.recipes import recipe
 from lightning_modules.base import TUNED, Code, Inverter, method_name
 from lightning_modules.generators import LatentGenerator, fingerprint, generator_of
-from lightning_modules.methods import load_method
-from lightning_modules.schema import CODE, NAMES, ORIGIN, check
+from lightning_modules.methods import build, find_method, load_method
+from lightning_modules.on_prior import PRIOR
+from lightning_modules.schema import CODE, NAMES, ORIGIN, check, check_options
+from lightning_modules.starts import Start
 
 FOLDER = "codes"  # of an output of `invert`, with a file for each image: codes/NAME.safetensors
 SUFFIX = ".safetensors"
 FORMAT = "face-gan-suite code 2"  # of one image's file
 FILE_OF_ALL = "codes.safetensors"  # in such an output of earlier versions, with the codes of all images
 FORMAT_OF_ALL = "face-gan-suite codes 1"
+
+
+def chosen_inverter(config: Namespace) -> tuple[Inverter, Filter, str]:
+    """What the options of `add_inverter_options` name, how it reduces photographs, and its file.
+
+    The networks that it measures with while it inverts are there as well.
+
+    Raises:
+        UserError: a file is missing or another, or see `untrained_inverter`.
+    """
+    if config.checkpoint is not None:
+        method, filter = load_inverter(config.checkpoint)
+        source = config.checkpoint
+    else:
+        method = untrained_inverter(config.method, config.generator, config.model or {})
+        filter, source = "area", config.generator
+    if method.optimises:
+        method.build_losses()
+    return method, filter, source
 
 
 def load_inverter(path: str) -> tuple[Inverter, Filter]:
@@ -42,6 +65,33 @@ def load_inverter(path: str) -> tuple[Inverter, Filter]:
         what = f"{type(method).__name__} does not invert images"
         raise UserError(f"{path}: {what}; give a checkpoint of an inverter")
     return method.to(compute_device()), filter_of(checkpoint)
+
+
+def untrained_inverter(name: str, generator: str, options: dict[str, Any]) -> Inverter:
+    """A method that is not trained, on the generator of a prior, where the command computes.
+
+    Args:
+        name: of the method.
+        generator: checkpoint of `--method gan_prior`.
+        options: of the method's constructor.
+
+    Raises:
+        UserError: the method is unknown or has to be trained, an option is, or the prior cannot be read.
+    """
+    cls = find_method(name)
+    if not issubclass(cls, Inverter) or recipe(name, "paper")["iterations"] > 0:
+        raise UserError(f"--method {name} is trained: give its checkpoint with --checkpoint")
+    check_options(cls, options, "--model")
+    try:
+        prior = Start("prior", generator)
+        size = {"size": prior.options["size"]} if prior.method == PRIOR else {}
+        method = build(name, **{**options, **size, "prior": generator})
+        method.check_start()
+        method.initialise()
+    except UserError as error:
+        raise UserError(str(error).replace("--model.prior", "--generator")) from error
+    assert isinstance(method, Inverter)
+    return method.eval().to(compute_device())
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def find(config: Namespace) -> int:
         elif config.find == "ganspace":
             found = principal_components(G, layers, config)
         else:
-            found = find_directions(G.synthesis, config.count, layers)
+            found = find_directions(G, config.count, layers)
             check_files(output, [direction.name for direction in found], config.overwrite)
 
         make_folder(output)

@@ -121,6 +121,10 @@ def decisive(data: Mapping[str, Any], argv: Sequence[str]) -> dict[str, Any]:
     """Of a run's options of data those that decide what it is scored on, where the call does not."""
     given = {argument.partition("=")[0] for argument in argv}
     settled = {name for name in DECISIVE if f"--data.{name}" in given}
+    if "--protocol" in given:  # which says what is scored
+        settled |= set(DECISIVE)
+    if "--faces" in given:  # which are restored as they are
+        settled |= {*PLACES, "degradation", "kernels", "seed"}
     if settled & set(PLACES):
         settled |= {*PLACES, *CHOICE}
     if data.get("root") is None and data.get("val_root") is None:

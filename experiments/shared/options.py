@@ -131,9 +131,14 @@ def check_plain(argument: str) -> None:
         check_value(value, f"the value {value[:60]}")
 
 
+def is_group(option: str, known: Sequence[str]) -> bool:
+    """Whether an option stands for a section, whose options are known one by one."""
+    return option in GROUPS and any(name.startswith(f"{option}.") for name in known)
+
+
 def check_known(option: str, known: Sequence[str]) -> None:
     """Raise `UserError` for an option that is neither known nor an entry of one whose value is a mapping."""
-    mappings = [f"{name}." for name in known if name not in GROUPS]
+    mappings = [f"{name}." for name in known if not is_group(name, known)]
     if option in known or option.startswith(tuple(mappings)):
         return
     trainer_option = option.removeprefix("--trainer.")
@@ -147,6 +152,26 @@ def add_reading_options(parser: Parser) -> None:
     """The options of how images are read; `check_reading` checks them."""
     parser.add_argument("--batch_size", type=int, default=8, help="images at once")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images")
+
+
+def add_inverter_options(parser: Parser) -> None:
+    """What inverts: a checkpoint, or a method without training on a prior. `check_inverter` checks them."""
+    parser.add_argument("--checkpoint", type=str | None, help="checkpoint of an inversion method")
+    help = "in place of a checkpoint: a method that is not trained (i2s, ii2s, pti), on --generator"
+    parser.add_argument("--method", type=str | None, help=help)
+    help = "checkpoint of --method gan_prior, for --method"
+    parser.add_argument("--generator", type=str | None, help=help)
+    help = "options of --method, as in fit: --model.steps 500"
+    parser.add_argument("--model", type=dict[str, Any] | None, help=help)
+
+
+def check_inverter(config: Namespace) -> None:
+    """Raise `UserError` where the options of `add_inverter_options` do not go together."""
+    untrained = config.method is not None and config.generator is not None
+    given = [name for name in ("method", "generator", "model") if config[name] is not None]
+    if (config.checkpoint is not None) == untrained or (config.checkpoint is not None and given):
+        way = "or --method M and --generator PRIOR.ckpt of a method that is not trained"
+        raise UserError(f"give either --checkpoint C, {way}")
 
 
 def add_filter_option(parser: Parser) -> None:

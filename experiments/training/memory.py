@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -128,6 +129,7 @@ def connect(twin: Method) -> None:
     optimizers = twin.configure_optimizers()
     strategy = SimpleNamespace(_lightning_optimizers=optimizers, backward=lambda loss, _: loss.backward())
     trainer = SimpleNamespace(optimizers=optimizers, strategy=strategy, world_size=1, global_rank=0)
+    trainer.state = SimpleNamespace(fn=TrainerFn.FITTING)
     twin._trainer = trainer  # type: ignore[assignment]
 
 
@@ -137,11 +139,14 @@ def example(twin: Method, images: int) -> dict[str, Tensor]:
     shape = (images, 3, *twin.image_shape)
     batch = {
         "target": weight.new_zeros(shape),
+        "mask": weight.new_zeros(images, *twin.image_shape, dtype=torch.uint8),
         "attributes": weight.new_zeros(images, len(ATTRIBUTES)),
         "index": torch.arange(images),
     }
     if isinstance(twin, Restorer):
         batch["input"] = weight.new_zeros(shape)
+    if twin.needs_landmarks:
+        batch["landmarks"] = weight.new_zeros(images, 5, 2)
     return batch
 
 

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from _runtime import UserError
 from datamodules.faces import FaceData
+from experiments.shared.reference import is_set
 from experiments.training.memory import training_bytes
 from lightning_modules.base import Method
 from lightning_modules.losses.frozen import Frozen
@@ -85,6 +86,8 @@ def print_plan(
     print_parameters(method, missing.parts)
     find_networks(method, missing)
     asked = config.metrics.as_dict()
+    if is_set(asked["fid_reference"]):
+        asked["fid_reference"] = None  # the statistics are computed once the run begins
     judge = find_scores(method, asked, missing)
     left_out = [f"--metrics.{name}" for name, value in asked.items() if judge.options[name] != value]
     notes = [f"without {', '.join(['workspace', *left_out])}"]
@@ -148,6 +151,8 @@ def find_scores(method: Method, options: dict[str, Any], missing: Missing) -> Ju
     possible = dict(SCORES_OFF)
     for name, value in options.items():
         alone = {**SCORES_OFF, name: value}
+        if name in ("also", "fid_reference"):  # which are measured in its features
+            alone["fid"] = options["fid"]
         found = [missing.find(partial(Judge, **alone, scored=(kind,))) for kind in method.scored]
         if all(found):
             possible[name] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from experiments.shared.dashboards import dashboards
 from experiments.shared.locks import LOCK, alone
 from experiments.shared.naming import default_run
 from experiments.shared.options import use_weights
+from experiments.shared.reference import with_statistics
 from experiments.training.checks import check_config
 from experiments.training.debugging import PROFILE, repeated, trainer_options
 from experiments.training.folder import check_run, other_runs, prepare_run, resume_path
@@ -50,10 +52,15 @@ from experiments.training.story import (
     write_configuration,
 )
 from experiments.training.transcript import Transcript
-from lightning_modules.base import Method
+from lightning_modules.base import Method, method_name
 from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.starts import take_networks
+
+NO_LANDMARKS = (
+    "give --data.landmarks FILE (a CSV by file name, or GFP-GAN's .pth), or go without facial components "
+    "with --model.lambda_local 0 --model.lambda_fs 0"
+)
 
 
 def fit(config: Namespace, resolved: dict[str, Any]) -> int:
@@ -177,6 +184,7 @@ def prepared(config: Namespace, data: FaceData, images: int, missing: Missing) -
         given, taken = data.shape[0], method.image_shape[0]
         rows = f"--data.height gives images of {given} rows, {config.method} takes {taken}"
         raise UserError(f"{rows}: set both alike")
+    missing.find(partial(check_landmarks, method, data))
     method.run_seed = data.train_seed = config.seed
     method.total_iterations, method.watch.factor = config.iterations, config.loss_limit
     method.check_batch(images)
@@ -187,6 +195,12 @@ def prepared(config: Namespace, data: FaceData, images: int, missing: Missing) -
     method.accumulate = parts_of_batch(config, method, images)
     data.repeat = repeated(config)
     return method
+
+
+def check_landmarks(method: Method, data: FaceData) -> None:
+    """Raise `UserError` where a method looks at facial components and nothing says where they are."""
+    if method.needs_landmarks and not data.has_landmarks:
+        raise UserError(f"{method_name(type(method))} needs landmarks of the photographs: {NO_LANDMARKS}")
 
 
 def open_folder(
@@ -215,7 +229,7 @@ def announce(config: Namespace, method: Method, run: Path, anew: bool) -> None:
 
 def find_judge(config: Namespace, method: Method, data: FaceData) -> Judge:
     """What scores the run. Raises `UserError` where it cannot."""
-    judge = Judge(**config.metrics.as_dict(), scored=method.scored)
+    judge = Judge(**with_statistics(config.metrics.as_dict(), data), scored=method.scored)
     method.choose_monitor(judge.names)
     data.setup("fit")
     if judge.features and len(data.val_indices) < 2:

@@ -23,7 +23,7 @@ STREAM = ("size", "height", "filter", "degradation", "kernels", "flip")  # optio
 RENDERED = ("seed", "portraits")  # of portraits
 CHOICE = ("val_root", "val_split", "val_images", "seed")  # which images are held out
 PLAIN = (str, int, float, type(None))  # types of options
-PARTS = ("prior", "base", "regressor")  # options of methods that name a checkpoint
+PARTS = ("prior", "base", "regressor", "parser")  # options of methods that name a checkpoint
 
 
 def check_same_data(data: FaceData, checkpoint: Mapping[str, Any], path: str | Path) -> str | None:
@@ -76,6 +76,8 @@ def changed_training(
         changes.append("--data.kernels holds other kernels")
     if differ(state["facts"].get("train_inputs"), facts.get("train_inputs")):
         changes.append("the inputs are other files")
+    if state["facts"].get("masks") != facts.get("masks"):
+        changes.append("--data.masks holds other masks")
     return changes
 
 

@@ -41,7 +41,7 @@ def read_released(path: Path, *, component: int | None = None, layers: Layers | 
     plain_file(path, str(path))
     with path.open("rb") as file:
         numpy = file.read(6) == np.lib.format.MAGIC_PREFIX
-    content = _read_numpy(path) if numpy else _read_torch(path)
+    content = read_numpy(path) if numpy else _read_torch(path)
     _check_layout(path, content)
     try:
         if isinstance(content, dict):
@@ -79,7 +79,7 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
-def _read_numpy(path: Path) -> Tensor:
+def read_numpy(path: Path) -> Tensor:
     """The array in a numpy file. Raises `UserError`."""
     with path.open("rb") as file:
         try:

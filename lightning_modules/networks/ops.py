@@ -156,10 +156,10 @@ def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, groups:
     return _Convolution.apply(*_same_type(x, weight), stride, padding, groups)
 
 
-def conv_transpose2d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def conv_transpose2d(x: Tensor, weight: Tensor, stride: int, padding: int = 0) -> Tensor:
     """`F.conv_transpose2d` with fast derivatives of every order; weight (I, O, k, k)."""
-    size = [(n - 1) * stride + k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
-    return _Transposed.apply(*_same_type(x, weight), stride, 0, 1, size)
+    size = [(n - 1) * stride + k - 2 * padding for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    return _Transposed.apply(*_same_type(x, weight), stride, padding, 1, size)
 
 
 def upfirdn(

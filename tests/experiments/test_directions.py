@@ -176,7 +176,7 @@ def test_every_method_with_a_generator(tmp_path, name) -> None:
     call(checkpoint, "sefa", tmp_path / "out", "--count", 2, "--layers", 2, 6)
     method = tiny(name)
     G = {"psp": lambda: method.G, "hfgi": lambda: method.base.G, "gpen": lambda: method.G_ema.prior}[name]()
-    for k, expected in enumerate(find_directions(G.synthesis, 2, (2, 6))):
+    for k, expected in enumerate(find_directions(G, 2, (2, 6))):
         found = directions.load(tmp_path / f"out/sefa-2-5-{k}.safetensors")
         assert torch.equal(found.vectors, expected.vectors)
         assert found.layers == (2, 6)
@@ -186,7 +186,7 @@ def test_every_method_with_a_generator(tmp_path, name) -> None:
 def test_running_average_is_taken(checkpoints, tmp_path) -> None:
     call(checkpoints[0], "sefa", tmp_path, "--count", 1)
     method, _ = load_method(checkpoints[0])
-    ema, other = (find_directions(G.synthesis, 1)[0].vectors for G in (method.G_ema, method.G))
+    ema, other = (find_directions(G, 1)[0].vectors for G in (method.G_ema, method.G))
     assert torch.equal(vector(tmp_path / "sefa-0-7-0.safetensors"), ema)
     assert not torch.equal(ema, other)
 

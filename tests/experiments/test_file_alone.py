@@ -23,6 +23,8 @@ PUBLISHED = {  # options with which a training measures by published networks
     "psp": {"features": "pretrained", "identity": "moco"},
     "hfgi": {"features": "pretrained", "identity": "arcface"},
     "gan_prior_restoration": {"features": "pretrained"},
+    "idinvert": {"features": "pretrained"},
+    "pti": {"features": "pretrained"},
 }
 
 

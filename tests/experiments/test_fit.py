@@ -22,7 +22,8 @@ from experiments.fit import main
 from lightning_modules.base import Restorer
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.gpen import GPEN
-from lightning_modules.methods import METHODS, find_method, load_method
+from lightning_modules.methods import find_method, load_method
+from tests.lightning_modules.steps import TRAINED
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +41,7 @@ def column(run, name: str) -> list[float]:
     return [float(row[name]) for row in rows(run) if row.get(name)]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_smoke_leaves_a_complete_run_folder(name: str, tmp_path) -> None:
     run = tmp_path / "run"
     assert smoke(name, run) == 0
@@ -104,7 +105,7 @@ def test_gan_prior_discriminator_learns(tmp_path) -> None:
     assert sum(d[-5:]) < 0.8 * sum(d[:5])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_interrupted_run_resumes_to_the_same_weights(name: str, tmp_path, monkeypatch) -> None:
     options = ["--iterations", "6", "--validate_every", "3", "--save_every", "100"]
     smoke(name, tmp_path / "whole", *options)
@@ -324,7 +325,7 @@ def test_default_preset_follows_the_data_root(tmp_path, draw_faces, capsys) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--method is missing: choose one of e4e, .*gpen"),
+        ([], "--method is missing: choose one of bdinvert, e4e, .*gpen"),
         (["--method", "gpenn"], "unknown method 'gpenn': did you mean 'gpen'"),
         (["--method", "gpen", "--preset", "dmo"], "unknown preset 'dmo': did you mean 'demo'"),
         (["--method", "gpen", "--model.lrr", "1"], "unknown option --model.lrr: did you mean '--model.lr'"),
@@ -376,6 +377,14 @@ def test_refusals_are_one_line(arguments: list[str], message: str, tmp_path, mon
         main(arguments)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("option", ["root", "pairs", "val_root"])
+def test_a_run_among_its_images_is_refused(option: str, tmp_path: Path) -> None:
+    """The next one would take its pictures for faces."""
+    with pytest.raises(UserError, match=rf"--run .*run lies inside --data\.{option} .*give a place outside"):
+        smoke("nafnet", tmp_path / "faces/run", f"--data.{option}", str(tmp_path / "faces"))
+    assert not (tmp_path / "faces/run").exists()
 
 
 def test_unknown_key_in_a_configuration_file(tmp_path) -> None:

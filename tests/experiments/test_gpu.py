@@ -14,8 +14,8 @@ from _runtime import UserError
 from experiments import gpu
 from experiments.benchmark import __main__ as benchmark
 from experiments.gpu import Step
-from experiments.shared.recipes import METHODS
 from experiments.training.command_line import resolve
+from tests.lightning_modules.steps import TRAINED
 
 SLEEP = "import time\nfor _ in range(600): print('.', flush=True); time.sleep(0.1)"
 CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEP!r}])"
@@ -96,7 +96,7 @@ def test_every_method_is_trained_by_options_that_there_are(smoke: bool, tmp_path
     found = list(gpu.steps(tmp_path, smoke, devices=2))
     names = [step.name for step in found]
     assert len(set(names)) == len(names)
-    assert set(METHODS) <= set(names)
+    assert set(TRAINED) <= set(names)
     assert "gpen, two devices" in names
     assert "gpen, two devices" not in [step.name for step in gpu.steps(tmp_path, smoke, devices=1)]
     for step in found:

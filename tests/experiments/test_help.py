@@ -62,7 +62,7 @@ def test_an_unknown_option_is_told_before_anything_heavy_is_imported(command: st
     ("call", "message"),
     [
         (["restore", "--checkpoint", "x.ckpt"], "input"),
-        (["fit"], "--method is missing: choose one of e4e"),
+        (["fit"], "--method is missing: choose one of bdinvert, e4e"),
         (["fit", "--method", "gpn"], "did you mean 'gpen'?"),
         (["fit", "--preset", "large"], "unknown preset 'large'"),
         (["reproduce", "table2"], "unknown table 'table2'"),
@@ -85,4 +85,4 @@ def test_methods_with_released_files_are_named() -> None:
     _, said, _ = answer("experiments.import_checkpoint", "--help")
     named = " ".join(said.split())
     assert f"whose checkpoint it becomes: {', '.join(with_files(METHODS))}" in named
-    assert "gan_prior, gpen" in named
+    assert "gan_prior, gfpgan, gpen" in named

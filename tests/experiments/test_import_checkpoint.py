@@ -481,7 +481,7 @@ def test_command_refusals(gpen, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be created"):
         call("gpen", source, tmp_path / "file/ours.ckpt")
-    message = "--method scorer has no released files to import or export: known: e4e, gan_prior"
+    message = "--method scorer has no released files to import or export: known: bdinvert, e4e, gan_prior"
     with pytest.raises(UserError, match=message):
         call("scorer", source, output)
 

@@ -149,6 +149,7 @@ PLACES: dict[str, Sequence[str]] = {
     "data.pairs": (),
     "data.val_root": ("--data.root", "faces"),
     "data.val_split": ("--data.root", "faces"),
+    "data.landmarks": ("--data.root", "faces"),
     "data.kernels": ("--data.degradation", "motion71"),
     "model.prior": (),
     "metrics.scorer": (),

@@ -15,7 +15,9 @@ import yaml
 from PIL import Image
 
 from datamodules.degradations.motion import save_kernels
+from datamodules.landmarks import COMPONENTS, write_landmarks
 from experiments import degrade, export, invert
+from lightning_modules import pnorm
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction
 from lightning_modules.methods import load_method
@@ -105,6 +107,13 @@ def material(folder: Path) -> dict[str, Path]:
     torch.save(torch.randn(1, G.style_dim), files["direction.pt"])
     np.save(files["direction.npy"], np.random.default_rng(0).normal(size=(1, G.style_dim)))
 
+    G = load_method(files["gan_prior"])[0].G_ema
+    fitted, files["pnorm"] = pnorm.fit(G, 2000), folder / "pnorm.safetensors"
+    pnorm.save(fitted, G, files["pnorm"])
+    for name, released in pnorm.RELEASED.items():
+        files[released] = folder / f"{released}.npy"
+        np.save(files[released], fitted[name].numpy())
+
     files["labels"] = folder / "labels.csv"
     with files["labels"].open("w", newline="") as file:
         writer = csv.writer(file)
@@ -116,6 +125,10 @@ def material(folder: Path) -> dict[str, Path]:
     files["config"].write_text(yaml.safe_dump({"method": "gpen", "iterations": 1, "model": {"lr": 1e-3}}))
     files["split"] = folder / "split.txt"
     files["split"].write_text("0.png\n1.png\n")
+    files["landmarks"], files["components"] = folder / "landmarks.csv", folder / "components.pth"
+    write_landmarks(files["landmarks"], {f"{i}.png": np.full((5, 2), 20.0) for i in range(12)})
+    parts = {part: [256.0, 256.0, 30.0] for part in COMPONENTS}
+    torch.save({f"{i:08d}": parts for i in range(12)}, files["components"])
     degrade.main(
         [
             "--output",
@@ -221,6 +234,27 @@ def entries(files: dict[str, Path]) -> list[Entry]:
     add("zip, prepare", "zip", "faces.zip", "prepare", "--input", "faces.zip", "--size", "32", *out)
     split = ("--data.root", "faces", "--data.val_split", "split.txt")
     add("split list", "split", "split.txt", "fit", "--method", "nafnet", *SMOKE, *OFF, *split, faces="faces")
+    for kind, target in (("landmarks", "landmarks.csv"), ("components", "components.pth")):
+        call = (*data, "--data.root", "faces", "--data.landmarks", target)
+        add(f"landmarks, {target}", kind, target, "fit", *call, faces="faces")
+    call = ("--input", "face.png", "--model.features", "random", "--model.steps", "2", *out)
+    add(
+        "generator",
+        "gan_prior",
+        "g.ckpt",
+        "invert",
+        "--method",
+        "i2s",
+        "--generator",
+        "g.ckpt",
+        *call,
+        **image,
+    )
+    call = ("--method", "ii2s", "--generator", "g.ckpt", *call, "--model.pnorm")
+    with_prior = {"g_dot_ckpt": "gan_prior", **image}
+    add("P-norm fit", "pnorm", "p.safetensors", "invert", *call, "p.safetensors", **with_prior)
+    others = {"p__mean_latent_dot_npy": "mean_latent", "p__eigen_vectors_dot_npy": "eigen_vectors"}
+    add("P-norm array", "eigen_values", "p/eigen_values.npy", "invert", *call, "p", **with_prior, **others)
     edit = ("--checkpoint", "c.ckpt", "--strength", "1", *out)
     add("direction, ours", "direction", "d.safetensors", "edit", *edit, "--input", "face.png", "--direction",
         "d.safetensors", c_dot_ckpt="e4e", **image)  # fmt: skip

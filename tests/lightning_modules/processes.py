@@ -17,8 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from lightning_modules.base import Method
-from lightning_modules.methods import METHODS
-from tests.lightning_modules.steps import SIZE, batch_of, fit, tiny
+from tests.lightning_modules.steps import SIZE, TRAINED, batch_of, fit, tiny
 
 # images per iteration: half of it, a third, and half of those are not the size of anything else (see OneDraw)
 TOTAL = 24
@@ -54,7 +53,7 @@ def _start(rank: int, world: int, folder: str, work: Callable[..., Any], argumen
 
 def every_method(rank: int, world: int) -> dict[str, dict[str, Any]]:
     return {
-        name: {"trained": train(name, rank, world), "descent": descend(name, rank, world)} for name in METHODS
+        name: {"trained": train(name, rank, world), "descent": descend(name, rank, world)} for name in TRAINED
     }
 
 

@@ -35,9 +35,21 @@ ENCODER = {
     "prior": "scratch",
     "start": "scratch",
 }
+PRIOR = {"method": "gan_prior", "hyper_parameters": STYLEGAN}
 STANDINS = {"features": "random", "identity": "random"}
+# of eyes, nose and mouth in an aligned face, as shares of its side
+FACE = [[0.38, 0.47], [0.62, 0.47], [0.5, 0.61], [0.39, 0.73], [0.61, 0.73]]
 # Constructor options with which a step takes a fraction of a second
 SMALLER: dict[str, dict[str, Any]] = {
+    "bdinvert": {
+        "size": SIZE,
+        "prior": PRIOR,
+        "base_size": 8,
+        "encoder_width": 4,
+        "steps": 2,
+        "val_steps": 1,
+        "features": "random",
+    },
     "e4e": {**GENERATOR, **ENCODER, **STANDINS, "pool": 50, "delta_from": 0.0, "delta_every": 0.0},
     "gan_prior": {**STYLEGAN, "augment": "ada"},
     "gan_prior_restoration": {
@@ -46,6 +58,14 @@ SMALLER: dict[str, dict[str, Any]] = {
         "prior": "scratch",
         "encoder_width": 4,
         "features": "random",
+    },
+    "gfpgan": {
+        **STYLEGAN,
+        **STANDINS,
+        "prior": "scratch",
+        "freeze_prior": False,
+        "component_width": 4,
+        "pyramid_until": 1.0,
     },
     "gpen": {**STYLEGAN, "prior": "scratch"},
     "hfgi": {
@@ -56,9 +76,30 @@ SMALLER: dict[str, dict[str, Any]] = {
         "base": {"method": "e4e", "hyper_parameters": {**GENERATOR, **ENCODER}},
     },
     "hinet": {"size": SIZE, "wf": 4, "depth": 3, "hin": (1, 2)},
+    "i2s": {"size": SIZE, "prior": PRIOR, "steps": 2, "features": "random"},
+    "idinvert": {
+        "size": SIZE,
+        "prior": PRIOR,
+        "encoder_width": 4,
+        "encoder_width_max": 8,
+        "features": "random",
+        "steps": 2,
+    },
+    "ii2s": {"size": SIZE, "prior": PRIOR, "steps": 2, "features": "random"},
     "nafnet": {"size": SIZE, "width": 4, "encoder_blocks": (1, 2), "decoder_blocks": (1, 1)},
+    "parser": {"size": SIZE, "seen_at": 64, "width": 4, "start": "scratch"},
     "psp": {**GENERATOR, **ENCODER, **STANDINS},
+    "pti": {"size": SIZE, "prior": PRIOR, "pivot_steps": 2, "steps": 2, "features": "random"},
     "scorer": {"size": SIZE, "width": 8, "embedding": 16},
+    "stylefusion": {
+        "size": SIZE,
+        "features": "random",
+        "prior": {"method": "gan_prior", "hyper_parameters": STYLEGAN},
+        "parser": {
+            "method": "parser",
+            "hyper_parameters": {"size": SIZE, "seen_at": SIZE, "width": 4, "start": "scratch"},
+        },
+    },
 }
 
 
@@ -68,6 +109,8 @@ def smoke(name: str) -> dict[str, Any]:
     return {key.removeprefix("model."): value for key, value in options.items() if key.startswith("model.")}
 
 
+# Of the others `fit --iterations 0` writes a checkpoint
+TRAINED = [name for name in METHODS if recipe(name, "smoke")["iterations"] > 0]
 TINY = {name: SMALLER[name] if name in SMALLER else smoke(name) for name in METHODS}
 
 
@@ -86,17 +129,23 @@ def tiny(name: str, **options: Any) -> Method:
 
 
 def batch_of(count: int, size: int, seed: int = 0) -> dict[str, Any]:
-    """A batch of smooth random images with noisy inputs, and with the attributes of as many portraits."""
+    """A batch of smooth random images with noisy inputs, with the attributes of as many portraits.
+
+    Their landmarks are where faces have them, about.
+    """
     generator = torch.Generator().manual_seed(seed)
     small = torch.rand(count, 3, 4, 4, generator=generator) * 2 - 1
     target = torch.nn.functional.interpolate(small, size=size, mode="bilinear")
     noise = 0.3 * torch.randn(target.shape, generator=generator)
     parameters = portraits.sample_parameters(seed, range(count))
+    places = torch.tensor(FACE) + 0.02 * torch.randn(count, 5, 2, generator=generator)
     return {
         "target": target,
         "input": target + noise,
         "index": torch.arange(count),
         "name": [f"image-{index}" for index in range(count)],
+        "landmarks": size * places,
+        "mask": portraits.render(parameters, size)["mask"],
         "attributes": torch.stack([parameters[name] for name in portraits.ATTRIBUTES], dim=1),
     }
 

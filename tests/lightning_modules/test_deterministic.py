@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.methods import METHODS
 from tests.lightning_modules.operators import IN_ANY_ORDER, Operators
-from tests.lightning_modules.steps import SIZE, batch_of, loop, tiny
+from tests.lightning_modules.steps import SIZE, TRAINED, batch_of, loop, tiny
 
 # beside the methods as they are in steps.TINY: what takes other paths
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gan_prior stylegan1": ("gan_prior", {"family": "stylegan1"}),
     "gan_prior_restoration stage 2": ("gan_prior_restoration", {"stage": 2, "stage1": "scratch"}),
     "hfgi warp": ("hfgi", {"warp": 1.0}),
 }
-CASES = {**{name: (name, {}) for name in METHODS}, **VARIANTS}
+CASES = {**{name: (name, {}) for name in TRAINED}, **VARIANTS}
 
 
 @pytest.fixture(autouse=True)

@@ -17,9 +17,10 @@ from callbacks.ema import EMA
 from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.methods import METHODS, load_method
 from tests.lightning_modules import processes
-from tests.lightning_modules.steps import SIZE, batch_of, fit, loop, tiny
+from tests.lightning_modules.steps import SIZE, TRAINED, batch_of, fit, loop, tiny
 
-pytestmark = pytest.mark.parametrize("name", METHODS)
+every_method = pytest.mark.parametrize("name", METHODS)
+what_trains = pytest.mark.parametrize("name", TRAINED)
 
 
 def question(method: Method, count: int) -> tuple[Tensor, Callable[[Tensor], Tensor], tuple[int, ...]]:
@@ -31,15 +32,20 @@ def question(method: Method, count: int) -> tuple[Tensor, Callable[[Tensor], Ten
         return image, lambda x: method.seen(method.synthesize(method.invert(x))), (3, SIZE, SIZE)
     if hasattr(method, "sample"):
         return torch.randn(count, method.hparams["style_dim"]), method.sample, (3, SIZE, SIZE)
+    if hasattr(method, "fuse"):
+        return torch.randn(count, len(method.parts), method.G.layers, 16), method.forward, (3, SIZE, SIZE)
+    if hasattr(method, "parse"):
+        return image, method.parse, tuple(method.parse(image).shape[1:])
     if hasattr(method, "embed"):
         return image, method.embed, tuple(method.embed(image).shape[1:])
-    what = f"{type(method).__name__} neither restores nor inverts nor samples nor embeds"
+    what = f"{type(method).__name__} neither restores nor inverts nor samples nor fuses nor parses nor embeds"
     raise LookupError(f"{what}: say here what it is asked, and what it answers")
 
 
 # --- shapes ---------------------------------------------------------------------------------------
 
 
+@every_method
 @torch.no_grad()
 def test_answers_one_row_per_row(name: str) -> None:
     method = tiny(name).eval()
@@ -51,6 +57,7 @@ def test_answers_one_row_per_row(name: str) -> None:
         assert answered.isfinite().all()
 
 
+@every_method
 @torch.no_grad()
 def test_answers_are_repeatable_and_do_not_look_at_other_rows(name: str) -> None:
     method = tiny(name).eval()
@@ -71,6 +78,7 @@ def test_answers_are_repeatable_and_do_not_look_at_other_rows(name: str) -> None
     assert not torch.equal(together[0], together[1])
 
 
+@every_method
 @torch.no_grad()
 def test_a_call_answers_as_the_method_does(name: str) -> None:
     """`method(images)`: restored or inverted images, attributes of a scorer.
@@ -86,6 +94,7 @@ def test_a_call_answers_as_the_method_does(name: str) -> None:
     assert torch.equal(answered, expected(asked))
 
 
+@what_trains
 def test_wrong_shapes_are_refused_in_words(name: str) -> None:
     method = tiny(name)
     batch = batch_of(4, SIZE)
@@ -108,6 +117,7 @@ def test_wrong_shapes_are_refused_in_words(name: str) -> None:
 # --- one step lowers its loss ---------------------------------------------------------------------
 
 
+@what_trains
 def test_every_descent_lowers_its_own_loss(name: str) -> None:
     """In iteration 16 all regularisers are due.
 
@@ -153,6 +163,7 @@ def parameters_of(optimizers: list[torch.optim.Optimizer]) -> list[torch.nn.Para
     ]
 
 
+@every_method
 def test_every_trainable_parameter_is_in_one_group_of_one_optimizer(name: str) -> None:
     method = tiny(name)
     optimized = [id(parameter) for parameter in parameters_of(method.configure_optimizers())]
@@ -160,6 +171,7 @@ def test_every_trainable_parameter_is_in_one_group_of_one_optimizer(name: str) -
     assert set(optimized) == {id(parameter) for parameter in method.parameters() if parameter.requires_grad}
 
 
+@what_trains
 def test_steps_move_what_trains_and_nothing_else(name: str) -> None:
     """Over two iterations, of which the second has all regularisers.
 
@@ -187,6 +199,7 @@ def test_steps_move_what_trains_and_nothing_else(name: str) -> None:
         assert (gradients[key] > 0) is trains, key
 
 
+@what_trains
 def test_averages_follow_their_rule(name: str) -> None:
     method = tiny(name)
     for _ in range(3):
@@ -206,6 +219,7 @@ def test_averages_follow_their_rule(name: str) -> None:
                 assert torch.equal(value, module.get_buffer(key)), key
 
 
+@every_method
 def test_what_only_measures_is_not_part_of_it(name: str) -> None:
     """Losses and metrics bring no weights.
 
@@ -222,6 +236,7 @@ def test_what_only_measures_is_not_part_of_it(name: str) -> None:
 # --- resume ---------------------------------------------------------------------------------------
 
 
+@what_trains
 def test_resumed_from_its_file_it_goes_on_to_the_same_bits(name: str, tmp_path) -> None:
     batches = [batch_of(4, SIZE, seed) for seed in range(7)]
     file = tmp_path / "last.ckpt"
@@ -276,6 +291,7 @@ def ranks(request: pytest.FixtureRequest) -> list[dict[str, dict[str, Any]]]:
     return processes.run(request.param, processes.every_method)
 
 
+@what_trains
 @pytest.mark.processes
 def test_processes_stay_the_same(name: str, ranks: list[dict[str, dict[str, Any]]]) -> None:
     """Weights, buffers and optimizers to the bit, though each process sees images of its own."""
@@ -289,6 +305,7 @@ def test_processes_stay_the_same(name: str, ranks: list[dict[str, dict[str, Any]
 alone = functools.cache(processes.descend)
 
 
+@what_trains
 @pytest.mark.processes
 def test_processes_descend_as_one(name: str, ranks: list[dict[str, dict[str, Any]]]) -> None:
     """Every step's gradient is that of one process with all images, to 1e-10 of its norm (float64).

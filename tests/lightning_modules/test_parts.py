@@ -25,7 +25,18 @@ STAGE_2 = {"stage": 2, "stage1": "scratch", "features": "random"}
 TAKES_PARTS: dict[str, dict[str, Any]] = {"gan_prior_restoration": STAGE_2}
 TAKES_PARTS |= {name: {} for name in METHODS if not find_method(name).one_piece}
 # others, each with the network that sees several images
-BLENDS = {"e4e": "E", "gan_prior": "D", "gpen": "D", "hfgi": "C", "psp": "E", "scorer": "net"}
+BLENDS = {
+    "bdinvert": "E",
+    "e4e": "E",
+    "gan_prior": "D",
+    "gfpgan": "D",
+    "gpen": "D",
+    "hfgi": "C",
+    "idinvert": "E",
+    "parser": "net",
+    "psp": "E",
+    "scorer": "net",
+}
 IMAGES, STEPS = 12, 3
 
 

@@ -46,8 +46,8 @@ class Gradients(L.Callback):
         )
 
 
-def gradients_of_iteration_16(name: str, precision: Any) -> list[dict[str, Tensor]]:
-    method, spy = tiny(name), Gradients()
+def gradients_of_iteration_16(name: str, precision: Any, **options: Any) -> list[dict[str, Tensor]]:
+    method, spy = tiny(name, **options), Gradients()
     if hasattr(method, "augment"):
         method.augment = None
     method.iteration = 15
@@ -68,6 +68,15 @@ def test_regularisers_have_the_gradients_of_float32(name: str, step: int) -> Non
         full[key].square().sum() for key in full
     )
     assert square.sqrt() < 1e-5
+
+
+def test_path_length_of_stylegan1_has_the_gradients_of_float32() -> None:
+    mixed, full = (
+        gradients_of_iteration_16("gan_prior", precision, family="stylegan1")[3]
+        for precision in ("bf16-mixed", "32-true")
+    )
+    for key, value in full.items():
+        torch.testing.assert_close(mixed[key], value, rtol=1e-4, atol=1e-5 * value.abs().max().item())
 
 
 def test_the_main_passes_are_in_half_precision() -> None:

@@ -100,6 +100,7 @@ def test_starts_from_the_priors_average(prior) -> None:
     ("made", "asked", "message"),
     [
         ({"noise": "concat"}, {}, "has noise concat: inversion needs one with --model.noise add"),
+        ({"family": "stylegan1"}, {}, "has family stylegan1: this needs one with --model.family stylegan2"),
         ({"size": 16}, {}, r"has 16 px: set --model\.generator_size 16"),
         ({"style_dim": 8}, {}, r"has style_dim 8, this run 16: set --model\.style_dim 8"),
         (None, {"prior": None}, "needs a trained GAN prior"),

@@ -22,22 +22,26 @@ from experiments.training.command_line import resolve
 from experiments.training.run import build_trainer
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import read_checkpoint
-from lightning_modules.methods import METHODS, load_method
+from lightning_modules.methods import load_method
 from lightning_modules.metrics.judge import Judge
 from tests.device import NAME, OnDevice, SecondDevice, Wait
-from tests.lightning_modules.steps import SIZE, tiny
+from tests.lightning_modules.steps import SIZE, TRAINED, tiny
 
 # Beside the methods as they are in steps.TINY: what takes other paths.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gan_prior concat": ("gan_prior", {"noise": "concat", "augment": "off"}),
     "gan_prior none": ("gan_prior", {"noise": "none", "augment": "off"}),
+    "gan_prior relativistic": ("gan_prior", {"adversary": "relativistic"}),
+    "gan_prior stylegan1": ("gan_prior", {"family": "stylegan1"}),
     "gan_prior_restoration stage 2": ("gan_prior_restoration", {"stage": 2, "stage1": "scratch"}),
+    "gfpgan clean": ("gfpgan", {"architecture": "clean"}),
+    "gfpgan simple": ("gfpgan", {"lambda_local": 0.0, "lambda_fs": 0.0, "identity": "off"}),
     "gpen add": ("gpen", {"noise": "add"}),
     "gpen none": ("gpen", {"noise": "none"}),
     "hfgi warp": ("hfgi", {"warp": 0.15}),
     "e4e pool": ("e4e", {"pool": 4}),
 }
-CASES = {**{name: (name, {}) for name in METHODS}, **VARIANTS}
+CASES = {**{name: (name, {}) for name in TRAINED}, **VARIANTS}
 # The first iteration builds what only measures, 16 has all regularisers and a change of the augmentation's p,
 # the last is logged, validated and saved.
 BEGUN, LAST = 12, 17

@@ -53,7 +53,9 @@ def test_validate_and_test_return_the_same_scores(name: str) -> None:
     (validated,) = trainer.validate(method, datamodule=faces(method), verbose=False)
     (tested,) = trainer.test(method, datamodule=faces(method), verbose=False)
     assert {name.replace("test/", "val/"): value for name, value in tested.items()} == validated
-    expected = {"scorer": "val/attribute_error", "gan_prior": "val/fid_random"}.get(name, "val/psnr")
+    others = {"scorer": "attribute_error", "parser": "miou", "stylefusion": "locality"}
+    others["gan_prior"] = "fid_random"
+    expected = f"val/{others.get(name, 'psnr')}"
     assert expected in validated
     assert all(name.startswith("val/") for name in validated)
 
@@ -64,8 +66,8 @@ def test_predict_returns_what_the_method_makes_of_each_image(name: str) -> None:
     data = faces(method)
     predicted = L.Trainer(**QUIET).predict(method, datamodule=data)
     assert [len(part) for part in predicted] == [2, 2, 1]
-    if name in ("gan_prior", "scorer"):
-        assert torch.cat(predicted).shape[1:] == ((3, SIZE, SIZE) if name == "gan_prior" else (15,))
+    if name in ("gan_prior", "scorer", "stylefusion"):
+        assert torch.cat(predicted).shape[1:] == ((15,) if name == "scorer" else (3, SIZE, SIZE))
         return
     for part, batch in zip(predicted, data.batches("val"), strict=True):
         images = batch["input"] if isinstance(method, Restorer) else batch["target"]

@@ -420,6 +420,30 @@ class TestConstants:
         q = [choice["jpeg"]["quality"] for choice in choices]
         assert (min(q), max(q)) == quality
 
+    def test_gfpgan_changes_colours_as_the_release_does(self):
+        """Three in ten shifted, one in a hundred grey, three in ten jittered, in this order; inputs alone."""
+        happens = {
+            "color_shift": lambda draw: bool(np.any(draw["shift"])),
+            "gray": lambda draw: draw["on"],
+            "color_jitter": lambda draw: bool(draw["changes"]),
+        }
+        steps = [step for step in DEGRADATIONS["gfpgan"].steps if step.name in happens]
+        assert [step.name for step in steps] == list(happens)
+        shares = []
+        for step in steps:
+            assert not step.both
+            draws = [step.draw(np.random.default_rng(i), 512, False) for i in range(4000)]
+            shares.append(np.mean([happens[step.name](draw) for draw in draws]))
+        assert shares == [
+            pytest.approx(0.3, abs=0.03),
+            pytest.approx(0.01, abs=0.005),
+            pytest.approx(0.3, abs=0.03),
+        ]
+        shift, _, jitter = steps
+        assert shift.shift == 20
+        ranges = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+        assert ranges == ((0.5, 1.5), (0.5, 1.5), (0, 1.5), (-0.1, 0.1))
+
     @real
     def test_protocol_is_one_line_with_the_rules(self, name):
         protocol = DEGRADATIONS[name].protocol

@@ -34,7 +34,7 @@ def portraits(tmp_path_factory) -> Path:
 def test_table_and_figures(portraits: Path) -> None:
     result = json.loads((portraits / "runs/table1-smoke/table.json").read_text())
     assert list(result["rows"]) == ["input", "HINet", "NAFNet", "GFP-GAN", "GPEN", "ours"]
-    assert "PSNR" not in result["rows"]["GFP-GAN"]  # published only
+    assert 0 < result["rows"]["GFP-GAN"]["PSNR"] < 60
     assert result["rows"]["GFP-GAN"]["PSNR (paper)"] == 23.09
     assert result["rows"]["ours"]["family"] == "fusion"
     assert list(result["parts"]) == ["x_R", "x_G", "(x_R + x_G) / 2", "x_hat"]
@@ -56,7 +56,7 @@ def test_all_methods_see_as_many_images(portraits: Path) -> None:
     for path in (portraits / "runs/stages").glob("*/checkpoints/last.ckpt"):
         suite = read_checkpoint(path)["suite"]
         seen.setdefault(suite["method"], []).append(suite["images_seen"])
-    assert seen["hinet"] == seen["nafnet"] == seen["gpen"] == [16]
+    assert seen["hinet"] == seen["nafnet"] == seen["gpen"] == seen["gfpgan"] == [16]
     assert seen["gan_prior_restoration"] == [8, 8]  # its two stages share them
     footnote = json.loads((portraits / "runs/table1-smoke/table.json").read_text())["footnote"]
     assert any("GPEN: 16; ours, stage 1: 8; ours, stage 2: 8" in line for line in footnote)
@@ -67,16 +67,18 @@ def test_all_methods_see_as_many_images(portraits: Path) -> None:
 def test_parts_fit_together(preset: str) -> None:
     """In every preset the options are known ones, and all methods work at one size.
 
-    GPEN and ours have the shape of their priors.
+    GPEN, GFP-GAN and ours have the shape of their priors.
     """
-    data = Namespace(root=None, test_root=None, degradation="motion71")
+    data = Namespace(root=None, test_root=None, landmarks=None, degradation="motion71")
     options = {"seeds": [0], "regressor": "nafnet", "images": None, "test_images": None}
     config = Namespace(preset=preset, data=data, **options)
     (steps,) = train_rows(table1.rows(config), config).seeds
     last = {title: stages[-1].resolved["model"] for title, stages in steps.items()}
     assert len({model["size"] for model in last.values()}) == 1
     first, second = (stage.resolved["model"] for stage in steps["ours"])
-    for model, start in ((last["GPEN"], last[CONCATENATED]), (first, last[STYLEGAN2])):
+    started = ((last["GPEN"], CONCATENATED), (last["GFP-GAN"], STYLEGAN2), (first, STYLEGAN2))
+    for model, prior in started:
+        start = last[prior]
         assert {key: model[key] for key in SHAPE} == {key: start[key] for key in SHAPE}
     assert (first["stage"], second["stage"]) == (1, 2)
 
@@ -89,7 +91,7 @@ def test_other_table_shares_the_priors(portraits: Path, monkeypatch, capsys) -> 
     assert main(["table1", "--preset", "smoke", *options]) == 0
     assert {path.name for path in (portraits / "runs/stages").glob("gan_prior-*")} == before
     result = json.loads((portraits / "second/table.json").read_text())
-    assert list(result["rows"]) == ["input", "HINet", "NAFNet", "GPEN", "ours"]
+    assert list(result["rows"]) == ["input", "HINet", "NAFNet", "GFP-GAN", "GPEN", "ours"]
     assert result["parts"]["x_R"]["PSNR"] == pytest.approx(result["rows"]["HINet"]["PSNR"], rel=1e-5)
     assert "paper" not in capsys.readouterr().out.partition("family")[2]
 
@@ -97,10 +99,11 @@ def test_other_table_shares_the_priors(portraits: Path, monkeypatch, capsys) -> 
 def test_photographs_and_their_test_set(tmp_path: Path, draw_faces, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     train, test = draw_faces(tmp_path / "train", 12), draw_faces(tmp_path / "test", 5)
-    data = Namespace(root=str(train), test_root=str(test), degradation="motion71")
+    data = Namespace(root=str(train), test_root=str(test), landmarks=None, degradation="motion71")
     options = {"seeds": [0], "regressor": "nafnet", "images": None, "test_images": None}
     config = Namespace(preset="smoke", data=data, **options)
-    ours = train_rows(table1.rows(config), config).stages[-1]
+    stages = train_rows(table1.rows(config), config).stages
+    ours = stages[-1]
     assert ours.resolved["data"]["root"] == str(train)
     folder = table1.test_set(config, ours, tmp_path)
     assert json.loads((folder / "protocol.json").read_text())["val_source"] == str(test)
@@ -112,6 +115,12 @@ def test_photographs_and_their_test_set(tmp_path: Path, draw_faces, monkeypatch)
     faces = FaceData(**{**ours.resolved["data"], "workers": 0})
     faces.setup("fit")
     assert names == faces.val_names
+    (gfpgan,) = [stage for stage in stages if stage.method == "gfpgan"]
+    assert (gfpgan.resolved["model"]["lambda_local"], gfpgan.resolved["model"]["lambda_fs"]) == (0, 0)
+    data.landmarks = str(tmp_path / "faces.csv")  # then it has eyes and a mouth to look at
+    (gfpgan,) = [s for s in train_rows(table1.rows(config), config).stages if s.method == "gfpgan"]
+    assert gfpgan.resolved["data"]["landmarks"] == data.landmarks
+    assert gfpgan.resolved["model"]["lambda_fs"] == 200
 
 
 @pytest.mark.parametrize(

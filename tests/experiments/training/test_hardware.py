@@ -13,8 +13,7 @@ from experiments.training.hardware import memory_advice
 from experiments.training.memory import training_bytes
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.gpen import GPEN
-from lightning_modules.methods import METHODS
-from tests.lightning_modules.steps import tiny
+from tests.lightning_modules.steps import TRAINED, tiny
 
 GIB = 2**30
 
@@ -53,7 +52,7 @@ def test_more_devices_than_there_are_is_one_line(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_method_trains_in_every_precision(name: str, precision: str, tmp_path) -> None:
     run = tmp_path / "run"
     method = ["--method", name, "--preset", "smoke", "--run", str(run), "--trainer.precision", precision]

@@ -9,8 +9,9 @@ from experiments.fit import main
 from experiments.training.command_line import resolve
 from experiments.training.memory import connect, count_bytes, take_step, training_bytes
 from lightning_modules.base import Method
-from lightning_modules.methods import METHODS, find_method
+from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import Judge
+from tests.lightning_modules.steps import TRAINED
 
 CPU = torch.device("cpu")
 
@@ -74,6 +75,7 @@ def test_all_that_is_missing_is_listed_at_once(capsys, tmp_path) -> None:
     ("options", "unknown", "word"),
     [
         (["hfgi"], ["base", "C"], "--model.base PATH"),
+        (["bdinvert"], ["G", "E"], "--model.prior PATH"),
         (["gan_prior_restoration", "--model.prior", "scratch"], ["R"], "--model.regressor PATH"),
         (
             ["gan_prior_restoration", "--model.stage", "2", "--model.stage1", "none.ckpt"],
@@ -97,7 +99,7 @@ def test_without_dry_run_the_first_that_is_missing_ends_the_run(capsys, tmp_path
         main(["--method", "gpen", "--preset", "small", "--run_dir", str(tmp_path / "run")])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_memory_is_that_of_a_step_with_values(name: str) -> None:
     found = training_bytes(smoke(name), 4)
     with count_bytes(CPU) as count:
