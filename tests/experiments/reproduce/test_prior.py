@@ -34,9 +34,21 @@ def test_priors_are_trained_once_and_compared(tmp_path: Path, capsys, monkeypatc
     assert json.loads((tmp_path / "runs/prior-smoke/results.json").read_text())["rows"] == rows
 
 
-@pytest.mark.parametrize("preset", prior.GROWN)
-def test_one_prior_is_grown_and_the_other_derived_from_it(preset: str) -> None:
-    config = Namespace(preset=preset, seeds=[3], data=Namespace(root=None))
+def test_demo_grows_its_priors() -> None:
+    config = Namespace(preset="demo", seeds=[3], data=Namespace(root=None))
+    trained = train_rows(prior.rows(config), config)
+    (steps,) = trained.seeds
+    small, large = steps[STYLEGAN2]
+    assert [stage.resolved["model"]["size"] for stage in (small, large)] == [32, 64]
+    assert [stage.takes for stage in (small, large)] == ["last", "best"]
+    assert small in large.options
+    assert large.resolved["model"]["start"] == str(small.checkpoint(Path()))
+    assert [stage.resolved["model"]["noise"] for stage in steps[CONCATENATED]] == ["concat", "concat"]
+    assert trained.checkpoints(STYLEGAN2, Path()) == [large.checkpoint(Path())]
+
+
+def test_laboratory_derives_its_second_prior_from_the_first() -> None:
+    config = Namespace(preset="laboratory", seeds=[3], data=Namespace(root=None))
     trained = train_rows(prior.rows(config), config)
     (steps,) = trained.seeds
     smallest, small, large = steps[STYLEGAN2]
