@@ -174,15 +174,12 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
     notes = each(rows, lambda path: check_images(path, data, config.allow_trained), left_out)
     methods = [loaded[name] for name in rows]
     check_alike(list(rows.values()), methods, config.tlc)
-    seen = [f"{name} {note}" for name, note in notes.items() if note is not None]
     if config.faces is not None and not isinstance(methods[0], Restorer):
-        raise UserError(
-            f"--faces {config.faces}: {type(methods[0]).__name__} does not restore; evaluate restorers"
-        )
-    truth = config.faces is None
-    measured = config.metrics.as_dict()
-    how = {"truth": truth, "worst_by": config.worst_by, "under": protocol}
-    evaluation = score(rows, methods, data, measured, folder, seen, **how)
+        what = f"{type(methods[0]).__name__} does not restore"
+        raise UserError(f"--faces {config.faces}: {what}; evaluate restorers")
+    seen = [f"{name} {note}" for name, note in notes.items() if note is not None]
+    how = {"truth": config.faces is None, "worst_by": config.worst_by, "under": protocol}
+    evaluation = score(rows, methods, data, config.metrics.as_dict(), folder, seen, **how)
     if config.wandb != "off":
         runs = [
             (run_of(Path(path)), method.iteration)

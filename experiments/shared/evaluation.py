@@ -111,14 +111,10 @@ def score(
     check_outside_data(folder, data.hparams, "--output")
     data.setup("test")
     restoring = isinstance(methods[0], Restorer)
-    own_inputs = isinstance(data.val_source, Pairs | FrozenSet)
-    if truth and restoring and not own_inputs and data.hparams["degradation"] == "none":
-        raise UserError(
-            "--data.degradation none leaves nothing to restore: choose the degradation to score against,"
-            " or give --faces DIR for faces without a truth"
-        )
-    measured = with_statistics(measured, data)
-    judge = Judge(**measured, scored=methods[0].scored if truth else ("faces",)).to(methods[0].device)
+    if truth and restoring:
+        check_inputs(data)
+    judge = Judge(**with_statistics(measured, data), scored=methods[0].scored if truth else ("faces",))
+    judge.to(methods[0].device)
     if not truth and not judge.names:
         raise UserError(NOTHING)
     if under is not None:
@@ -127,10 +123,7 @@ def score(
     for method in methods:
         if isinstance(method, Inverter) and method.optimises:
             method.build_losses()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {folder} cannot be created: {error.strerror}") from error
+    make_folder(folder)
 
     named = dict(zip(checkpoints, methods, strict=True))
     made = go_through(named, data, judge)
@@ -150,13 +143,8 @@ def score(
         footnote.append(points.PROTOCOL)
     if seen:
         protocol["trained_on"] = list(seen)
-    table = Table(
-        columns,
-        list(means.items()),
-        reference=int(restoring),
-        footnote=footnote,
-        parts=made.parts,
-    )
+    lines = list(means.items())
+    table = Table(columns, lines, reference=int(restoring), footnote=footnote, parts=made.parts)
     if under is not None:
         table = under.table(table, judge, [score for scores in beside.values() for score in scores])
         protocol["name"] = f"{under.name} ({under.digest})"
@@ -165,9 +153,7 @@ def score(
     if trainings:
         result["trainings"] = trainings
     result |= {"checkpoints": checkpoints, "protocol": protocol, "worst_by": deciding}
-    write_text(folder / "results.json", json.dumps(result, indent=2) + "\n")
-    write_text(folder / "results.md", table.markdown())
-    write_text(folder / "results.tex", table.latex())
+    write_results(folder, result, table)
     if judge.per_image:
         for name, scores in made.scores.items():
             rows_of_images = torch.stack([scores.index, *scores.columns.values()], dim=1)
@@ -179,6 +165,30 @@ def score(
             save_worst(folder / f"worst-{name}.png", made.scores[name], judge, deciding, load, make)
     save_png(folder / "comparison.png", tile(list(made.pictures.values()), row_names=list(made.pictures)))
     return Evaluation(table, made.pictures, protocol, folder, judge)
+
+
+def check_inputs(data: FaceData) -> None:
+    """Raise `UserError` where there is nothing to restore."""
+    own_inputs = isinstance(data.val_source, Pairs | FrozenSet)
+    if not own_inputs and data.hparams["degradation"] == "none":
+        raise UserError(
+            "--data.degradation none leaves nothing to restore: choose the degradation to score against,"
+            " or give --faces DIR for faces without a truth"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be created: {error.strerror}") from error
+
+
+def write_results(folder: Path, result: Mapping[str, Any], table: Table) -> None:
+    """Write all that was measured as JSON, the table as Markdown and LaTeX."""
+    write_text(folder / "results.json", json.dumps(result, indent=2) + "\n")
+    write_text(folder / "results.md", table.markdown())
+    write_text(folder / "results.tex", table.latex())
 
 
 @torch.no_grad()

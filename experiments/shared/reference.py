@@ -47,7 +47,7 @@ def with_statistics(measured: dict[str, Any], data: FaceData) -> dict[str, Any]:
     path = weights.folders()[0] / file_name(files, FEATURES[measured["fid"]], data)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):  # the processes of a run ask for the same
+        with FileLock(path.with_name(f".{path.name}.lock")):  # the processes of a run ask for the same
             if not path.exists():
                 compute(place, measured["fid"], data, path)
     except OSError as error:

@@ -65,6 +65,8 @@ def read_reference(file: str | Path, features: str, width: int) -> Reference:
         width: number of the features, D.
     """
     path, what = Path(file).expanduser(), f"{OPTION} {file}"
+    if not path.exists():  # as on another machine than the run's
+        raise UserError(f"{what} does not exist: give a set of photographs, its statistics, or null for none")
     found = read_npz(path, what) if path.suffix == ".npz" else _read_torch(path, what)
     about = _about(found, what)
     values = {}

@@ -78,7 +78,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, statistics) -> None:
         ("c.npz", WIDTH, "expected a finite mean"),
         ("d.pth", WIDTH, "cannot be read as arrays"),
         ("e.npz", WIDTH, "is no .npz archive of numbers"),
-        ("f.npz", WIDTH, "does not exist"),
+        ("f.npz", WIDTH, "does not exist: give a set of photographs, its statistics, or null"),
         ("f.pth", WIDTH, "does not exist"),
     ):
         with pytest.raises(UserError, match=f"^--metrics.fid_reference .*{re.escape(words)}") as raised:
