@@ -124,7 +124,7 @@ WEIGHTS: dict[str, Weights] = {
         page="https://github.com/omertov/encoder4editing (Auxiliary Models: IR-SE50 Model)",
         url=f"{_GPEN}model_ir_se50.pth",  # the one published with GPEN; e4e's lies on Google Drive
     ),
-    "identity/arcface_r18": Weights(
+    "identity/arcface-r18": Weights(
         what="ArcFace ResNet-18 on grey levels, features of GFP-GAN's identity loss",
         file="arcface_resnet18.pth",
         sha256=None,

@@ -51,8 +51,8 @@ class EmbeddingDistance(nn.Module):
 
 def grey_arcface() -> GreyArcFace:
     """ArcFace on ResNet-18 with the published weights, whose names begin with `module.` (DataParallel)."""
-    published = weights.read("identity/arcface_r18")
+    published = weights.read("identity/arcface-r18")
     state = {name.removeprefix("module."): value for name, value in published.items()}
     network = GreyArcFace()
-    names.load(network, state, "weights 'identity/arcface_r18'", optional=("num_batches_tracked",))
+    names.load(network, state, "weights 'identity/arcface-r18'", optional=("num_batches_tracked",))
     return network

@@ -31,7 +31,7 @@ def test_the_loss_is_l1_of_embeddings(monkeypatch, tmp_path) -> None:
     publish(
         monkeypatch,
         tmp_path,
-        "identity/arcface_r18",
+        "identity/arcface-r18",
         {f"module.{name}": value for name, value in fixture.state().items()},
     )
     loss, image = EmbeddingDistance(), fixture["image"]
@@ -58,6 +58,6 @@ def test_missing_weights_are_refused(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     x = torch.rand(1, 3, 32, 32)
     with pytest.raises(
-        UserError, match=r"weights 'identity/arcface_r18' not found: put arcface_resnet18\.pth"
+        UserError, match=r"weights 'identity/arcface-r18' not found: put arcface_resnet18\.pth"
     ):
         EmbeddingDistance()(x, x)

@@ -21,7 +21,7 @@ def network(monkeypatch: pytest.MonkeyPatch, tmp_path) -> GreyArcFace:
     """With the fixture's values, which are published in the released layout."""
     state = Fixture("gfpgan_arcface_r18").state()
     released = {f"module.{name}": value for name, value in state.items()}
-    publish(monkeypatch, tmp_path, "identity/arcface_r18", released)
+    publish(monkeypatch, tmp_path, "identity/arcface-r18", released)
     network = GreyArcFace()
     assert all("num_batches" in name for name in network.load_state_dict(state, strict=False).missing_keys)
     return network.eval()
