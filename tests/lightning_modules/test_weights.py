@@ -58,14 +58,15 @@ def test_table() -> None:
     files = [entry.file for entry in WEIGHTS.values()]
     assert len(set(files)) == len(files)
     for name, entry in WEIGHTS.items():
-        assert re.fullmatch(r"[a-z0-9]+/[a-z0-9-]+", name)
+        assert re.fullmatch(r"[a-z0-9]+/[a-z0-9.-]+", name)
         assert entry.page.startswith("https://")
         if entry.url is not None:
             assert entry.url.startswith("https://")
             assert entry.url.endswith(f"/{entry.file}")
-        if entry.sha256 is not None:  # torch's convention: a file's name ends in the beginning of its hash
+        if entry.sha256 is not None:
             assert re.fullmatch(r"[0-9a-f]{8,64}", entry.sha256)
-            assert entry.file.endswith(f"-{entry.sha256}.pth")
+            # torch's convention: a file's name ends in the beginning of its hash; others have all of it
+            assert entry.file.endswith(f"-{entry.sha256}.pth") or len(entry.sha256) == 64, name
     assert {"lpips/alex", "lpips/vgg", "fid/inception"} <= WEIGHTS.keys()
 
 
