@@ -214,7 +214,8 @@ class StyleFusion(Method):
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images in [-1, 1] as (B, 3, H, W), got {tuple(images.shape)}")
         with torch.no_grad():
-            points = self._draw(torch.randn(len(images), len(self.parts), self.G.z_dim, device=self.device))
+            shape = (len(images), len(self.parts), self.G.z_dim)
+            points = self._draw(torch.randn(shape, device=self.device, dtype=self.G.w_avg.dtype))
         terms = self.objective(self.nodes[turn], points)
         done = self.progress * len(self.nodes) - turn  # share of the node's iterations
         counted = ["loc", "perc"] if done < self.warm_up else list(self.lambdas)

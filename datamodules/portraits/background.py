@@ -19,7 +19,7 @@ def background(p: Scalars, g: Scalars, x: Tensor, y: Tensor, size: int) -> Tenso
     """Linear-light (B, 3, h, w) at the picture's x (1, 1, w) and y (1, h, 1)."""
     half = 0.5 * size
     kinds = (p["back_kind"].view(-1) * len(KINDS)).long().clamp_(max=len(KINDS) - 1)
-    rgb = torch.empty(len(kinds), 3, y.shape[1], x.shape[2], device=x.device)
+    rgb = x.new_empty(len(kinds), 3, y.shape[1], x.shape[2])
     used_p = {name: p[name] for name in p if name.startswith("back_")}
     used_g = {name: g[name] for name in g if name.startswith("back_")}
     for kind, draw in enumerate((_studio, _stripes, _bricks, _boards, _books, _window)):

@@ -52,7 +52,11 @@ def check_outside_data(output: Path, data: Mapping[str, Any], name: str) -> None
 
 def check_outside(output: Path, source: Path, option: str, name: str = "--output") -> None:
     """Raise `UserError` for an output below the folder `source`, which a later call would take for input."""
-    if source.expanduser().resolve() in output.expanduser().resolve().parents:
+    try:
+        inside = source.expanduser().resolve() in output.expanduser().resolve().parents
+    except (OSError, RuntimeError):  # links in a circle, which are no place for images either
+        return
+    if inside:
         what = f"{name} {output} lies inside {option} {source}"
         raise UserError(f"{what}, where its images would count as input: give a place outside")
 

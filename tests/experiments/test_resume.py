@@ -231,9 +231,12 @@ def first_moment(value: torch.Tensor) -> Callable[[dict[str, Any]], None]:
         (drop("optimizer_states"), "was imported, not trained here"),
         (drop("callbacks"), "is damaged: it has no callbacks"),
         (drop("pytorch-lightning_version"), "is damaged: it has no pytorch-lightning_version"),
-        (lambda checkpoint: checkpoint["callbacks"].clear(), "is damaged: it has no Checkpoints"),
+        (lambda checkpoint: checkpoint["callbacks"].clear(), "is damaged: its callbacks has no Checkpoints"),
         (lambda checkpoint: checkpoint["optimizer_states"].pop(), "other parts of the method"),
-        (lambda checkpoint: checkpoint["optimizer_states"][0].pop("state"), "is damaged: it has no state"),
+        (
+            lambda checkpoint: checkpoint["optimizer_states"][0].pop("state"),
+            "is damaged: its optimizer_states has an entry 0 that has no state",
+        ),
         (
             lambda checkpoint: checkpoint["optimizer_states"][1]["state"][3].pop("exp_avg_sq"),
             "state of parameter 3 is not complete",

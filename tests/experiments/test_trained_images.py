@@ -268,8 +268,9 @@ def test_restorers_are_trained_and_scored_on_pairs(tmp_path: Path, capsys) -> No
 
 
 def test_a_root_of_pairs_points_to_the_option(tmp_path: Path) -> None:
-    draw(tmp_path / "gt", names(6))
-    blur(tmp_path, "gt", "lq")
+    pairs = tmp_path / "pairs"
+    draw(pairs / "gt", names(6))
+    blur(pairs, "gt", "lq")
     with pytest.raises(UserError, match=r"--data\.root .*folders lq/ and gt/.*give --data\.pairs"):
-        train("nafnet", tmp_path / "run", "--data.root", str(tmp_path))
+        train("nafnet", tmp_path / "run", "--data.root", str(pairs))
     assert not (tmp_path / "run").exists()

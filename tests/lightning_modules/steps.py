@@ -145,7 +145,7 @@ def batch_of(count: int, size: int, seed: int = 0) -> dict[str, Any]:
         "index": torch.arange(count),
         "name": [f"image-{index}" for index in range(count)],
         "landmarks": size * places,
-        "mask": portraits.render(parameters, size)["mask"],
+        "mask": portraits.render(parameters, 2 * size)["mask"][:, ::2, ::2],
         "attributes": torch.stack([parameters[name] for name in portraits.ATTRIBUTES], dim=1),
     }
 

@@ -14,7 +14,8 @@ from lightning_modules.methods import load_method
 from lightning_modules.networks.encoders import BaseCodeEncoder
 from lightning_modules.pretrained.bdinvert import recognise
 from lightning_modules.pretrained.files import read_released
-from lightning_modules.pretrained.released import export_released, import_released, recognised
+from lightning_modules.pretrained.recognition import recognised
+from lightning_modules.pretrained.released import export_released, import_released
 from tests.experiments.inverters import saved
 from tests.golden.check import Fixture
 from tests.lightning_modules.steps import tiny

@@ -13,7 +13,8 @@ from lightning_modules.idinvert import IDInvert
 from lightning_modules.methods import load_method
 from lightning_modules.networks.idinvert import DomainEncoder
 from lightning_modules.pretrained.idinvert import to_released
-from lightning_modules.pretrained.released import export_released, import_released, recognised
+from lightning_modules.pretrained.recognition import recognised
+from lightning_modules.pretrained.released import export_released, import_released
 from tests.experiments.inverters import saved, untrained
 from tests.golden.check import Fixture
 from tests.lightning_modules.steps import SIZE, STYLEGAN, batch_of, tiny

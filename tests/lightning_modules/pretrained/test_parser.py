@@ -10,7 +10,8 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.networks.bisenet import BiSeNet
-from lightning_modules.pretrained.released import export_released, import_released, recognised
+from lightning_modules.pretrained.recognition import recognised
+from lightning_modules.pretrained.released import export_released, import_released
 from tests.golden.check import Fixture
 from tests.lightning_modules.steps import tiny
 

@@ -12,7 +12,8 @@ import torch
 from _runtime import UserError
 from lightning_modules.networks.stylefusion import TREES
 from lightning_modules.pretrained import names
-from lightning_modules.pretrained.released import export_released, import_released, recognised
+from lightning_modules.pretrained.recognition import recognised
+from lightning_modules.pretrained.released import export_released, import_released
 from lightning_modules.stylefusion import StyleFusion
 from tests.lightning_modules.steps import TINY, tiny
 
