@@ -6,6 +6,7 @@ What people take for a released file is often a page about it, a pointer to it o
 from __future__ import annotations
 
 import io
+import json
 import warnings
 import zipfile
 import zlib
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import torch
 
 from _runtime import UserError, plain_file
@@ -149,6 +151,38 @@ def read_torch(
     with torch.serialization.safe_globals(names), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about versions of pickle, where the file cannot be read anyway
         return torch.load(inner or path, map_location="cpu", weights_only=True)
+
+
+def read_record(
+    path: Path, entry: str, expected: str, no: str, lacks: str
+) -> tuple[dict[str, torch.Tensor], Any]:
+    """The tensors of a safetensors file of ours, and the record in its metadata.
+
+    Args:
+        path: the file.
+        entry: the record's name.
+        expected: the format that the metadata must name.
+        no: what a file of another format is none of, in the error.
+        lacks: what a file without a record does not do, in the error.
+
+    Raises:
+        UserError: it is missing, damaged, or of another format.
+    """
+    plain_file(path, str(path))
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        damaged = "truncated, damaged or of another format"
+        raise UserError(f"{path} cannot be read as safetensors: {damaged}") from error
+    written = metadata.get("format")
+    if written != expected:
+        raise UserError(f"{path} is no {no}: its format is {written!r}, expected {expected!r}")
+    try:
+        return tensors, json.loads(metadata.get(entry, ""))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it does not {lacks}") from error
 
 
 def read_npz(path: Path, what: str) -> dict[str, torch.Tensor]:

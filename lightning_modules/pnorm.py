@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from _runtime import UserError, plain_file, write_bytes
 from lightning_modules.editing.released import read_numpy
+from lightning_modules.formats import read_record
 from lightning_modules.generators import LatentGenerator, fingerprint
 from lightning_modules.networks.ops import at_least_float32, full_precision
 from lightning_modules.schema import PNORM, Record, Text, check
@@ -167,22 +167,7 @@ def released(folder: Path, name: str) -> Path:
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save` wrote: the arrays, and of what they are. Raises `UserError`."""
-    plain_file(path, str(path))
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as safetensors: truncated, damaged or of another format"
-        ) from error
-    written = metadata.get("format")
-    if written != FORMAT:
-        raise UserError(f"{path} is no P-norm fit: its format is {written!r}, expected {FORMAT!r}")
-    try:
-        record = json.loads(metadata.get("pnorm", ""))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it does not say of which generator it is") from error
+    tensors, record = read_record(path, "pnorm", FORMAT, "P-norm fit", "say of which generator it is")
     check(record, Record(needed={"generator": Text()}), str(path))
     check(tensors, PNORM, str(path))
     return tensors, record

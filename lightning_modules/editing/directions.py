@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from _runtime import UserError, nearest, plain_file, write_bytes
+from _runtime import UserError, nearest, write_bytes
+from lightning_modules.formats import read_record
 from lightning_modules.schema import DIRECTION, TENSORS, check
 
 Kind = Literal["interfacegan", "sefa", "ganspace", "ganspace-relative"]
@@ -159,24 +159,8 @@ def load(path: Path) -> Direction:
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
-    plain_file(path, str(path))
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as safetensors: truncated, damaged or of another format"
-        ) from error
-    written = metadata.get("format")
-    if written != FORMAT:
-        raise UserError(
-            f"{path} is no direction written by this suite: its format is {written!r}, expected {FORMAT!r}"
-        )
-    try:
-        record = json.loads(metadata.get("direction", ""))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it does not hold the fields of a direction") from error
+    ours = "direction written by this suite"
+    tensors, record = read_record(path, "direction", FORMAT, ours, "hold the fields of a direction")
     check(record, DIRECTION, str(path))
     check(tensors, TENSORS, str(path))
     layers = record["layers"]
