@@ -11,21 +11,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import torch
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from _runtime import UserError, nearest
+from _runtime import UserError
+from datamodules.checks import check_options
 from datamodules.datasets import (
     Batch,
     FrozenSet,
@@ -38,12 +34,14 @@ from datamodules.datasets import (
     allowed,
     too_many,
 )
-from datamodules.decode import Filter, ImageFiles, SmallImage, UnreadableImage, too_small
+from datamodules.decode import Filter, ImageFiles
 from datamodules.degradations import DEGRADATIONS
+from datamodules.holding_out import choose
 from datamodules.landmarks import Landmarks
 from datamodules.layouts import describe_folders, is_paired, paired, repeated_names, without_others
+from datamodules.loading import loader
+from datamodules.looking import glance, look_at, readable, warn_of_masks
 from datamodules.masks import PartMasks
-from datamodules.names import Names
 from datamodules.prints import NOTHING, Look, Prints, file_prints, sample
 from datamodules.sampler import Stream
 
@@ -135,7 +133,7 @@ class FaceData(LightningDataModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.options: Any = self.hparams
-        self._check()
+        check_options(self.options)
         self.shape = height or size, size
         self.masks: PartMasks | None = None
         self.degradation = DEGRADATIONS[degradation]
@@ -155,69 +153,6 @@ class FaceData(LightningDataModule):
         self.changed_validation: str | None = None  # what a resumed run validates otherwise, in words
         self._trained_on: Prints | None = None
         self._kept: dict[str, Any] = {}  # what `state_dict` gives beside what was trained on
-
-    def _check(self) -> None:
-        """Raise UserError for an option that cannot work."""
-        options = self.options
-        size, degradation, split = options.size, options.degradation, options.val_split
-        if size < 16 or size & (size - 1):
-            raise UserError(f"--data.size {size}: expected a power of two from 16 on, e.g. 64, 256 or 512")
-        if options.height is not None:
-            self._check_height()
-        _at_least(1, batch_size=options.batch_size, accumulate=options.accumulate)
-        _at_least(1, val_batch_size=options.val_batch_size, val_images=options.val_images)
-        _at_least(1, portraits=options.portraits)
-        _at_least(0, workers=options.workers, seed=options.seed)
-        if not 0 <= options.unreadable <= 1:
-            raise UserError(f"--data.unreadable {options.unreadable}: expected a share of the files, 0 to 1")
-        if degradation not in DEGRADATIONS:
-            raise UserError(
-                f"unknown --data.degradation {degradation!r}: {nearest(degradation, DEGRADATIONS)}"
-            )
-        if split not in ("random", "last") and not Path(split).is_file():
-            raise UserError(
-                f"--data.val_split {split}: expected random, last or a text file with one image name per line"
-            )
-        if options.pairs is not None and options.root is not None:
-            raise UserError("--data.pairs and --data.root both name what to train on: give one of them")
-        if options.landmarks is not None and options.root is None and options.pairs is None:
-            raise UserError(f"--data.landmarks {options.landmarks}: portraits have their own; leave it out")
-        if options.masks is not None:
-            self._check_masks()
-        if options.root is not None and FrozenSet.at(options.root):
-            raise UserError(
-                f"--data.root {options.root} is a test set of degraded and clean images:"
-                " name it as --data.val_root"
-            )
-
-    def _check_masks(self) -> None:
-        """Raise UserError where there are no photographs that masks could be of."""
-        options = self.options
-        where = f"--data.masks {options.masks}"
-        if options.pairs is not None:
-            raise UserError(f"{where}: pairs come without masks; leave out --data.masks or --data.pairs")
-        if options.root is None and options.val_root is None:
-            raise UserError(f"{where} are of photographs: give --data.root, or leave out --data.masks")
-        if options.degradation != "none":
-            raise UserError(f"{where} are of clean photographs: give --data.degradation none")
-
-    def _check_height(self) -> None:
-        """Raise UserError where images that are no squares cannot be had."""
-        options, height = self.options, self.options.height
-        if height % 8 or not 8 <= height < options.size:
-            raise UserError(
-                f"--data.height {height}: expected a multiple of 8 below --data.size {options.size};"
-                " leave it out for squares"
-            )
-        if options.degradation != "none":
-            raise UserError(
-                f"--data.height {height}: degradations are of squares; give --data.degradation none"
-            )
-        if options.root is None and (options.val_root is None or FrozenSet.at(options.val_root)):
-            raise UserError(
-                f"--data.height {height}: portraits and test sets are square;"
-                " give --data.root with photographs"
-            )
 
     # -- what there is -----------------------------------------------------------------------------
 
@@ -284,12 +219,20 @@ class FaceData(LightningDataModule):
 
     def _setup_photographs(self, files: ImageFiles | None, val_files: ImageFiles) -> None:
         """Hold out some of `val_files`, or all; train on the rest of `files`, or on portraits."""
-        held_out = self._choose(val_files, everything=val_files is not files)
+        options = self.options
+        held_out = choose(
+            val_files,
+            options.val_split,
+            options.val_images,
+            options.seed,
+            everything=val_files is not files,
+        )
         if files is not None:
             self._train_without(files, val_files.root, [val_files.names[i] for i in held_out])
-        self._glance(val_files, held_out)
+        glance(val_files, held_out, self.shape)
         self.val_source = self._source(val_files)
-        self.val_indices = self._readable(self.val_source, held_out)
+        self.looks = readable(self.val_source, held_out, options.unreadable)
+        self.val_indices = list(self.looks)
 
     def _setup_frozen(self, files: ImageFiles | None, test_set: FrozenSet) -> None:
         if files is not None:
@@ -309,7 +252,7 @@ class FaceData(LightningDataModule):
             )
         self.train_source = self._source(files)
         self.train_indices = train
-        self._glance(files, train)
+        glance(files, train, self.shape)
 
     def _take_landmarks(self) -> None:
         """Train on the images that have landmarks, where a file of them is given. Raises UserError."""
@@ -333,80 +276,6 @@ class FaceData(LightningDataModule):
         options = self.options
         return options.landmarks is not None or (options.root is None and options.pairs is None)
 
-    def _choose(self, files: ImageFiles, everything: bool) -> list[int]:
-        """Indices of the images to hold out, in the order of the files; ``everything`` allows to take all."""
-        split, wanted, n = self.options.val_split, self.options.val_images, len(files)
-        if split not in ("random", "last"):
-            return listed(Path(split), files)
-        if wanted >= n and not everything:
-            images = "image" if n == 1 else "images"
-            raise UserError(
-                f"--data.val_images {wanted}: {files.root} has only {n} {images};"
-                " hold out fewer, or name a --data.val_root"
-            )
-        if split == "last":
-            return list(range(max(0, n - wanted), n))
-
-        def drawn(i: int) -> bytes:
-            # without the suffix, so that a data set prepared in another format has the same split
-            stem = os.path.splitext(files.names[i])[0]
-            return hashlib.sha256(f"{self.options.seed}:{stem}".encode()).digest()
-
-        return sorted(sorted(range(n), key=drawn)[:wanted])
-
-    def _glance(self, files: ImageFiles, indices: Sequence[int]) -> None:
-        """Refuse a set of too small images before long work starts, from the headers of up to 64 of them."""
-        stride = -(-len(indices) // 64)
-        for i in indices[::stride]:
-            try:
-                width, height = files.size(i)
-            except UnreadableImage:
-                continue  # counted when its turn comes
-            if height < self.shape[0] or width < self.shape[1]:
-                raise too_small(files.path(i), width, height, self.shape)
-
-    def _readable(self, source: Photographs, indices: list[int]) -> list[int]:
-        """Decode every held-out image once; leave out and name the damaged ones. Raises UserError."""
-
-        n = len(indices)
-        looks = self._look_at(source, indices, "checking held-out images")
-        self.looks = {i: look for i, look in looks.items() if isinstance(look, Look)}
-        bad = [str(error) for error in looks.values() if isinstance(error, UnreadableImage)]
-        for error in looks.values():
-            if isinstance(error, SmallImage):
-                raise error
-        if len(bad) > allowed(self.options.unreadable, n) or len(bad) == n:
-            raise too_many(bad, n)
-        if bad and not _get_rank():
-            log.warning("%d of %d held-out images skipped: %s", len(bad), n, "; ".join(bad[:3]))
-        self._warn_of_masks(source, self.looks, "held-out")
-        return list(self.looks)
-
-    def _look_at(
-        self, source: Photographs, indices: Sequence[int], what: str
-    ) -> dict[int, Look | UnreadableImage | SmallImage]:
-        """Decode images once each; what is noted of them, or why they cannot be used."""
-
-        def look(i: int) -> Look | UnreadableImage | SmallImage:
-            try:
-                return source.look(i)
-            except (UnreadableImage, SmallImage) as error:
-                return error
-
-        # the rank from the environment: the trainer is not there yet when this runs first
-        hidden = bool(_get_rank())
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            results = pool.map(look, indices)
-            checks = tqdm(results, what, len(indices), leave=False, delay=2, disable=hidden)
-            return dict(zip(indices, checks, strict=True))
-
-    def _warn_of_masks(self, source: Photographs, looks: dict[int, Look], which: str) -> None:
-        """Count the pictures that are black, plain or of two values."""
-        masks = [i for i, look in looks.items() if look.two_valued]
-        if masks and not _get_rank():
-            what = f"{len(masks)} of {len(looks)} {which} images looked at are black or have two values alone"
-            log.warning("%s, as masks have (e.g. %s): are they faces?", what, source.files.path(masks[0]))
-
     # -- what is kept of the images ------------------------------------------------------------------
 
     def trained_on(self) -> Prints | None:
@@ -415,7 +284,7 @@ class FaceData(LightningDataModule):
         self._take_landmarks()
         source, indices = self.train_source, self.train_indices
         if isinstance(source, Photographs) and self._trained_on is None:
-            found = self._look_at(source, sample(indices), "looking at the training images")
+            found = look_at(source, sample(indices), "looking at the training images")
             looks = {i: look for i, look in found.items() if isinstance(look, Look)}
             reduced = [looks[i].reduced if i in looks else NOTHING for i in found]
             name = source.files.root.resolve().name
@@ -435,7 +304,7 @@ class FaceData(LightningDataModule):
 
     def _warn_of_training(self, source: Photographs, looks: dict[int, Look]) -> None:
         """Say what is suspicious about the training images."""
-        self._warn_of_masks(source, looks, "training")
+        warn_of_masks(source, looks, "training")
         if _get_rank():
             return
         repeated = repeated_names(source.files)
@@ -601,17 +470,7 @@ class FaceData(LightningDataModule):
             yield self.on_after_batch_transfer(batch, 0)
 
     def _loader(self, dataset: Dataset, **how: Any) -> DataLoader:
-        """A loader of ready batches; `how` says which items make one."""
-        workers = self.options.workers
-        return _Loader(
-            dataset,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_single_threaded,
-            persistent_workers=workers > 0,
-            pin_memory=self._on_cuda(),
-            **how,
-        )
+        return loader(dataset, self.options.workers, pinned=self._on_cuda(), **how)
 
     def _processes(self) -> tuple[int, int]:
         """This process's rank and the number of processes."""
@@ -650,56 +509,3 @@ class FaceData(LightningDataModule):
             return batch
         # to the trainer's precision: Lightning did so before this hook, when the images still were bytes
         return self.trainer.precision_plugin.convert_input(batch)
-
-
-def listed(path: Path, files: ImageFiles) -> list[int]:
-    """Indices of the images that a text file names, one per line, as `Names` understands them."""
-    names = Names(files.names, files.root)
-    chosen = set()
-    for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
-        wanted = line.strip()
-        if not wanted or wanted.startswith("#"):
-            continue
-        if "\0" in wanted:
-            raise UserError(f"--data.val_split {path}, line {number}: not a name; expected a text of names")
-        matches = names.matching(wanted)
-        if len(matches) != 1:
-            what = f"{len(matches)} images of that name" if matches else "no such image"
-            raise UserError(f"--data.val_split {path}, line {number}: {what} in {files.root}: {wanted}")
-        chosen.update(matches)
-    if not chosen:
-        raise UserError(f"--data.val_split {path}: names no image")
-    return sorted(chosen)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _at_least(least: int, **options: int) -> None:
-    for option, value in options.items():
-        if value < least:
-            raise UserError(f"--data.{option} {value}: expected at least {least}")
-
-
-class _Loader(DataLoader):
-    """Its processes hear no Ctrl-C, SIGTERM or SIGUSR1.
-
-    Terminals and clusters send these to all; the training ends the processes in time.
-    """
-
-    def __iter__(self) -> Any:
-        if not self.num_workers or not hasattr(signal, "pthread_sigmask"):  # as on Windows
-            return super().__iter__()
-        # its start, which creates what the processes share, would lift the block
-        resource_tracker.ensure_running()
-        # the processes inherit it
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
-        try:
-            return super().__iter__()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _single_threaded(worker: int) -> None:
-    cv2.setNumThreads(0)  # torch limits its own threads in workers by itself

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules import faces as faces_module
 from datamodules import portraits, prints
 from datamodules.decode import ImageFiles, decode
 from datamodules.faces import FaceData
@@ -149,8 +150,9 @@ def test_a_resumed_run_looks_at_no_image_again(faces: Path, monkeypatch) -> None
     kept = trained(faces)
     data = FaceData(str(faces), size=32, val_images=2, workers=0)
     data.recall(kept)
-    monkeypatch.setattr(data, "_look_at", None)
-    assert data.trained_on() is kept
+    with monkeypatch.context() as patched:
+        patched.setattr(faces_module, "look_at", None)
+        assert data.trained_on() is kept
     (faces / data.train_source.name(data.train_indices[0])).write_bytes(b"another file")
     again = FaceData(str(faces), size=32, val_images=2, workers=0)
     again.recall(kept)
