@@ -24,7 +24,7 @@ from lightning_modules.base import Code, Inverter, Outcome
 from lightning_modules.losses.distortion import Distortion
 from lightning_modules.methods import find_method, rebuild
 from lightning_modules.networks.hfgi import Alignment, ConsultationEncoder, as_seen, fused_layer, fusion
-from lightning_modules.networks.warps import random_perspective
+from lightning_modules.networks.warps import random_perspective, wide_perspective
 from lightning_modules.optimizers import Ranger
 from lightning_modules.psp import PSP
 from lightning_modules.starts import Description, Start
@@ -54,6 +54,7 @@ class HFGI(Inverter):
         lambda_id: weight of the identity loss.
         lambda_align: weight of L_align.
         warp: probability with which a batch's maps are warped.
+        warps: `released` for small ones, `wide` for those as large as pose edits (`networks/warps.py`).
         features: of LPIPS: `pretrained`, `random` (a stand-in for runs without weights) or `off`.
         identity: of the identity loss: `arcface` for faces, `moco` for other domains, `random` (a stand-in)
             or `off`.
@@ -77,6 +78,7 @@ class HFGI(Inverter):
         lambda_id: float = 0.1,
         lambda_align: float = 0.1,
         warp: float = 0.9,
+        warps: Literal["released", "wide"] = "released",
         features: Literal["pretrained", "random", "off"] = "pretrained",
         identity: Literal["arcface", "moco", "random", "off"] = "arcface",
         lr: float = 1e-4,
@@ -84,6 +86,7 @@ class HFGI(Inverter):
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
         self.size, self.lambda_align, self.warp, self.lr = size, lambda_align, warp, lr
+        self.warps = warps
         self.base = make_base(base, size).requires_grad_(False)
         G = self.base.G
         self.layer = fused_layer(G.size)
@@ -130,13 +133,18 @@ class HFGI(Inverter):
 
     def synthesize(self, code: Code) -> Tensor:
         """G consults the map, aligned to the image of the very w it is given, edited or not."""
+        map = self.map_of(code)
+        if self.A is not None:
+            map = self.A(map, self.looked_at(self.base.synthesize(code)))
+        return self.consult(code["w"], map, noise="const")
+
+    def map_of(self, code: Code) -> Tensor:
+        """The code's distortion map. Raises `UserError` where it has none of this size."""
         map = code.get("distortion")
         if map is None or map.shape[-2:] != self.image_shape:
             size = "x".join(str(side) for side in reversed(self.image_shape))
             raise UserError(f"the code has no distortion map of {size}: invert the image once more")
-        if self.A is not None:
-            map = self.A(map, self.looked_at(self.base.synthesize(code)))
-        return self.consult(code["w"], map, noise="const")
+        return map
 
     def looked_at(self, image: Tensor) -> Tensor:
         """The base's image as A and the distortion map have it."""
@@ -176,7 +184,7 @@ class HFGI(Inverter):
             w = self.base.invert(x)["w"]
             image = self.looked_at(self.base.G(w))
             d = x - image
-            warped = random_perspective(d, self.warp) if self.warp > 0 else d
+            warped = self._warped(d)
         aligned = warped if self.A is None else self.A(warped, image)
         loss, terms = self.distortion(self.seen(self.consult(w, aligned, noise="random")), x)
         if self.A is not None:
@@ -185,6 +193,14 @@ class HFGI(Inverter):
         (optimizer,) = self.players
         self.descend(optimizer, loss)
         self.log_terms(terms)
+
+    def _warped(self, d: Tensor) -> Tensor:
+        """The batch's maps as they are warped, or the very same."""
+        if self.warp == 0:
+            return d
+        if self.warps == "wide":
+            return wide_perspective(d, self.warp)
+        return random_perspective(d, self.warp)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         networks = [self.C] if self.A is None else [self.A, self.C]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from kornia.filters import gaussian_blur2d
+from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 
 from lightning_modules.networks.ops import area_means, at_least_float32
@@ -96,12 +96,22 @@ def person(scores: Tensor, size: int) -> Person:
     """
     inside = 1 - probabilities(scores, ["bg"])
     deviation = FEATHER * inside.shape[-1]
-    kernel = 2 * round(3 * deviation) + 1
-    if kernel > 1:
-        deviations = inside.new_full((1, 2), deviation)
-        inside = gaussian_blur2d(inside, (kernel, kernel), deviations)
+    radius = round(3 * deviation)
+    if radius > 0:
+        inside = blurred(inside, deviation, radius)
     found = (scores.argmax(1) != 0).flatten(1).to(inside.dtype).mean(1) >= FEWEST
     return Person(area_means(inside, size), found)
+
+
+def blurred(mask: Tensor, deviation: float, radius: int) -> Tensor:
+    """A mask (B, 1, H, W) under a Gaussian of `deviation` pixels, cut off at `radius`.
+
+    Kornia's own blur looks at the deviation's value, which tensors without values do not have, and for which
+    a device is waited for.
+    """
+    deviations = mask.new_full((1, 1), deviation)
+    kernel = get_gaussian_kernel1d(2 * radius + 1, deviations, device=mask.device, dtype=mask.dtype)
+    return filter2d_separable(mask, kernel, kernel, "reflect")
 
 
 def check_classes(scores: Tensor) -> None:

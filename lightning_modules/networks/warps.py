@@ -13,6 +13,9 @@ from torch import Tensor
 
 from lightning_modules.networks.ops import at_least_float32, full_precision
 
+WIDE = (0.15, 0.3, 0.5)  # distortions
+SHEAR = 0.2  # the most that rows move, a share of their distance from the middle
+
 
 def random_perspective(
     map: Tensor,
@@ -34,10 +37,31 @@ def random_perspective(
     if torch.rand((), generator=generator) >= probability:
         return map
     H, W = map.shape[2:]
-    x, y = (torch.randint(int(distortion * (n // 2)) + 1, (4,), generator=generator) for n in (W, H))
     start = corners(H, W)
-    inwards = torch.stack([x, y], dim=1) * torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]])
-    return perspective(map, start, start + inwards)
+    return perspective(map, start, start + inwards(H, W, distortion, generator))
+
+
+def wide_perspective(map: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
+    """`random_perspective` as far as pose edits go: `distortion` is drawn from 0.15, 0.3 and 0.5.
+
+    Beside, the rows are sheared sideways. Both are our own, against ghosts of edits that released weights
+    have seen no warps for.
+    """
+    if torch.rand((), generator=generator) >= probability:
+        return map
+    H, W = map.shape[2:]
+    distortion = WIDE[int(torch.randint(len(WIDE), (), generator=generator))]
+    shear = SHEAR * (2 * torch.rand((), generator=generator) - 1)
+    start = corners(H, W)
+    end = (start + inwards(H, W, distortion, generator)).to(shear.dtype)
+    end[:, 0] += shear * (end[:, 1] - (H - 1) / 2)
+    return perspective(map, start, end)
+
+
+def inwards(H: int, W: int, distortion: float, generator: torch.Generator | None = None) -> Tensor:
+    """How far each corner moves, by whole pixels, (4, 2) as (x, y)."""
+    x, y = (torch.randint(int(distortion * (n // 2)) + 1, (4,), generator=generator) for n in (W, H))
+    return torch.stack([x, y], dim=1) * torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]])
 
 
 def perspective(map: Tensor, start: Tensor, end: Tensor) -> Tensor:

@@ -57,6 +57,17 @@ def test_alignment_learns_the_unwarped_map(monkeypatch) -> None:
     assert method.terms["train/align"] > 0.2 * d.abs().mean()
 
 
+def test_warps_are_the_released_or_wide_ones(monkeypatch) -> None:
+    for name in ("random_perspective", "wide_perspective"):
+        monkeypatch.setattr(
+            f"lightning_modules.hfgi.{name}", lambda map, probability, name=name: seen.append(name) or map
+        )
+    for options, expected in (({}, "random_perspective"), ({"warps": "wide"}, "wide_perspective")):
+        seen: list[str] = []
+        loop(HFGI(**{**TINY["hfgi"], "warp": 0.9, **options}), batch_of(4, SIZE), 1)
+        assert seen == [expected]
+
+
 def test_base_stays_as_it_is_also_its_statistics() -> None:
     method = HFGI(**TINY["hfgi"])
     before = {name: value.clone() for name, value in method.base.state_dict().items()}

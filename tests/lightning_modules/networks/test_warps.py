@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.networks.warps import corners, perspective, random_perspective
+from lightning_modules.networks.warps import (
+    SHEAR,
+    WIDE,
+    corners,
+    perspective,
+    random_perspective,
+    wide_perspective,
+)
 from tests.device import NAME, SecondDevice
 from tests.golden.check import Fixture
 
@@ -170,3 +177,34 @@ def test_corners_move_inwards_by_whole_pixels_of_their_own(monkeypatch: pytest.M
             assert set(moved[:, corner, 0].tolist()) == set(range(x + 1))
             assert set(moved[:, corner, 1].tolist()) == set(range(y + 1))
         assert torch.corrcoef(moved.flatten(1).T.double()).triu(1).abs().max() < 0.2
+
+
+def test_wide_warps_reach_as_far_as_pose_edits(monkeypatch) -> None:
+    """Corners move by up to half of a half side, and rows beside."""
+    ends = []
+    monkeypatch.setattr(
+        "lightning_modules.networks.warps.perspective",
+        lambda map, start, end: ends.append((start, end.double())) or map,
+    )
+    map = torch.zeros(1, 1, 64, 64)
+    for seed in range(300):
+        wide_perspective(map, 1.0, seeded(seed))
+    start, end = (torch.stack(points).double() for points in zip(*ends, strict=True))
+    down = (end - start)[:, :, 1].abs().amax(1)
+    assert (down == down.round()).all()
+    assert down.max() == int(WIDE[-1] * 32)
+    assert (down <= int(WIDE[0] * 32)).double().mean() > 0.3  # a third is as small as the released ones
+    sideways = (end - start)[:, :, 0].abs().amax(1)
+    assert int(WIDE[-1] * 32) < sideways.max() <= int(WIDE[-1] * 32) + SHEAR * 31.5
+    shear = ((end[:, 0, 0] % 1) != 0).double().mean()  # whole pixels and a shear
+    assert shear > 0.9
+
+
+def test_wide_warps_are_sometimes_left_out() -> None:
+    map = torch.randn(2, 3, 16, 16)
+    assert wide_perspective(map, 0.0) is map
+    drawn = [wide_perspective(map, 0.5, seeded(seed)) is map for seed in range(100)]
+    assert 30 < sum(drawn) < 70
+    warped = wide_perspective(map, 1.0, seeded(3))
+    assert warped.shape == map.shape
+    assert torch.equal(warped, wide_perspective(map, 1.0, seeded(3)))
