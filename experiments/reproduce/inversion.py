@@ -1,9 +1,11 @@
-"""Inversion and editing on portraits, where edits have a truth: pSp, e4e and HFGI on one prior.
+"""Inversion and editing on portraits, where edits have a truth: encoders and baselines on one prior.
 
-The first table compares inversions of held-out portraits. The second compares edits (yaw, smile, age,
-glasses) with the picture that the renderer draws of the edited portrait, by directions found on the prior's
-own samples. With --data.root there is no such truth, and no second table. All methods see the same number of
-images; HFGI starts from e4e.
+The first table compares inversions of held-out portraits by pSp, e4e and HFGI. The second compares edits
+(yaw, smile, age, glasses) with the picture that the renderer draws of the edited portrait, by directions
+found on the prior's own samples. With --data.root there is no such truth, and no second table. The third has
+Image2StyleGAN, II2S, PTI, IDInvert and BDInvert beside them on fewer portraits, for they optimise for each,
+and says what that costs. The last are figures that others published. All methods that are trained see the
+same number of images; HFGI starts from e4e.
 """
 
 from __future__ import annotations
@@ -21,24 +23,45 @@ from callbacks import edits as laboratory
 from callbacks.grid import save_png, tile
 from experiments import evaluate
 from experiments.reproduce import prior
+from experiments.reproduce.measured import Kept, decisive, digest_of, faces_for, judge_of, measure
 from experiments.reproduce.prior import STYLEGAN2
 from experiments.reproduce.rows import From, Row, Trainings, scoring
 from experiments.shared.devices import load_to_device
-from experiments.shared.evaluation import Evaluation
+from experiments.shared.evaluation import COSTS, Evaluation
 from experiments.shared.options import Parser
+from experiments.shared.protocols import PUBLISHED, read_protocol
 from experiments.shared.tables import Table, write_tables
 from lightning_modules.base import Inverter
 from lightning_modules.editing import directions
-from lightning_modules.metrics.judge import COLUMNS
-from lightning_modules.psp import PSP
+from lightning_modules.generators import generator_of
+from lightning_modules.metrics.inside import PROTOCOL
+from lightning_modules.metrics.judge import COLUMNS, Judge
+from lightning_modules.networks.transforms import Transform
 from lightning_modules.scorer import Scorer
 
-# Options with which an inverter starts from the prior, and fits it
-ON_PRIOR = ("--model.prior", From(STYLEGAN2), "--model.style_dim", From(STYLEGAN2, "style_dim"))
+SIZE = From(STYLEGAN2, "size")
+# Options with which an encoder starts from the prior, and fits it
+ON_PRIOR = (
+    *("--model.prior", From(STYLEGAN2), "--model.generator_size", SIZE),
+    *("--model.style_dim", From(STYLEGAN2, "style_dim")),
+    *("--model.mapping_layers", From(STYLEGAN2, "mapping_layers")),
+    *("--model.channel_base", From(STYLEGAN2, "channel_base")),
+    *("--model.channel_max", From(STYLEGAN2, "channel_max")),
+)
 ROWS = (
     Row("pSp", "psp", options=ON_PRIOR),
     Row("e4e", "e4e", options=ON_PRIOR),
     Row("HFGI", "hfgi", options=("--model.base", From("e4e"))),
+)
+OF_ITS_SIZE = ("--model.prior", From(STYLEGAN2), "--model.size", SIZE, "--data.size", SIZE)
+BDINVERT = "BDInvert, 16x16"
+# What optimises for each image, some from an encoder that is trained
+BASELINES = (
+    Row("Image2StyleGAN, W+", "i2s", options=OF_ITS_SIZE, share=None, takes="last"),
+    Row("II2S, P-norm+", "ii2s", options=OF_ITS_SIZE, share=None, takes="last"),
+    Row("PTI", "pti", options=OF_ITS_SIZE, share=None, takes="last"),
+    Row("IDInvert", "idinvert", options=OF_ITS_SIZE),
+    Row(BDINVERT, "bdinvert", options=(*OF_ITS_SIZE, "--model.base_size", "16")),
 )
 IMAGES = {
     "smoke": 16,
@@ -49,6 +72,9 @@ IMAGES = {
 # Codes that directions are found on
 SAMPLES = {"smoke": 200, "demo": 10_000, "laboratory": 10_000, "small": 20_000, "paper": 500_000}
 EDITED = {"smoke": 8, "demo": 200, "laboratory": 200, "small": 500, "paper": 1_000}  # portraits per edit
+OPTIMISED = {"smoke": 2, "demo": 16}  # faces that the baselines invert; other presets: 50
+PROTOCOL_OF_BASELINES = "ganinverter"  # whose published rows stand beside
+AS_IT_IS = "as it is"
 TIMED = 20  # images
 STRIPS = ("portrait", "inversion", "edit", "truth")
 
@@ -56,12 +82,14 @@ STRIPS = ("portrait", "inversion", "edit", "truth")
 def add_arguments(parser: Parser) -> None:
     seen = "training images that each method sees; the preset's if not given"
     parser.add_argument("--images", type=int | None, help=seen)
+    given = "checkpoint of a StyleGAN2 prior, in the place of one that is trained"
+    parser.add_argument("--prior", type=str | None, help=given)
 
 
 def rows(config: Namespace) -> list[Row]:
     """The prior and the inverters."""
     settle(config)
-    return [*prior.rows_of(STYLEGAN2, config), *ROWS]
+    return prior.on_prior(config, [*ROWS, *BASELINES])
 
 
 def settle(config: Namespace) -> None:
@@ -75,16 +103,20 @@ def settle(config: Namespace) -> None:
 
 
 def report(config: Namespace, trained: Trainings) -> None:
-    """Score inversions, find directions, score edits; write both tables and the strips."""
+    """Score inversions, find directions, score edits; write the tables and the strips."""
     root, output = Path(config.runs), Path(config.output)
     paths = {row.title: trained.checkpoints(row.title, root)[0] for row in ROWS}
     reader = trained.scorer if config.data.root is None else None
     evaluation = evaluate.run(scoring(config, list(paths.items()), reader, output / "evaluation"))
     methods = {title: load_inverter(path) for title, path in paths.items()}
+    edits, about = edits_of(trained, paths[ROWS[0].title], config)
     tables = {"inversion": inversion_table(evaluation, methods)}
     if reader is not None:
         scorer = load_scorer(reader.checkpoint(root))
-        tables["editing"] = editing_table(methods, scorer, evaluation, config.preset, output)
+        tables["editing"] = editing_table(methods, edits, scorer, evaluation, config.preset, output)
+    paths |= {row.title: trained.checkpoints(row.title, root)[0] for row in BASELINES}
+    tables["baselines"] = baselines_table(paths, edits, about, judge_of(trained, ROWS[0].title), config)
+    tables["published"] = published_table()
     print(*(table.text() for table in tables.values()), sep="\n\n")
     result: dict[str, object] = {}
     for name, table in tables.items():
@@ -93,6 +125,25 @@ def report(config: Namespace, trained: Trainings) -> None:
     result["protocol"] = evaluation.protocol
     write_text(output / "tables.json", json.dumps(result, indent=2) + "\n")
     print(f"written to {output}")
+
+
+def edits_of(
+    trained: Trainings, checkpoint: Path, config: Namespace
+) -> tuple[dict[str, laboratory.Edit], dict[str, object]]:
+    """The edits of portraits, by attribute, and what determines them; none of photographs.
+
+    Args:
+        trained: has the scorer.
+        checkpoint: of a method with the prior's generator.
+        config: the table's options.
+    """
+    if config.data.root is not None:
+        return {}, {}
+    assert trained.scorer is not None
+    reader, samples = trained.scorer.checkpoint(Path(config.runs)), SAMPLES[config.preset]
+    G = generator_of(load_inverter(checkpoint))
+    edits = laboratory.find_edits(G, load_scorer(reader), samples=samples)
+    return edits, {"generator": digest_of(checkpoint), "scorer": digest_of(reader), "samples": samples}
 
 
 def load_inverter(path: Path) -> Inverter:
@@ -134,12 +185,14 @@ def seconds(method: Inverter, image: torch.Tensor) -> float:
 
 
 def editing_table(
-    methods: Mapping[str, Inverter], scorer: Scorer, evaluation: Evaluation, preset: str, output: Path
+    methods: Mapping[str, Inverter],
+    edits: Mapping[str, laboratory.Edit],
+    scorer: Scorer,
+    evaluation: Evaluation,
+    preset: str,
+    output: Path,
 ) -> Table:
     """A row per attribute and method; saves the directions and the strips."""
-    e4e = methods["e4e"]
-    assert isinstance(e4e, PSP)
-    edits = laboratory.find_edits(e4e.G, scorer, samples=SAMPLES[preset])
     (output / "directions").mkdir(parents=True, exist_ok=True)
     judged = evaluation.judge.images
     titles = {f"edit_{key}": f"edit {COLUMNS[key].title}" for key in judged}
@@ -172,3 +225,58 @@ def edit_notes(preset: str, edits: Mapping[str, laboratory.Edit]) -> list[str]:
         "drift: mean change of the other attributes, in shares of their ranges",
         f"directions: {how} ({'; '.join(sides)})",
     ]
+
+
+def baselines_table(
+    paths: Mapping[str, Path],
+    edits: Mapping[str, laboratory.Edit],
+    about: Mapping[str, object],
+    judge: Judge,
+    config: Namespace,
+) -> Table:
+    """A row per method, encoders and baselines, and what it cost.
+
+    Args:
+        paths: title -> checkpoint.
+        edits: of portraits.
+        about: what determines them.
+        judge: what scores.
+        config: the table's options.
+    """
+    count = OPTIMISED.get(config.preset, 50)
+    rows: list[tuple[str, dict[str, float | str]]] = []
+    diverged: list[str] = []
+    for title, path in paths.items():
+        method = load_inverter(path)
+        faces = faces_for(method, config, count)
+        kept = Kept(Path(config.runs), decisive(path, judge, about))
+        found = measure(method, faces, {AS_IT_IS: Transform()}, edits, judge, title, kept)
+        scores = found.scores
+        line: dict[str, float | str] = {COLUMNS[score].title: found.mean(score, AS_IT_IS) for score in scores}
+        if edits:
+            line |= {f"edit {COLUMNS[score].title}": found.mean_edit(score, AS_IT_IS) for score in scores}
+        rows.append((title, {**line, **found.cost}))
+        diverged += [f"{title}: the optimisation diverged for {face}" for face in found.diverged]
+    scored = {COLUMNS[score].title: (COLUMNS[score].digits, str(COLUMNS[score].better)) for score in scores}
+    columns = dict(scored)
+    if edits:
+        columns |= {f"edit {title}": how for title, how in scored.items()}
+    columns |= {title: (digits, "") for title, digits in COSTS.values()}
+    of = "portraits" if config.data.root is None else f"held-out images of {config.data.root}"
+    notes = [f"encoders and baselines on {count} {of}, as they are; steps, passes and s are of one", PROTOCOL]
+    return Table(columns, rows, footnote=[*notes, *diverged])
+
+
+def published_table() -> Table:
+    """What others published of these methods, by a protocol of its own."""
+    protocol = read_protocol(PROTOCOL_OF_BASELINES)
+    columns = {}
+    for score in protocol.reports:
+        columns[COLUMNS[score].title] = (COLUMNS[score].digits, str(COLUMNS[score].better))
+    rows: list[tuple[str, dict[str, float | str]]] = []
+    for name, figures in protocol.published.items():
+        line: dict[str, float | str] = {COLUMNS[score].title: value for score, value in figures.items()}
+        rows.append((PUBLISHED.format(name), line))
+    other = "other images and another generator than above: rows compare within this table only"
+    notes = [f"published, not measured here: {protocol.title}; source: {protocol.source}; {other}"]
+    return Table(columns, rows, footnote=[*notes, *protocol.notes])

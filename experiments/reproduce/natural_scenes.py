@@ -18,7 +18,17 @@ from torch import Tensor
 
 from callbacks.grid import save_png, tile
 from experiments.reproduce import inversion
-from experiments.reproduce.out_of_range import Measured, at_most, faces_for, judge_of, measure, write
+from experiments.reproduce.measured import (
+    Kept,
+    Measured,
+    at_most,
+    decisive,
+    faces_for,
+    judge_of,
+    measure,
+)
+from experiments.reproduce.out_of_range import FACES, write
+from experiments.reproduce.prior import given_prior
 from experiments.reproduce.rows import From, Row, Trainings
 from experiments.shared.options import Parser
 from lightning_modules.base import Inverter
@@ -26,7 +36,6 @@ from lightning_modules.editing import sefa
 from lightning_modules.generators import generator_of
 from lightning_modules.metrics.inside import PROTOCOL
 from lightning_modules.networks.transforms import TRANSFORMS
-from lightning_modules.starts import Start
 
 PRIOR = "StyleGAN prior"
 OPTIMISED, BDINVERT = "Image2StyleGAN, W+", "BDInvert, 16x16"
@@ -50,9 +59,8 @@ def rows(config: Namespace) -> list[Row]:
         family = ("--model.family", "stylegan1", "--model.noise", "add", "--model.path_length", "0")
         listed.append(Row(PRIOR, "gan_prior", options=family, share=None, takes="last"))
     else:
-        prior = Start("prior", config.prior)
-        prior.check_method("gan_prior")
-        on, size = ("--model.prior", config.prior), str(prior.options["size"])
+        given = given_prior(config.prior, stylegan2=False)
+        on, size = ("--model.prior", config.prior), str(given["size"])
     options = (*on, "--model.size", size, "--data.size", size)
     base = ("--model.base_size", "16")
     listed.append(Row(OPTIMISED, "i2s", options=options, share=None, takes="last"))
@@ -67,9 +75,11 @@ def report(config: Namespace, trained: Trainings) -> None:
     transforms = {name: TRANSFORMS[name] for name in SHOWN}
     found: dict[str, Measured] = {}
     for title in (OPTIMISED, BDINVERT):
-        method = inversion.load_inverter(trained.checkpoints(title, root)[0])
-        scenes = faces_for(method, config)
-        found[title] = measure(method, scenes, transforms, {}, judge, title)
+        checkpoint = trained.checkpoints(title, root)[0]
+        method = inversion.load_inverter(checkpoint)
+        scenes = faces_for(method, config, FACES.get(config.preset, 50))
+        kept = Kept(root, decisive(checkpoint, judge, {}))
+        found[title] = measure(method, scenes, transforms, {}, judge, title, kept)
     write(found, transforms, notes(config, len(scenes)), output)
     draw_edits(method, scenes[:PICTURED], output)
 

@@ -24,7 +24,6 @@ from callbacks.grid import save_png
 from experiments import evaluate
 from experiments.reproduce import inversion, prior
 from experiments.reproduce.inversion import ON_PRIOR
-from experiments.reproduce.prior import STYLEGAN2
 from experiments.reproduce.rows import From, Row, Trainings, scoring
 from experiments.shared.options import Parser
 from experiments.shared.tables import Table, write_tables
@@ -35,8 +34,10 @@ from lightning_modules.scorer import Scorer
 
 AT_ONCE = ("--model.delta_from", "0", "--model.delta_every", "0")
 CONSULTED = "e4e + consultation (HFGI)"
+NUMBERS = "numbers"  # column of how many a code holds
+W = Row("W", "e4e", options=(*ON_PRIOR, "--model.delta_from", "1"))
 ROWS = (
-    Row("W", "e4e", options=(*ON_PRIOR, "--model.delta_from", "1")),
+    W,
     Row("e4e", "e4e", options=ON_PRIOR),
     Row("all offsets at once", "e4e", options=(*ON_PRIOR, *AT_ONCE)),
     Row("no delta regularisation", "e4e", options=(*ON_PRIOR, "--model.lambda_delta", "0")),
@@ -44,6 +45,7 @@ ROWS = (
     Row("W+ (pSp)", "psp", options=ON_PRIOR),
     Row(CONSULTED, "hfgi", options=("--model.base", From("e4e"))),
 )
+MARKERS = "osD^v<>PX*ph"  # of points; colours come again after ten
 # Means over the four edits: what they are called -> how they are shown
 EDITING = {
     "edit_psnr": ("edit PSNR", (2, "max")),
@@ -63,7 +65,7 @@ def rows(config: Namespace) -> list[Row]:
     if config.data.root is not None:
         why = "edits of photographs have no truth to be scored against"
         raise UserError(f"--data.root: {why}; leave it out for the portraits")
-    return [*prior.rows_of(STYLEGAN2, config), *ROWS]
+    return prior.on_prior(config, ROWS)
 
 
 def report(config: Namespace, trained: Trainings) -> None:
@@ -109,14 +111,17 @@ def editability(
 
 
 def draw(lines: Sequence[tuple[str, Mapping[str, float | str]]], path: Path) -> None:
-    """Distortion against editability, a point for each row."""
-    figure = Figure(figsize=(7, 5), dpi=110, layout="constrained")
+    """Distortion against editability, a point for each row; behind its title the numbers in a code."""
+    figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)  # pyplot would look for a screen and keep the figure
     axes = figure.subplots()
-    for title, line in lines:
-        x, y = float(line["PSNR"]), float(line["edit PSNR"])
-        axes.plot(x, y, "o")
-        axes.annotate(title, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=9)
+    for number, (title, line) in enumerate(lines):
+        words = f"{title}, {line[NUMBERS]:,}" if NUMBERS in line else title
+        marker = MARKERS[number % len(MARKERS)]
+        axes.plot(float(line["PSNR"]), float(line["edit PSNR"]), marker, label=words)
+    numbered = any(NUMBERS in line for _, line in lines)
+    what = "and numbers in a code" if numbered else None
+    figure.legend(loc="outside right upper", fontsize=9, title=what)
     axes.set(xlabel="PSNR of the inversion, dB", ylabel="PSNR of edits against the truth, dB")
     axes.margins(0.2)
     canvas.draw()

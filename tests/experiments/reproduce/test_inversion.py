@@ -16,6 +16,7 @@ from experiments.reproduce.__main__ import main
 from experiments.reproduce.rows import train_rows
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.editing.directions import load
+from tests.experiments.inverters import untrained
 
 
 def test_tables_and_strips(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -37,12 +38,26 @@ def test_tables_and_strips(tmp_path: Path, monkeypatch, capsys) -> None:
     for name in laboratory.EDITED:
         assert load(output / f"directions/{name}.safetensors").vectors.shape == (1, 32)
         assert Image.open(output / f"{name}_HFGI.png").width > 300
-    assert "orthogonal to the others" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "orthogonal to the others" in said
+    baselines = result["baselines"]
+    assert list(baselines) == [*titles, *(row.title for row in inversion.BASELINES)]
+    assert all(line["s"] > 0 for line in baselines.values())
+    assert [title for title in baselines if "passes of G" not in baselines[title]] == titles
+    assert baselines["PTI"]["steps"] > baselines["II2S, P-norm+"]["steps"] == 3
+    assert {"PSNR", "edit PSNR", "ID (random net)"} < set(baselines["IDInvert"])
+    published = result["published"]
+    assert published["PTI (published)"] == {"PSNR": 24.61, "LPIPS (VGG)": 0.082, "ID": 0.85, "FID": 14.3}
+    assert not published.keys() & baselines.keys()
+    block = said[said.index("PTI (published)") :]
+    assert "not measured here" in block
+    assert "source: GANInverter's README" in block
+    assert all((output / f"{name}.md").exists() for name in ("baselines", "published"))
     seen = {}
     for path in (tmp_path / "runs/stages").glob("*/checkpoints/last.ckpt"):
         suite = read_checkpoint(path)["suite"]
         seen[suite["method"]] = suite["images_seen"]
-    assert seen["psp"] == seen["e4e"] == seen["hfgi"] == 16
+    assert seen["psp"] == seen["e4e"] == seen["hfgi"] == seen["idinvert"] == seen["bdinvert"] == 16
 
 
 def test_photographs_have_no_truth_of_edits(tmp_path: Path, draw_faces) -> None:
@@ -58,3 +73,19 @@ def test_refusals() -> None:
         main(["inversion", "--preset", "smoke", "--images", "1"])
     with pytest.raises(UserError, match="one training of each method"):
         main(["inversion", "--preset", "smoke", "--seeds", "[0, 1]"])
+
+
+def test_a_prior_that_is_given_takes_the_place_of_one_that_is_trained(tmp_path: Path) -> None:
+    path = untrained(tmp_path, "gan_prior")
+    config = Namespace(preset="demo", seeds=[0], images=400, prior=path, data=Namespace(root=None))
+    (steps,) = train_rows(inversion.rows(config), config).seeds
+    assert list(steps) == [row.title for row in (*inversion.ROWS, *inversion.BASELINES)]
+    for title, stages in steps.items():
+        model = stages[-1].resolved["model"]
+        assert model["size"] == stages[-1].resolved["data"]["size"] == 32, title  # not the demo's 64
+    e4e = steps["e4e"][-1].resolved["model"]
+    shape = ("prior", "generator_size", "channel_base", "channel_max", "style_dim", "mapping_layers")
+    assert [e4e[name] for name in shape] == [path, 32, 128, 8, 16, 2]
+    config.prior = untrained(tmp_path, "e4e")
+    with pytest.raises(UserError, match="^--prior .* is a checkpoint of e4e, not of gan_prior"):
+        inversion.rows(config)

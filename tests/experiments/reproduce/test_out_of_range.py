@@ -12,7 +12,7 @@ from PIL import Image
 
 from _runtime import UserError
 from callbacks import edits as laboratory
-from experiments.reproduce import out_of_range
+from experiments.reproduce import measured, out_of_range
 from experiments.reproduce.__main__ import main
 from experiments.reproduce.rows import train_rows
 from lightning_modules.metrics.inside import scores_inside
@@ -45,7 +45,7 @@ def test_tables_figure_and_plot(tmp_path: Path, monkeypatch, capsys) -> None:
         assert (output / f"{name}.md").exists()
 
 
-def test_a_method_is_scored_against_the_edited_and_transformed_truth() -> None:
+def test_a_method_is_scored_against_the_edited_and_transformed_truth(tmp_path: Path) -> None:
     """By a method that shows the face of the mean code, whatever it is shown."""
     method = tiny("i2s", steps=0).eval()
     method.G.estimate_w_avg()
@@ -54,7 +54,8 @@ def test_a_method_is_scored_against_the_edited_and_transformed_truth() -> None:
     edits = {"age": laboratory.Edit(direction, gain=1.0, rest=0.0)}
     case = laboratory.case("age", 32, 3)
     transforms = {"as it is": Transform(), "turned +20": transform}
-    found = out_of_range.measure(method, case.image, transforms, edits, judge, "mean")
+    kept = measured.Kept(tmp_path, {})
+    found = measured.measure(method, case.image, transforms, edits, judge, "mean", kept)
     mean = method.synthesize({"w": method.mean_code(3)}).detach()
     expected = scores_inside(judge.images, mean, transform.apply(case.truth), transform)
     for name, values in expected.items():
@@ -71,7 +72,7 @@ def test_photographs_have_no_truth_of_edits(tmp_path: Path, draw_faces) -> None:
     (steps,) = train_rows(out_of_range.rows(config), config).seeds
     assert all(stage.resolved["data"]["root"] == faces for stages in steps.values() for stage in stages)
     assert steps["PTI"][-1].iterations == steps["without encoder"][-1].iterations == 0
-    shown = out_of_range.faces_for(tiny("i2s"), config)
+    shown = measured.faces_for(tiny("i2s"), config, 2)
     assert shown.shape == (2, 3, 32, 32)
     assert shown.min() < -0.2 < shown.max() <= 1
 
