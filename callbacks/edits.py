@@ -103,16 +103,18 @@ class Case:
         change: what is asked for, target - true value, (B,).
         target: the value that is asked for, (B,).
         truth: the portraits with that value.
+        masks: labels of `datamodules.portraits` of both, (B, H, W).
     """
 
     image: Tensor
     change: Tensor
     target: Tensor
     truth: Tensor
+    masks: tuple[Tensor, Tensor]
 
 
-def case(name: str, size: int, count: int) -> Case:
-    """`count` portraits, of which every second one is moved up, the others down.
+def case(name: str, size: int, count: int, by: float | None = None) -> Case:
+    """`count` portraits, of which every second one is moved up, the others down, as in `EDITED` or `by`.
 
     Where that would leave the attribute's range, the other way.
     """
@@ -122,12 +124,14 @@ def case(name: str, size: int, count: int) -> Case:
     if name in BINARY:
         target = 1 - value
     else:
-        change = EDITED[name] * torch.where(torch.arange(count) % 2 == 0, 1.0, -1.0)
+        step = EDITED[name] if by is None else by
+        change = step * torch.where(torch.arange(count) % 2 == 0, 1.0, -1.0)
         outside = (value + change < low) | (value + change > high)
         target = torch.where(outside, value - change, value + change).clamp(low, high)
     edited = portraits.counterfactual(parameters, **{name: target})
-    image, truth = portraits.render(parameters, size)["image"], portraits.render(edited, size)["image"]
-    return Case(image.float() / 127.5 - 1, target - value, target, truth.float() / 127.5 - 1)
+    drawn, truth = portraits.render(parameters, size), portraits.render(edited, size)
+    images = [each["image"].float() / 127.5 - 1 for each in (drawn, truth)]
+    return Case(images[0], target - value, target, images[1], (drawn["mask"], truth["mask"]))
 
 
 @torch.no_grad()

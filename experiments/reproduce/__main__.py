@@ -28,7 +28,16 @@ from experiments.shared.recipes import PRESETS
 
 SCORED = "published"  # what trains nothing
 # A module each; rows.py says what is in them
-TABLES = ("prior", "table1", "inversion", "tradeoff", "out_of_range", "natural_scenes")
+TABLES = (
+    "prior",
+    "table1",
+    "gpen_ablation",
+    "inversion",
+    "tradeoff",
+    "out_of_range",
+    "ripples",
+    "natural_scenes",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,18 +8,24 @@ short training in which it learns what its noise is for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
+from _runtime import UserError
 from experiments import evaluate
 from experiments.reproduce.rows import SCORER, From, Row, Trainings, scored_by_portraits, scoring
 from experiments.shared.options import Parser
+from experiments.shared.recipes import recipe
+from lightning_modules.starts import Start
 
 STYLEGAN2, CONCATENATED = "StyleGAN2", "concatenated noise"
-NOISE = {STYLEGAN2: "add", CONCATENATED: "concat"}  # how noise enters, which is all that they differ in
+NOISELESS = "without noise"  # of GPEN's ablation only
+# How noise enters, which is all that they differ in
+NOISE = {STYLEGAN2: "add", CONCATENATED: "concat", NOISELESS: "none"}
 # Sizes and iterations; --method gan_prior --preset demo itself is the beginning only
 GROWN = {
     "demo": {32: 6_000, 64: 4_000},
@@ -38,7 +44,7 @@ def rows(config: Namespace, more: Sequence[str] = ()) -> list[Row]:
 
 
 def rows_of(title: str, config: Namespace, more: Sequence[str] = ()) -> list[Row]:
-    """One of the two priors, with options `more`."""
+    """One of the priors, with options `more`."""
     options: list[str | From] = [*more]
     if scored_by_portraits(config):
         options += ["--metrics.scorer", From(SCORER)]
@@ -50,6 +56,57 @@ def rows_of(title: str, config: Namespace, more: Sequence[str] = ()) -> list[Row
         options += ["--model.start", From(STYLEGAN2), "--iterations", str(DERIVED[config.preset])]
         return [replace(row, options=options)]
     return growing(row, config)
+
+
+def on_prior(config: Namespace, rows: Sequence[Row]) -> list[Row]:
+    """Rows that start from the StyleGAN2 prior, after its own; alone where `--prior` gives one.
+
+    Raises:
+        UserError: what is given is no such prior.
+    """
+    path = config.get("prior")
+    if path is None:
+        return [*rows_of(STYLEGAN2, config), *rows]
+    given = given_prior(path, stylegan2=True)
+    return [started_from(row, path, given, config.preset) for row in rows]
+
+
+def given_prior(path: str, *, stylegan2: bool) -> dict[str, Any]:
+    """The options of the prior that `--prior` names.
+
+    Raises:
+        UserError: it is none that can be inverted, or of another family where it has to be `stylegan2`.
+    """
+    try:
+        given = Start("prior", path)
+        given.check_method("gan_prior")
+        given.check_added_noise()
+        if stylegan2:
+            given.check_family()
+    except UserError as error:
+        raise UserError(str(error).replace("--model.prior", "--prior")) from error
+    return given.options
+
+
+def started_from(row: Row, path: str, given: Mapping[str, Any], preset: str) -> Row:
+    """A row that starts from a checkpoint in the place of the prior's row, with images no larger than its.
+
+    Args:
+        row: the row.
+        path: the checkpoint.
+        given: its options.
+        preset: how large the table is.
+    """
+    options: list[str | From] = []
+    for option in row.options:
+        if isinstance(option, From) and option.title == STYLEGAN2:
+            options.append(str(given[option.option]) if option.option else path)
+        else:
+            options.append(option)
+    size = given["size"]
+    if "--model.size" not in options and recipe(row.method, preset)["model.size"] > size:
+        options += ["--model.size", str(size), "--data.size", str(size)]
+    return replace(row, options=options)
 
 
 def growing(row: Row, config: Namespace) -> list[Row]:
@@ -72,7 +129,9 @@ def growing(row: Row, config: Namespace) -> list[Row]:
 
 
 def report(config: Namespace, trained: Trainings) -> None:
-    """Score the samples of all priors."""
+    """Score the samples of both priors."""
     root = Path(config.runs)
-    pairs = [(title, steps[title][-1].checkpoint(root)) for steps in trained.seeds for title in NOISE]
+    pairs = []
+    for steps in trained.seeds:
+        pairs += [(title, steps[title][-1].checkpoint(root)) for title in (STYLEGAN2, CONCATENATED)]
     evaluate.main(scoring(config, pairs, trained.scorer, Path(config.output)))

@@ -27,7 +27,7 @@ from experiments.shared.devices import compute_device
 from experiments.shared.evaluation import Evaluation, score
 from experiments.shared.options import Parser, add_weights_option, command_parser, parse, use_weights
 from experiments.shared.points import read_points
-from experiments.shared.protocols import Protocol, data_options, read_protocol
+from experiments.shared.protocols import FROM_FILES, Protocol, data_options, read_protocol
 from lightning_modules.base import Method, Outcome, Restorer
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.metrics.points import landmark_distance
@@ -120,7 +120,7 @@ def options_parser() -> Parser:
         nargs="+",
     )
     option("faces", str | None, "the test set, where the protocol is of faces without a truth")
-    points = "CSVs with landmarks: of the test set, then of each of the results; gives LMD"
+    points = "CSVs with landmarks: of the test set, then of each of the results; LMD is theirs"
     option("landmarks", str, points, nargs="+")
     option("output", str | None, "folder of the results; runs/published-PROTOCOL if not given")
     option("worst_by", str | None, "score by which the images of worst-NAME.png are the worst")
@@ -151,6 +151,9 @@ def measure(config: Namespace, protocol: Protocol, fixed: dict[str, Any], argv: 
         raise UserError(f"--names {' '.join(names)}: expected different names")
     rows = dict(zip(row_names(config.results, names), config.results, strict=True))
     beside = landmarks(config.landmarks, list(rows), data)
+    measured = config.metrics.as_dict()
+    if beside:  # what files say is not measured
+        measured["also"] = [name for name in measured["also"] if name not in FROM_FILES]
     kind = Inversions if protocol.kind == "clean" else Restorations
     methods = [kind(place, data).to(compute_device()) for place in rows.values()]
     how = {
@@ -159,7 +162,7 @@ def measure(config: Namespace, protocol: Protocol, fixed: dict[str, Any], argv: 
         "under": protocol,
         "beside": beside,
     }
-    evaluation = score(rows, methods, data, config.metrics.as_dict(), folder, **how)
+    evaluation = score(rows, methods, data, measured, folder, **how)
     found = differences(evaluation, protocol)
     write_text(folder / "deviations.json", json.dumps(found, indent=2) + "\n")
     return evaluation

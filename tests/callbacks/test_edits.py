@@ -38,6 +38,15 @@ def test_case_is_the_portrait_with_another_value(name: str) -> None:
     assert not torch.equal(asked.truth, asked.image)
 
 
+def test_a_case_goes_as_far_as_it_is_told_and_has_the_masks() -> None:
+    asked = laboratory.case("yaw", SIZE, 9, by=30.0)
+    torch.testing.assert_close(asked.change.abs(), torch.full((9,), 30.0))
+    parameters = portraits.sample_parameters(laboratory.STREAM, range(9))
+    for mask, yaw in zip(asked.masks, (parameters["yaw"], asked.target), strict=True):
+        drawn = portraits.render(portraits.counterfactual(parameters, yaw=yaw), SIZE)
+        assert torch.equal(mask, drawn["mask"])
+
+
 class Oracle(Inverter):
     """Knows the portraits: its code is their index and the value that the edit has reached."""
 

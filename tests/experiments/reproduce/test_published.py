@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from _runtime import UserError
 from experiments import degrade
 from experiments.reproduce import __main__ as reproduce
+from lightning_modules.weights import FOLDER_VARIABLE
 
 COUNT = 4
 
@@ -163,3 +165,22 @@ def test_landmarks_in_files_give_a_distance(test_set: Path, protocol: Path, tmp_
             call(test_set, protocol, tmp_path / name, *results, made)
     with pytest.raises(UserError, match="--landmarks has 1 files for 1 folders"):
         call(test_set, protocol, tmp_path / "d", *results)
+
+
+def test_landmarks_in_files_stand_for_the_network(
+    test_set: Path, protocol: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Under a protocol that reports LMD; without files its network is missed."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "none"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "none"))
+    content = yaml.safe_load(protocol.read_text())
+    content["metrics"]["also"] = [*content["metrics"].get("also", []), "lmd"]
+    content["reports"].append("lmd")
+    protocol.write_text(yaml.safe_dump(content, sort_keys=False))
+    names = [path.name for path in (test_set / "target").iterdir()]
+    results = [test_set / "target", "--names", "theirs"]
+    with pytest.raises(UserError, match="weights 'landmarks/wflw' not found"):
+        call(test_set, protocol, tmp_path / "a", *results)
+    points = write_points(tmp_path / "points.csv", names)
+    call(test_set, protocol, tmp_path / "b", *results, "--landmarks", points, points)
+    assert json.loads((tmp_path / "b/results.json").read_text())["rows"]["theirs"]["LMD"] == 0
