@@ -25,8 +25,11 @@ from experiments.shared.devices import enough_memory
 from experiments.shared.outputs import check_outside_data
 from experiments.shared.protocols import Protocol
 from experiments.shared.reference import with_statistics
+from experiments.shared.released import footnote as footnote_of
+from experiments.shared.released import known, licences
 from experiments.shared.tables import Mean, Table
 from experiments.shared.worst import decisive, save_worst
+from lightning_modules import weights
 from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.metrics import points
 from lightning_modules.metrics.judge import COLUMNS, Judge
@@ -90,6 +93,7 @@ def score(
     worst_by: str | None = None,
     under: Protocol | None = None,
     beside: Mapping[str, Mapping[str, float]] | None = None,
+    released: Sequence[str] = (),
 ) -> Evaluation:
     """Score methods on the held-out images of `data`; write table, scores per image and a comparison figure.
 
@@ -103,6 +107,7 @@ def score(
         worst_by: the score by which images are the worst; where None, one that is measured.
         beside: row -> score -> what files say of it, in columns of their own.
         under: the named protocol, which says what stands in the table and what beside.
+        released: names of others' published files that the methods are, or began with.
 
     Raises:
         UserError: there is nothing to restore, something is missing, or the folder cannot be made or is
@@ -113,12 +118,13 @@ def score(
     restoring = isinstance(methods[0], Restorer)
     if truth and restoring:
         check_inputs(data)
-    judge = Judge(**with_statistics(measured, data), scored=methods[0].scored if truth else ("faces",))
+    with weights.noted() as used:
+        judge = Judge(**with_statistics(measured, data), scored=methods[0].scored if truth else ("faces",))
     judge.to(methods[0].device)
     if not truth and not judge.names:
         raise UserError(NOTHING)
     if under is not None:
-        under.check_scores(judge)
+        under.check_scores(judge, {score for said in (beside or {}).values() for score in said})
     deciding = decisive(judge, worst_by)
     for method in methods:
         if isinstance(method, Inverter) and method.optimises:
@@ -141,6 +147,8 @@ def score(
     if beside:
         protocol["metrics"] = [*protocol["metrics"], points.PROTOCOL]
         footnote.append(points.PROTOCOL)
+    files = [*released, *used, *known([measured.get("fid_reference")])]
+    footnote += footnote_of(files)
     if seen:
         protocol["trained_on"] = list(seen)
     lines = list(means.items())
@@ -153,6 +161,8 @@ def score(
     if trainings:
         result["trainings"] = trainings
     result |= {"checkpoints": checkpoints, "protocol": protocol, "worst_by": deciding}
+    if files:
+        result["released"] = licences(files)
     write_results(folder, result, table)
     if judge.per_image:
         for name, scores in made.scores.items():

@@ -20,7 +20,7 @@ A protocol is a YAML file, of experiments/configs/protocols or one's own:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,13 @@ class Protocol:
             other = f"another list of images ({described['val_list']}, not {self.list})"
             raise UserError(f"{self.what}: {place} has {other}. {self.get}")
 
-    def check_scores(self, judge: Judge) -> None:
-        """Raise `UserError` where something is not measured that it reports."""
-        missing = [name for name in self.reports if name not in judge.names]
+    def check_scores(self, judge: Judge, beside: Collection[str] = ()) -> None:
+        """Raise `UserError` where something that it reports is not measured, nor said by files, `beside`."""
+        missing = [name for name in self.reports if name not in judge.names and name not in beside]
         if missing:
-            raise UserError(f"{self.what} reports {', '.join(missing)}, which these options do not measure")
+            way_out = "" if self.reference is None else f"; its --metrics.fid_reference is {self.reference}"
+            what = f"{', '.join(missing)}, which these options do not measure"
+            raise UserError(f"{self.what} reports {what}{way_out}")
 
     def table(self, measured: Table, judge: Judge, beside: Sequence[str] = ()) -> Table:
         """The measured rows below the published ones, in the columns it reports and those of files."""

@@ -34,11 +34,14 @@ COLUMNS = {
     "pixel_accuracy": Column("pixel accuracy", 4, "max"),
     "locality": Column("locality", 2, "max"),
     "alignment": Column("alignment (IoU)", 3, "max"),
+    "fusion_error": Column("error of the fusion", 4, "min"),
     "fid_portraits": Column("FID (portraits)", 3, "min"),
     "fid_reference": Column("FID (reference)", 2, "min"),
     "fid_random_reference": Column("FID (reference, random net)", 4, "min"),
     "kid": Column("KID", 4, "min"),
     "kid_random": Column("KID (random net)", 4, "min"),
+    "kid_reference": Column("KID (reference)", 4, "min"),
+    "kid_random_reference": Column("KID (reference, random net)", 4, "min"),
 }
 
 

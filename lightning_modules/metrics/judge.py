@@ -10,6 +10,7 @@ against its inputs (sharpness), and a distance between its distribution and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from _runtime import UserError, nearest
-from lightning_modules.metrics import change, niqe, perceptual, recognition
+from lightning_modules.metrics import change, niqe, perceptual, points, recognition
 from lightning_modules.metrics import fid as frechet
 from lightning_modules.metrics import kid as kernel
 from lightning_modules.metrics.columns import COLUMNS as COLUMNS
@@ -36,6 +37,7 @@ PAIRS: dict[str, tuple[Callable[[], MeanOverImages], str]] = {
     "lpips_vgg": (lambda: perceptual.LPIPS("vgg"), perceptual.PROTOCOL),
     "deg": (lambda: recognition.Angle("deg"), recognition.PROTOCOL),
     "idd": (lambda: recognition.Angle("idd"), recognition.PROTOCOL),
+    "lmd": (points.LMD, points.FOUND),
 }
 ALONE: dict[str, tuple[Callable[[], MeanOverImages], str]] = {"niqe": (niqe.NIQE, niqe.PROTOCOL)}
 CHANGES: dict[str, tuple[Callable[[], MeanOverImages], str]] = {
@@ -43,6 +45,7 @@ CHANGES: dict[str, tuple[Callable[[], MeanOverImages], str]] = {
     "sharpness": (change.Sharpness, change.PROTOCOL),
 }
 FEATURES = {"inception": "fid", "random": "fid_random"}  # what the distance of FID's features is called
+KERNELS = {"inception": "kid", "random": "kid_random"}  # and the kernel distance in them
 
 
 class PerImage(Metric):
@@ -79,11 +82,12 @@ class Judge:
             no download.
         identity: network of ID, the likeness of inverted faces to their originals: `arcface`; `random` for a
             stand-in under another name; `off`.
-        also: further scores by name: lpips_vgg, deg, idd (against the targets), niqe (no targets needed),
-            colour_shift, sharpness (against the inputs), kid (in the features of `fid`), and pyiqa:NAME where
-            pyiqa is installed.
+        also: further scores by name: lpips_vgg, deg, idd, lmd (against the targets), niqe (no targets
+            needed), colour_shift, sharpness (against the inputs), kid (in the features of `fid`), and
+            pyiqa:NAME where pyiqa is installed.
         fid_reference: file with the statistics of a reference set in the features of `fid`, or folder or zip
             of its photographs; the distance to it is fid_reference, beside fid, that to the held-out targets.
+            So too kid_reference beside kid, of photographs or what was computed from them for kid.
         scored: what the images allow: `pairs` compares each image with its target, `sets` their distribution
             with the targets'; `inversion` adds to the pairs what inversions are scored by: MSE, LPIPS with
             VGG-16 beside that with AlexNet, and ID. `faces` have no targets.
@@ -130,8 +134,11 @@ class Judge:
             self._measure_kernels(fid)
         self.kernel_targets = {name: kernel.KID(net, name) for name, net in self.kernels.items()}
         self.references: dict[str, Reference] = {}  # by the name of the features' FID
+        self.kernel_references: dict[str, Reference] = {}  # by that of their KID
         if fid_reference is not None and not {"sets", "faces"}.isdisjoint(scored):
-            self._refer(fid, fid_reference)
+            reference = self._refer(fid, fid_reference)
+            if "kid" in also:
+                self._refer_kernels(fid, fid_reference, reference)
         self.device = torch.device("cpu")
 
     def _compare(self, lpips: Literal["alex", "random", "off"]) -> None:
@@ -191,12 +198,11 @@ class Judge:
         """The kernel distance from the targets, in FID's features."""
         if fid == "off":
             raise UserError("--metrics.also kid is measured in the features of FID, and --metrics.fid is off")
-        name = "kid" if fid == "inception" else "kid_random"
-        self.kernels[name] = self.features[FEATURES[fid]]
-        self.protocol.append(kernel.PROTOCOL)
+        self.kernels[KERNELS[fid]] = self.features[FEATURES[fid]]
+        self.protocol.append(f"{kernel.PROTOCOL}; the reference set is the held-out targets")
 
-    def _refer(self, fid: str, file: str) -> None:
-        """The images' distribution from that of a reference set."""
+    def _refer(self, fid: str, file: str) -> Reference:
+        """The images' distribution from that of a reference set, which it returns."""
         if fid == "off":
             raise UserError("--metrics.fid_reference needs --metrics.fid inception, which is off")
         name = FEATURES[fid]
@@ -205,6 +211,20 @@ class Judge:
             self.protocol.append(frechet.PROTOCOL)
         reference = read_reference(file, name, int(self.features[name].num_features))  # type: ignore[arg-type]
         self.references[name] = reference
+        self.protocol.append(f"{name}_reference: as {name}, to {reference.words}")
+        return reference
+
+    def _refer_kernels(self, fid: str, file: str, reference: Reference) -> None:
+        """The kernel distance from it, where the features of all its images are known; else words."""
+        name = KERNELS[fid]
+        if reference.images is None:
+            lack = f"{Path(file).name} has mean and covariance alone; KID takes the features of every image"
+            self.protocol.append(f"{name}_reference is not measured: {lack}: give the photographs themselves")
+            return
+        if name not in self.kernels:  # without targets
+            self.kernels[name] = self.features[FEATURES[fid]]
+            self.protocol.append(kernel.PROTOCOL)
+        self.kernel_references[name] = reference
         self.protocol.append(f"{name}_reference: as {name}, to {reference.words}")
 
     def _take_features(self, fid: str) -> None:
@@ -227,7 +247,8 @@ class Judge:
     def names(self) -> list[str]:
         """Names of all scores."""
         to_references = [f"{name}_reference" for name in self.references]
-        return [*self.per_image, *self.targets, *to_references, *self.kernels]
+        kernels = [*self.kernel_targets, *(f"{name}_reference" for name in self.kernel_references)]
+        return [*self.per_image, *self.targets, *to_references, *kernels]
 
     def column(self, name: str) -> Column:
         """How a score stands in tables."""
@@ -313,8 +334,11 @@ class Tally:
             if name in self.judge.references:
                 found[f"{name}_reference"] = float(fid.distance_to(self.judge.references[name]))
         for name, kid in self.kernels.items():
-            kid.real = self.judge.kernel_targets[name].real
-            found[name] = float(kid.compute())
+            if name in self.judge.kernel_targets:
+                kid.real = self.judge.kernel_targets[name].real
+                found[name] = float(kid.compute())
+            if name in self.judge.kernel_references:
+                found[f"{name}_reference"] = float(kid.distance_to(self.judge.kernel_references[name]))
         return found
 
 

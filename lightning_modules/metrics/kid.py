@@ -20,11 +20,12 @@ from torchmetrics.utilities import dim_zero_cat
 from _runtime import UserError
 from lightning_modules.losses.frozen import Frozen
 from lightning_modules.metrics.image import to_uint8
+from lightning_modules.metrics.reference import Reference
 from lightning_modules.networks.ops import full_precision
 
 PROTOCOL = (
     "kid-v1: features as for FID; unbiased squared MMD with the kernel (x^T y / D + 1)^3 over all pairs of "
-    "images, no random subsets; the reference set is the held-out targets"
+    "images, no random subsets"
 )
 BLOCK = 1024  # images whose kernels with others are in memory
 
@@ -61,14 +62,30 @@ class KID(Metric):
 
     def compute(self) -> Tensor:
         """The distance, float32; NaN where an image held a NaN."""
-        x, y = dim_zero_cat(self.real).double(), dim_zero_cat(self.fake).double()
-        n, m = len(x), len(y)
-        if min(n, m) < 2:
-            fewest = min(n, m)
+        x = dim_zero_cat(self.real).double()
+        return self._distance(x, within(x))
+
+    def distance_to(self, reference: Reference) -> Tensor:
+        """The generated images' distance to a set whose every image's features are known; as `compute`."""
+        assert reference.images is not None
+        x = reference.images.to(self.device, torch.float64)
+        with self.sync_context():
+            return self._distance(x, reference.within)
+
+    def _distance(self, x: Tensor, within_x: Tensor | float) -> Tensor:
+        """To features x (N, D), of which the mean of the kernels is known."""
+        y = dim_zero_cat(self.fake).double()
+        fewest = min(len(x), len(y))
+        if fewest < 2:
             what = f"{self.name} compares two sets of at least 2 images each, one of them has {fewest}"
             raise UserError(f"{what}: give more images")
-        within = off_diagonal(x) / (n * (n - 1)) + off_diagonal(y) / (m * (m - 1))
-        return (within - 2 * kernel_sum(x, y) / (n * m)).float()
+        across = kernel_sum(x, y) / (len(x) * len(y))
+        return (within_x + within(y) - 2 * across).float()
+
+
+def within(x: Tensor) -> Tensor:
+    """The mean over all pairs of two different images, (N, D) -> scalar."""
+    return off_diagonal(x) / (len(x) * (len(x) - 1))
 
 
 def kernel_sum(x: Tensor, y: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from _runtime import UserError
+from lightning_modules import embedded
 from lightning_modules.methods import load_method
 from lightning_modules.scorer import Scorer
 
@@ -23,7 +24,7 @@ class PortraitFeatures(nn.Module):
     """A trained scorer's embedding, frozen and always in evaluation mode; what a FID takes for its features.
 
     Args:
-        checkpoint: file of a run of `--method scorer`.
+        checkpoint: file of a run of `--method scorer`, or `portraits/scorer`, which comes with the suite.
 
     Attributes:
         num_features: width D of the features.
@@ -42,7 +43,8 @@ class PortraitFeatures(nn.Module):
             )
         self.network = scorer.net.requires_grad_(False)
         self.num_features = self.network.to_embedding.out_features
-        digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:12]
+        file = embedded.find(checkpoint) if embedded.is_name(checkpoint) else Path(checkpoint)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
         self.protocol = (
             f"portraits-v1: fid_portraits is the Frechet distance in the embedding ({self.num_features}) of "
             f"the scorer with sha256 {digest}, 8-bit images brought to {self.network.size} px by an "

@@ -1,8 +1,10 @@
-"""Mean and covariance of a reference set's features, for FID against a set of the user's choice.
+"""Statistics of a reference set's features, for FID and KID against a set of the user's choice.
+
+FID takes their mean and covariance. KID takes the features of every image, which only files of ours hold.
 
 Source  The files of pytorch-fid (.npz with mu and sigma) and of XPixelGroup/BasicSR@8d56e3a
         (scripts/metrics/calculate_fid_stats_from_datasets.py: .pth with mean and cov), and ours.
-Shapes  mean (D,), covariance (D, D), float64; D is 2048 of Inception's pool3.
+Shapes  mean (D,), covariance (D, D), float64; images (N, D), float32; D is 2048 of Inception's pool3.
 Raises  UserError: a file is missing or damaged, or holds statistics of another feature network.
 """
 
@@ -42,18 +44,27 @@ class Reference:
         mean: of the features.
         covariance: of the features, unbiased.
         words: what the set is, for the line under a table.
+        images: the features of every image; None where the file has not kept them.
+        within: the mean of KID's kernel over all pairs of two of them.
     """
 
     mean: Tensor
     covariance: Tensor
     words: str
+    images: Tensor | None = None
+    within: float = 0.0
 
     def save(self, path: Path, about: dict[str, Any]) -> None:
         """Write it with what it is: `features`, the name of their distance, and `words`."""
         text = json.dumps({**about, "words": self.words}).encode()
-        mean, covariance = self.mean.cpu().numpy(), self.covariance.cpu().numpy()
+        arrays: dict[str, Any] = {
+            "mean": self.mean.cpu().numpy(),
+            "covariance": self.covariance.cpu().numpy(),
+        }
+        if self.images is not None:
+            arrays |= {"images": self.images.cpu().numpy(), "within": np.float64(self.within)}
         with path.open("wb") as file:
-            np.savez(file, mean=mean, covariance=covariance, about=np.frombuffer(text, np.uint8))
+            np.savez(file, about=np.frombuffer(text, np.uint8), **arrays)
 
 
 def read_reference(file: str | Path, features: str, width: int) -> Reference:
@@ -83,7 +94,13 @@ def read_reference(file: str | Path, features: str, width: int) -> Reference:
     if covariance.shape != (width, width) or not (mean.isfinite().all() and covariance.isfinite().all()):
         raise UserError(f"{what}: expected a finite mean ({width}) and covariance ({width}, {width})")
     published = f"{path.name}, as published: the resize in it may be another than ours"
-    return Reference(mean, covariance, about.get("words", published))
+    words = about.get("words", published)
+    if not about or "images" not in found:
+        return Reference(mean, covariance, words)
+    images, within = found["images"], found.get("within")
+    if images.ndim != 2 or images.shape[1] != width or within is None or within.numel() != 1:
+        raise UserError(f"{what} is damaged: delete it")
+    return Reference(mean, covariance, words, images.float(), float(within))
 
 
 def _read_torch(path: Path, what: str) -> dict[str, Any]:

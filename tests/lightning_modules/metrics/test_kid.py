@@ -14,7 +14,8 @@ from _runtime import UserError
 from lightning_modules.metrics import kid
 from lightning_modules.metrics.fid import RandomFeatures
 from lightning_modules.metrics.image import to_uint8
-from lightning_modules.metrics.kid import KID
+from lightning_modules.metrics.kid import KID, within
+from lightning_modules.metrics.reference import Reference
 from tests.lightning_modules import processes
 
 
@@ -63,6 +64,17 @@ def test_equal_to_torchmetrics_on_a_subset_of_all() -> None:
     oracle.update(to_uint8(fake), real=False)
     wanted, _ = oracle.compute()
     assert float(measured(real, fake).compute()) == pytest.approx(float(wanted), rel=1e-3)
+
+
+def test_to_a_reference_is_what_it_is_to_its_images() -> None:
+    """Whose own kernels are not computed again."""
+    real, fake = images(11, 0), images(8, 1)
+    features = torch.cat(measured(real, fake).real)
+    reference = Reference(features, features, "", features, float(within(features.double())))
+    metric = measured(real[:0], fake)
+    assert float(metric.distance_to(reference)) == pytest.approx(expected(real, fake), rel=1e-4)
+    with pytest.raises(UserError, match="kid_random compares two sets of at least 2 images each"):
+        measured(real, fake[:1]).distance_to(reference)
 
 
 def test_is_unbiased_and_says_nan_and_too_few() -> None:

@@ -12,6 +12,7 @@ import torch
 from _runtime import UserError
 from lightning_modules.metrics.fid import FID, RandomFeatures
 from lightning_modules.metrics.judge import Judge
+from lightning_modules.metrics.kid import KID, within
 from lightning_modules.metrics.reference import Reference, read_reference
 from tests.lightning_modules import processes
 from tests.lightning_modules.metrics.test_fid import images
@@ -60,6 +61,20 @@ def test_ours_come_back_as_they_were(tmp_path: Path, statistics) -> None:
         read_reference(tmp_path / "ours.npz", "fid", WIDTH)
 
 
+def test_features_of_every_image_come_back(tmp_path: Path, statistics) -> None:
+    mean, covariance = (torch.from_numpy(value) for value in statistics)
+    features = torch.rand(7, WIDTH)
+    reference = Reference(mean, covariance, "7 faces", features, within=2.5)
+    reference.save(tmp_path / "ours.npz", {"features": "fid"})
+    read = read_reference(tmp_path / "ours.npz", "fid", WIDTH)
+    assert torch.equal(read.images, features)
+    assert read.within == 2.5
+    reference = Reference(mean, covariance, "7 faces", features[:, 1:], within=2.5)
+    reference.save(tmp_path / "cut.npz", {"features": "fid"})
+    with pytest.raises(UserError, match="is damaged: delete it"):
+        read_reference(tmp_path / "cut.npz", "fid", WIDTH)
+
+
 class Trap:
     def __reduce__(self):
         return exec, ("raise SystemExit('executed')",)
@@ -105,11 +120,38 @@ def test_the_distance_to_a_file_is_that_to_its_images(tmp_path: Path) -> None:
     assert found["fid_random"] != pytest.approx(found["fid_random_reference"], rel=1e-2)
     assert any("fid_random_reference: as fid_random, to others" in line for line in judge.protocol)
 
+    lack = "kid_random_reference is not measured: s.npz has mean and covariance alone"
+    assert any(line.startswith(lack) for line in judge.protocol)
+
     faces = Judge("alex", "random", fid_reference=str(tmp_path / "s.npz"), scored=("faces",))
     assert faces.names == ["fid_random_reference"]  # without targets
     tally = faces.tally()
     tally.update(torch.arange(60), results, targets)
     assert tally.distances() == {"fid_random_reference": pytest.approx(found["fid_random_reference"])}
+
+
+def test_kid_to_a_reference_needs_no_targets(tmp_path: Path) -> None:
+    """With them there are both, and they differ."""
+    others, targets, results = images(30, seed=2), images(30), images(30, seed=1) * 1.3
+    fid, kid = FID(RandomFeatures(), "fid_random"), KID(RandomFeatures(), "kid_random")
+    fid.update(others, real=True)
+    kid.update(others, real=True)
+    kid.update(results, real=False)
+    features = torch.cat(kid.real)
+    reference = Reference(*fid.gaussian(real=True), "others", features, float(within(features.double())))
+    reference.save(tmp_path / "s.npz", {"features": "fid_random"})
+    for scored in (("sets",), ("faces",)):
+        judge = Judge("off", "random", also=["kid"], fid_reference=str(tmp_path / "s.npz"), scored=scored)
+        if "sets" in scored:
+            judge.see(targets)
+        tally = judge.tally()
+        tally.update(torch.arange(30), results, targets)
+        found = tally.distances()
+        assert list(found) == judge.names
+        assert found["kid_random_reference"] == pytest.approx(float(kid.compute()), rel=1e-4)
+        assert ("kid_random" in found) is ("sets" in scored)
+        assert "kid_random_reference: as kid_random, to others" in judge.protocol
+    assert list(found) == ["fid_random_reference", "kid_random_reference"]
 
 
 def judged(rank: int, world: int, folder: str) -> dict[str, float]:
@@ -125,11 +167,14 @@ def judged(rank: int, world: int, folder: str) -> dict[str, float]:
 
 @pytest.mark.processes
 def test_two_processes_say_what_one_says(tmp_path: Path) -> None:
-    others = FID(RandomFeatures(), "fid_random")
+    others, kid = FID(RandomFeatures(), "fid_random"), KID(RandomFeatures(), "kid_random")
     others.update(images(40, seed=2), real=True)
-    Reference(*others.gaussian(real=True), "others").save(tmp_path / "s.npz", {"features": "fid_random"})
+    kid.update(images(40, seed=2), real=True)
+    features = torch.cat(kid.real)
+    reference = Reference(*others.gaussian(real=True), "others", features, float(within(features.double())))
+    reference.save(tmp_path / "s.npz", {"features": "fid_random"})
     alone = judged(0, 1, str(tmp_path))
-    assert set(alone) == {"fid_random", "fid_random_reference", "kid_random"}
+    assert set(alone) == {"fid_random", "fid_random_reference", "kid_random", "kid_random_reference"}
     for found in processes.run(2, judged, str(tmp_path)):
         assert found == pytest.approx(alone, rel=1e-4)
 
