@@ -13,6 +13,7 @@ but for a released file of GANSpace the coordinate that is reached.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from experiments.shared.codes import Codes
+    from experiments.shared.masks import Masks
     from experiments.shared.photographs import Photographs, Writing
     from lightning_modules.base import Code, Inverter
     from lightning_modules.editing.directions import Direction
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("edit", __doc__)
     add_inverter_options(parser)
     parser.add_argument("--input", type=str, nargs="+", help=INPUTS)
-    help = "output folder of python -m experiments.invert, in place of --input"
+    help = "output folder of python -m experiments.invert, or PTI's released pivots, in place of --input"
     parser.add_argument("--codes", type=str | None, help=help)
     help = ".safetensors of ours, or a released .pt or .npy; of several a strip each"
     parser.add_argument("--direction", type=str, nargs="+", required=True, help=help)
@@ -66,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--strength", type=float, nargs="+", required=True, help=help)
     help = "bdinvert: move the base code too, by the change that the edit makes to the generator's own"
     parser.add_argument("--move_base", action=ActionYesNo, default=False, help=help)
+    help = "folder or zip of masks by the images' names: white where --move_base may move the base code"
+    parser.add_argument("--base_mask", type=str | None, help=help)
     help = f"folder for strips/, {GRID} and images/; names and subfolders are kept"
     parser.add_argument("--output", type=str, required=True, help=help)
     help = "also write each edit, as images/NAME[/DIRECTION]/STRENGTH.png"
@@ -83,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.codes is not None and config.filter is not None:
         made = "the codes of --codes are made already"
         raise UserError(f"--filter {config.filter} is of images: {made}; leave it out")
+    if config.base_mask is not None and not config.move_base:
+        raise UserError(f"--base_mask {config.base_mask} is of what --move_base moves: give that too")
     use_weights(config)
     return edit(config)
 
@@ -92,7 +98,8 @@ def edit(config: Namespace) -> int:
     import torch
 
     from experiments.shared.codes import Codes, chosen_inverter, read_codes
-    from experiments.shared.photographs import Photographs, Writing
+    from experiments.shared.masks import Masks
+    from experiments.shared.photographs import Photographs, Writing, kinds_of_notes
 
     directions = read_directions([Path(path) for path in config.direction], config.component, config.layers)
     columns = strength_names(config.strength)
@@ -109,18 +116,22 @@ def edit(config: Namespace) -> int:
     places = Places(output, stems, list(directions), columns)
     check_new(output, places.all(config.images), config.overwrite)
 
+    masks = None
+    if config.base_mask is not None:
+        masks = Masks("--base_mask", Path(config.base_mask), source.names)
     method, trained, file = chosen_inverter(config)
     if isinstance(source, Codes):
         source.check_method(method, file)
     check_directions(method, directions)
-    mover = mover_of(method, config.move_base)
+    movers = Movers(method, config.move_base, masks)
 
+    remarks: set[tuple[str, str]] = set()  # what, and of which image
     rows: list[tuple[str, Tensor]] = []  # of the grid: name, and (columns, 3, H, W)
     titles = ["inversion", *columns] if isinstance(source, Codes) else ["input", "inversion", *columns]
     with torch.no_grad(), Writing() as writing:
         batches = inverted(method, source, config.batch_size, config.workers, config.filter or trained)
         for names, inputs, code in batches:
-            images = edits_of(method, mover, code, directions, config.strength)
+            images = edits_of(method, movers.of(names), code, directions, config.strength, names, remarks)
             if config.images:
                 places.save_edits(writing, names, method, images)
             strips = strips_of(method, inputs, code, images)
@@ -134,9 +145,10 @@ def edit(config: Namespace) -> int:
         draw_strips(output / GRID, images_of_rows, row_names, titles)
     done = f"edited along {', '.join(repr(name) for name in directions)} in {output}"
     if isinstance(source, Photographs):
+        source.notes += remarks
         source.report(done)
     else:
-        print(f"{len(source)} codes {done}")
+        print("\n".join([f"{len(source)} codes {done}", *kinds_of_notes(sorted(remarks))]))
     return 0
 
 
@@ -149,15 +161,34 @@ def check_directions(method: Inverter, directions: Mapping[str, Direction]) -> N
         direction.apply(G.w_avg.expand(1, G.layers, -1), 0)
 
 
-def mover_of(method: Inverter, base: bool) -> Mover:
-    """What moves a code along a direction. Raises `UserError` where there is no base code to move."""
-    if not base:
-        return method.edit
-    from lightning_modules.bdinvert import BDInvert
+class Movers:
+    """What moves codes along a direction.
 
-    if not isinstance(method, BDInvert):
-        raise UserError(f"--move_base: {type(method).__name__} has no base code; leave it out")
-    return method.edit_base
+    Args:
+        method: whose codes they are.
+        base: whether the base code moves too.
+        masks: where it may; None for everywhere.
+
+    Raises:
+        UserError: there is no base code to move.
+    """
+
+    def __init__(self, method: Inverter, base: bool, masks: Masks | None) -> None:
+        from lightning_modules.bdinvert import BDInvert
+
+        if base and not isinstance(method, BDInvert):
+            raise UserError(f"--move_base: {type(method).__name__} has no base code; leave it out")
+        self.method, self.masks = method, masks
+        self.bdinvert = method if base and isinstance(method, BDInvert) else None
+
+    def of(self, names: Sequence[str]) -> Mover:
+        """That of the codes of a batch. Raises `UserError` where a mask cannot be read."""
+        if self.bdinvert is None:
+            return self.method.edit
+        if self.masks is None:
+            return self.bdinvert.edit_base
+        mask = self.masks.read(names, self.bdinvert.base_size).to(self.method.device)
+        return partial(self.bdinvert.edit_base, mask=mask)
 
 
 def edits_of(
@@ -166,12 +197,20 @@ def edits_of(
     code: Code,
     directions: Mapping[str, Direction],
     strengths: Sequence[float],
+    names: Sequence[str],
+    remarks: set[tuple[str, str]],
 ) -> dict[str, list[Tensor]]:
-    """For each direction the images (B, 3, S, S) of every strength, at the generator's size."""
-    images: dict[str, list[Tensor]] = {}
+    """For each direction the images (B, 3, S, S) of every strength, at the generator's size.
+
+    What the method says of them is added to `remarks`, with the names of the batch's images.
+    """
+    from experiments.shared.costs import remarked
+
+    images: dict[str, list[Tensor]] = {name: [] for name in directions}
     for name, direction in directions.items():
-        codes = [mover(code, direction.apply, strength) for strength in strengths]
-        images[name] = [method.synthesize(moved) for moved in codes]
+        for strength in strengths:
+            images[name].append(method.synthesize(mover(code, direction.apply, strength)))
+            remarks |= remarked(method, names)
     return images
 
 

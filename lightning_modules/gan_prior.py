@@ -6,9 +6,9 @@ Source  Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 
         `noise="concat"` is the prior of GPEN (arXiv:2105.06070): noise maps joined to the features instead of
         added. `family="stylegan1"` is the generator of Karras et al., arXiv:1812.04948.
 Differs R1 falls on iterations 16, 32, ..., path length on 4, 8, ...; the releases begin both with the first.
-        StyleGAN's generator trains as StyleGAN2's does: at full size from the beginning, against its
-        discriminator, with its lazy regularisers. The paper of StyleGAN grows both progressively and has no
-        path length (`path_length=0`).
+        StyleGAN's generator trains as StyleGAN2's does: at full size from the beginning, by default against
+        its discriminator, with its lazy regularisers. The paper of StyleGAN grows both progressively and has
+        no path length (`path_length=0`).
 Shapes  images (B, 3, H, W) RGB in [-1, 1]; z (B, D); w (B, L, D), L = 2 log2(size) - 2; every loss is a mean
         over B.
 """
@@ -44,6 +44,7 @@ class GANPrior(Method):
     Args:
         size: width and height of the images in pixels, a power of two.
         family: of the generator, `stylegan2` or `stylegan1`; restorers and encoders start from `stylegan2`.
+        discriminator: whose, `stylegan2`, or `stylegan1` for a generator of that family.
         noise: how noise enters the layers: `add` (StyleGAN2 and 1), `concat` (GPEN's prior) or `none`.
         channel_base: channels at resolution r are min(channel_base / r, channel_max); StyleGAN's paper has
             16384.
@@ -68,7 +69,7 @@ class GANPrior(Method):
             without that noise.
 
     Raises:
-        ValueError: StyleGAN with another noise than `add`.
+        ValueError: StyleGAN with another noise than `add`, or its discriminator without it.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -85,6 +86,7 @@ class GANPrior(Method):
         *,
         size: int = 1024,
         family: Literal["stylegan2", "stylegan1"] = "stylegan2",
+        discriminator: Literal["stylegan2", "stylegan1"] = "stylegan2",
         noise: Literal["add", "concat", "none"] = "add",
         channel_base: int = 32768,
         channel_max: int = 512,
@@ -117,7 +119,10 @@ class GANPrior(Method):
             self.G = stylegan1.Generator(size, **widths)
         else:
             raise ValueError(f"noise must be add, got {noise}: family stylegan1 has no other")
-        self.D = Discriminator(size, **self._widths)
+        if discriminator not in ("stylegan2", family):
+            raise ValueError(f"discriminator must be stylegan2, got {discriminator} for family {family}")
+        kind = stylegan1.Discriminator if discriminator == "stylegan1" else Discriminator
+        self.D = kind(size, **self._widths)
         self.make_ema()
 
         self.paired = adversary == "relativistic"
@@ -157,6 +162,7 @@ class GANPrior(Method):
         return start
 
     def _check_smaller(self, start: Start) -> None:
+        assert isinstance(self.D, Discriminator)  # as its family has it
         size, channels = start.options["size"], len(self.D.from_rgb.weight)
         if size >= self.size:
             raise UserError(f"{start.name} has {size} px: a prior of {self.size} px grows from a smaller one")
@@ -169,6 +175,7 @@ class GANPrior(Method):
         if start is None:
             return
         assert isinstance(self.G, stylegan2.Generator)
+        assert isinstance(self.D, Discriminator)
         state = part_of_state(start.state, "G_ema.")
         if start.options["size"] == self.size:
             load_weights(self.G, concatenate_noise(self.G, state), start.name)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
 from _runtime import UserError
 from lightning_modules.base import Code, Outcome
@@ -26,7 +26,6 @@ from lightning_modules.losses.features import FeatureDistance
 from lightning_modules.losses.gan import R1, NonSaturating
 from lightning_modules.methods import rebuild
 from lightning_modules.networks.idinvert import DomainEncoder
-from lightning_modules.networks.stylegan2 import Discriminator
 from lightning_modules.on_prior import PRIOR, OnPrior
 from lightning_modules.optimisation import Descent, Variables, with_gradients
 from lightning_modules.optimizers import adam
@@ -172,7 +171,7 @@ class IDInvert(OnPrior):
         self.log_terms(terms)
 
     def _discriminate(
-        self, D: Discriminator, optimizer: LightningOptimizer, x: Tensor, x_hat: Tensor
+        self, D: nn.Module, optimizer: LightningOptimizer, x: Tensor, x_hat: Tensor
     ) -> dict[str, Tensor]:
         """A step of D: images against what E and G make of them, with R1 in every iteration."""
         real_score, fake_score = D(x), D(x_hat)
@@ -196,7 +195,7 @@ class IDInvert(OnPrior):
         return optimizers
 
 
-def discriminator_of(prior: str | Description | None) -> Discriminator:
+def discriminator_of(prior: str | Description | None) -> nn.Module:
     """That of a prior which is described, with random weights."""
     assert isinstance(prior, dict)  # or there would be no generator
-    return rebuild(PRIOR, prior["hyper_parameters"], "--model.prior").get_submodule("D")  # type: ignore[return-value]
+    return rebuild(PRIOR, prior["hyper_parameters"], "--model.prior").get_submodule("D")

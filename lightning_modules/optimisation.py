@@ -173,7 +173,9 @@ class State:
         self.variables = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
         some = next(iter(start.values()))
         self.images = len(some)
-        self.best = {name: value.detach().clone() for name, value in self.variables.items()}
+        # two copies, made once: PTI's variables are a whole synthesis network
+        self.best = [value.detach().clone() for value in self.variables.values()]
+        self.before = [value.detach().clone() for value in self.variables.values()]
         self.best_loss = some.new_full((self.images,), torch.inf)
         self.first_loss = self.best_loss.clone()
         self.earlier_loss = self.best_loss.clone()  # the best, when it was looked back last
@@ -195,10 +197,10 @@ class State:
             self.note(loss.detach())
             if goal is not None:
                 self.moving &= terms[goal.term].detach() > goal.at_most
-            before = [value.clone() for value in values]
+            torch._foreach_copy_(self.before, values)
             optimizer.step()
-            for value, old in zip(values, before, strict=True):
-                value.copy_(torch.where(rows(self.moving, value), value, old))
+            for value, old in zip(values, self.before, strict=True):
+                take(value, ~self.moving, old)
             self.steps += self.moving
 
     @torch.no_grad()
@@ -209,15 +211,15 @@ class State:
         better = self.moving & (loss < self.best_loss)
         self.best_loss = torch.where(better, loss, self.best_loss)
         lost = ~loss.isfinite() | (loss > (EXPLODED * self.first_loss).clamp_min(1.0))
-        for name, value in self.variables.items():
-            self.best[name] = torch.where(rows(better, value), value, self.best[name])
+        for value, best in zip(self.variables.values(), self.best, strict=True):
+            take(best, better, value)
             if value.grad is not None:
-                lost |= ~value.grad.reshape(self.images, -1).isfinite().all(dim=1)
+                lost |= ~finite(value.grad)
         lost &= self.moving
         self.diverged |= lost
         self.moving &= ~lost
-        for name, value in self.variables.items():
-            value.copy_(torch.where(rows(lost, value), self.best[name], value))
+        for value, best in zip(self.variables.values(), self.best, strict=True):
+            take(value, lost, best)
 
     @torch.no_grad()
     def look_back(self, stop: float) -> None:
@@ -249,6 +251,16 @@ def check_losses(loss: Tensor, images: int) -> None:
 def any_of(mask: Tensor) -> bool:
     """Whether a mask (B,) is set anywhere, for which the host waits; not of a tensor of shapes alone."""
     return not mask.is_meta and bool(mask.any())
+
+
+def finite(value: Tensor) -> Tensor:
+    """Whether the squares of each row of a value (B, ...) add up to a number, (B,): one pass over them."""
+    return torch.linalg.vector_norm(value.reshape(len(value), -1), dim=1).isfinite()
+
+
+def take(value: Tensor, mask: Tensor, other: Tensor) -> None:
+    """Give a value (B, ...), in place, the rows of another that a mask (B,) is set for."""
+    torch.where(rows(mask, value), other, value, out=value)
 
 
 def rows(mask: Tensor, value: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ Raises  UserError: the prior is missing, or of another size or kind; weights of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -110,6 +110,10 @@ class PTI(OnPrior):
         self.coarse, self.fine = LPIPS("vgg", features), LPIPS("alex", features)
 
     # --- what a run starts from ---------------------------------------------------------------------
+
+    @classmethod
+    def shows_way(cls, options: Mapping[str, Any]) -> bool:
+        return options.get("encoder") is None  # whose codes are there at once
 
     @classmethod
     def described(cls, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""StyleGAN (1): mapping and synthesis with adaptive instance normalisation.
+"""StyleGAN (1): mapping and synthesis with adaptive instance normalisation, and its discriminator.
 
 Source  Karras et al., "A Style-Based Generator Architecture for Generative Adversarial Networks",
         arXiv:1812.04948, section 2 and appendix C; numerics as in genforce/genforce@bb244e2
-        (models/stylegan_generator.py), which kkang831/BDInvert_Release@8bbd373 inverts.
+        (models/stylegan_generator.py), which kkang831/BDInvert_Release@8bbd373 inverts; the discriminator's
+        as in genforce/sefa@69467f2 (models/stylegan_discriminator.py).
 Differs one form of up-sampling at all sizes: enlarging to nearest neighbours and the convolution after it are
         a single transposed one. The releases take that form from 128 px on, with kernels turned by 180
         degrees, which `lightning_modules.pretrained.genforce` turns back.
@@ -13,6 +14,7 @@ Shapes  z (B, Z); w (B, D) or one per layer (B, L, D), L = 2 log2(size) - 2; ima
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -28,6 +30,7 @@ from lightning_modules.networks.ops import (
     conv_transpose2d,
     fir,
     full_precision,
+    minibatch_stddev,
     upfirdn,
 )
 from lightning_modules.networks.style_based import (
@@ -206,3 +209,71 @@ class Generator(StyleGenerator):
         mapping = Mapping(z_dim, style_dim, mapping_layers)
         synthesis = Synthesis(size, style_dim, channel_base, channel_max)
         super().__init__(size, mapping, synthesis, style_dim, z_dim)
+
+
+class Conv(nn.Module):
+    """Equalised convolution with a leaky ReLU, whose gain sqrt(2) leaves out the bias.
+
+    (B, I, H, W) -> (B, O, H, W); where `down`, blurred before it and halved by means after it.
+    """
+
+    fir: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int = 3, *, down: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.scale = math.sqrt(2 / (inputs * kernel_size**2))
+        self.register_buffer("fir", fir((1, 2, 1)), persistent=False)
+        self.down = down
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.scale
+        if self.down:
+            rows = F.pad(weight, (1, 1, 1, 1))
+            rows = rows[:, :, 1:] + rows[:, :, :-1]
+            kernel = (rows[..., 1:] + rows[..., :-1]) / 4  # (O, I, 4, 4): the convolution, then means of four
+            x = conv2d(upfirdn(x, self.fir, pad=(1, 1)), kernel, stride=2, padding=1)
+        else:
+            x = conv2d(x, weight, padding=weight.shape[-1] // 2)
+        return F.leaky_relu_(x + self.bias.to(x.dtype).view(1, -1, 1, 1), 0.2)
+
+
+class Halving(nn.Module):
+    """Two convolutions, the second of which halves the size."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = Conv(inputs, inputs), Conv(inputs, outputs, down=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x))
+
+
+class Discriminator(nn.Module):
+    """Image (B, 3, size, size) -> logits (B, 1), each dependent on its batch as StyleGAN2's."""
+
+    stddev_group = 4
+
+    def __init__(self, size: int, *, channel_base: int = 16384, channel_max: int = 512) -> None:
+        super().__init__()
+        self.size = size
+        sides = [size // 2**b for b in range(stylegan2.doublings(size) + 1)]  # size, size / 2, ..., 4
+        ch = [stylegan2.channels(side, channel_base, channel_max) for side in sides]
+        self.from_rgb = Conv(3, ch[0], 1)
+        # those of the smaller sizes belong to the progressive training of the releases: files have them
+        self.smaller = nn.ModuleList(Conv(3, c, 1) for c in ch[1:]).requires_grad_(False)
+        self.blocks = nn.ModuleList(Halving(i, o) for i, o in pairwise(ch))
+        self.conv = Conv(ch[-1] + 1, ch[-1])
+        self.hidden = Dense(16 * ch[-1], ch[-1])
+        self.logit = EqualLinear(ch[-1], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raises `ValueError` for images of another shape, or a batch that groups do not divide."""
+        if x.shape[1:] != (3, self.size, self.size):
+            raise ValueError(f"expected images as (B, 3, {self.size}, {self.size}), got {tuple(x.shape)}")
+        x = self.from_rgb(x.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            x = block(x)
+        x = self.conv(minibatch_stddev(x, self.stddev_group))
+        return self.logit(self.hidden(x.flatten(1)))

@@ -15,6 +15,9 @@ What such a module has; `released` finds it by its name, and nothing else has to
         file of the discriminator alone as well, and raises `DiscriminatorError` where that does not fit.
         With `generator: Path | None = None` it takes the checkpoint of a prior, for files without one; with
         `base_size: int | None = None` what `--base_size` says, and with `file: str = ""` the file's name.
+    read_parts(contents: Mapping[str, dict[str, Any]]) -> Imported
+        Of a method that is made of several released files: the same, of what each holds by its name. Its
+        errors do name files.
     DISCRIMINATORS: tuple[str, ...]
         Of a method with several discriminators: how the names of their files end. It gets what such files
         hold, by their names.

@@ -35,7 +35,7 @@ def infer(state: names.State) -> dict[str, Any]:
     return arguments
 
 
-KIND = generators.GAN(GANPrior, LAYOUTS, infer)
+KIND = generators.GAN(GANPrior, LAYOUTS, infer, stylegan1=True)
 
 
 def layouts(method: GANPrior) -> tuple[str, ...]:

@@ -40,12 +40,14 @@ class GAN(NamedTuple):
         layouts: rows of `names.FAMILIES`.
         arguments: its constructor's arguments from the state of its generator.
         own_widths: whether its discriminator may have other widths, as `d_channel_base` and `d_channel_max`.
+        stylegan1: whether its discriminator may be StyleGAN's, as `discriminator`.
     """
 
     cls: type[Method]
     layouts: tuple[str, ...]
     arguments: Callable[[names.State], dict[str, Any]]
     own_widths: bool = False
+    stylegan1: bool = False
 
     def generators(self) -> dict[str, names.Layout]:
         """By the name of the layout."""
@@ -165,16 +167,20 @@ def _with_discriminator(
 ) -> tuple[Any, dict[str, Any]]:
     """The method with the weights of a discriminator, and its arguments.
 
-    It is built again where the discriminator has widths of its own.
+    It is built again where the discriminator has widths of its own, or is StyleGAN's.
 
     Raises:
         DiscriminatorError: the discriminator does not fit.
     """
     try:
-        state = _discriminator_state(value)
-        widths = _own_widths(gan, arguments, state)
-        if widths:
-            arguments = {**arguments, **widths}
+        found, state = _discriminator_state(value)
+        other: dict[str, Any] = _own_widths(gan, arguments, state)
+        if found is genforce.STYLEGAN1_DISCRIMINATOR:
+            if not gan.stylegan1:
+                raise UserError(f"its layout is {found.what}: the method has StyleGAN2's")
+            other["discriminator"] = "stylegan1"
+        if other:
+            arguments = {**arguments, **other}
             method = build(gan.cls, arguments)
         names.load(method.D, state, "the discriminator")
     except ValueError as error:
@@ -182,13 +188,13 @@ def _with_discriminator(
     return method, arguments
 
 
-def _discriminator_state(value: object) -> dict[str, Tensor]:
-    """A discriminator of any layout under our names."""
+def _discriminator_state(value: object) -> tuple[names.Layout, dict[str, Tensor]]:
+    """The layout of a discriminator, and its state under our names."""
     state = weights(value, "the discriminator")
     found = names.detect(state)
     if found not in names.DISCRIMINATORS:
         raise UserError(f"its layout is {found.what}: expected a discriminator")
-    return names.from_released(state, found)
+    return found, names.from_released(state, found)
 
 
 def _own_widths(gan: GAN, arguments: dict[str, Any], state: dict[str, Tensor]) -> dict[str, int]:
@@ -272,8 +278,6 @@ def write(method: Method, layout: str, network: str) -> dict[str, Tensor]:
     state = getattr(method, network).state_dict()
     generator, discriminator = names.FAMILIES[layout]
     if network == "D":
-        if discriminator is None:
-            raise UserError("its discriminators are not known here, only its generators")
         return names.to_released(state, discriminator)
     released = names.to_released(state, generator)
     if generator is names.ROSINALITY_GENERATOR:

@@ -1,12 +1,15 @@
-"""GenForce's layouts of StyleGAN2's and StyleGAN's generators, which BDInvert's release takes.
+"""GenForce's layouts of StyleGAN2 and StyleGAN, whose generators BDInvert's release takes.
 
 Source  genforce/genforce@bb244e2 (models/stylegan2_generator.py, models/stylegan_generator.py), as in
-        kkang831/BDInvert_Release@8bbd373; files are {generator_smooth, generator, ...}.
+        kkang831/BDInvert_Release@8bbd373; the discriminators of the same library as in genforce/sefa@69467f2
+        (models/stylegan2_discriminator.py, models/stylegan_discriminator.py). Files are {generator_smooth,
+        generator, discriminator, ...}.
 
 Beside the names there are three differences. StyleGAN2's affine biases are stored without their 1. Its
 up-sampling convolutions are stored turned by 180 degrees, and so are those of StyleGAN from 128 px on, where
 its release convolves and enlarges in one. Of StyleGAN the file holds an RGB layer for every size of the
-progressive training, whose progress, `lod`, is 0 at the end.
+progressive training, whose progress, `lod`, is 0 at the end. The discriminators' convolutions are stored as
+they are.
 """
 
 from __future__ import annotations
@@ -77,6 +80,39 @@ def _stylegan1(mapping: int, layers: int) -> Entries:
     return entries
 
 
+def _both(ours: str, released: str) -> Entries:
+    """A weight and a bias."""
+    return [Entry(f"{ours}.{part}", f"{released}.{part}") for part in ("weight", "bias")]
+
+
+def _ends(blocks: int) -> Entries:
+    """The first layer of a discriminator and its last, behind `blocks` that halve the image."""
+    entries = _both("from_rgb", "input0")
+    for i, ours in enumerate(("conv", "hidden", "logit")):
+        entries += _both(ours, f"layer{2 * blocks + i}")
+    return entries
+
+
+def _stylegan2_discriminator(blocks: int) -> Entries:
+    entries = _ends(blocks)
+    for b in range(blocks):
+        down, skip = f"layer{2 * b + 1}", f"skip_layer{b}"
+        entries += _both(f"blocks.{b}.conv1", f"layer{2 * b}") + _both(f"blocks.{b}.conv2", down)
+        entries.append(Entry(f"blocks.{b}.skip.weight", f"{skip}.weight"))
+        entries += [Kernel(f"{name}.filter.kernel", 1, lead=2) for name in (down, skip)]
+    return entries
+
+
+def _stylegan1_discriminator(blocks: int) -> Entries:
+    entries = [Zero("lod", "its progressive training is not at its end"), *_ends(blocks)]
+    for b in range(blocks):
+        down, ours = f"layer{2 * b + 1}", f"blocks.{b}"
+        entries += _both(f"{ours}.conv1", f"layer{2 * b}") + _both(f"{ours}.conv2", down)
+        entries.append(Kernel(f"{down}.blur.kernel", 1, (1, 2, 1), lead=2, channels=f"{ours}.conv1.bias"))
+        entries += _both(f"smaller.{b}", f"input{b + 1}")
+    return entries
+
+
 DENSE = r"mapping\.dense\d+\.weight"
 STYLEGAN2 = Layout(
     "GenForce StyleGAN2 generator",
@@ -89,4 +125,16 @@ STYLEGAN1 = Layout(
     _stylegan1,
     (DENSE, r"synthesis\.layer\d+\.apply_noise\.weight"),
     (r"mapping\.layers\.\d+\.weight", r"synthesis\.styled\.\d+\.noise_strength"),
+)
+STYLEGAN2_DISCRIMINATOR = Layout(
+    "GenForce StyleGAN2 discriminator",
+    _stylegan2_discriminator,
+    (r"skip_layer\d+\.weight",),
+    (r"blocks\.\d+\.skip\.weight",),
+)
+STYLEGAN1_DISCRIMINATOR = Layout(
+    "GenForce StyleGAN discriminator",
+    _stylegan1_discriminator,
+    (r"layer\d+\.blur\.kernel",),
+    (r"smaller\.\d+\.weight",),
 )

@@ -36,18 +36,16 @@ from lightning_modules.pretrained.layouts import (
 State = Mapping[str, Tensor]
 
 # generator and discriminator as one code base names them
-FAMILIES: dict[str, tuple[Layout, Layout | None]] = {
+FAMILIES: dict[str, tuple[Layout, Layout]] = {
     "rosinality": (ROSINALITY_GENERATOR, ROSINALITY_DISCRIMINATOR),
     "nvlabs": (NVLABS_GENERATOR, NVLABS_DISCRIMINATOR),
     "basicsr": (BASICSR_GENERATOR, BASICSR_DISCRIMINATOR),
     "gpen": (GPEN_GENERATOR, ROSINALITY_DISCRIMINATOR),
-    "genforce": (genforce.STYLEGAN2, None),
-    "genforce-stylegan1": (genforce.STYLEGAN1, None),
+    "genforce": (genforce.STYLEGAN2, genforce.STYLEGAN2_DISCRIMINATOR),
+    "genforce-stylegan1": (genforce.STYLEGAN1, genforce.STYLEGAN1_DISCRIMINATOR),
 }
-DISCRIMINATORS = tuple(dict.fromkeys(layout for _, layout in FAMILIES.values() if layout is not None))
-LAYOUTS = tuple(
-    dict.fromkeys(layout for family in FAMILIES.values() for layout in family if layout is not None)
-)
+DISCRIMINATORS = tuple(dict.fromkeys(layout for _, layout in FAMILIES.values()))
+LAYOUTS = tuple(dict.fromkeys(layout for family in FAMILIES.values() for layout in family))
 
 
 def count(state: State, patterns: Sequence[str]) -> list[int]:
@@ -249,11 +247,11 @@ def infer_stylegan1(state: State) -> dict[str, Any]:
 
 
 def infer_discriminator(state: State) -> dict[str, Any]:
-    """The arguments of `Discriminator` from its state under our names.
+    """The arguments of either family's `Discriminator` from its state under our names.
 
     `stddev_group` leaves no trace in it.
     """
-    (blocks,) = count(state, ROSINALITY_DISCRIMINATOR.ours)
+    (blocks,) = count(state, (r"blocks\.\d+\.conv2\.weight",))
     widths = [shape_of(state, f"blocks.{b}.conv2.weight", 4)[0] for b in reversed(range(blocks))]
     widths.append(shape_of(state, "from_rgb.weight", 4)[0])
     return {"size": 4 * 2**blocks, **_infer_channels(widths)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -72,6 +73,22 @@ def import_released(
     if hint:
         raise UserError(f"{source}: {hint}")
     return imported
+
+
+def import_parts(name: str, sources: Sequence[Path]) -> Imported:
+    """A method that is made of several released files, in any order.
+
+    Raises:
+        UserError: the method is made of one, a file cannot be read, or they do not fit.
+    """
+    module = find_released(name)
+    if not hasattr(module, "read_parts"):
+        raise UserError(f"--source {' '.join(map(str, sources))}: {name} takes one file")
+    contents = {str(source): read_released(source) for source in sources}
+    try:
+        return module.read_parts(contents)
+    except ValueError as error:
+        raise UserError(f"--source: {error}") from error
 
 
 def _discriminators(path: Path, ends: tuple[str, ...]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ index. What `write` gives is one file: all tensors under TREE.NODE., stylegan2. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from _runtime import UserError
 from lightning_modules.checkpoints import part_of_state
 from lightning_modules.networks.stylefusion import TREES, in_order
+from lightning_modules.networks.stylegan2 import Generator
 from lightning_modules.pretrained import gan_prior, names, parser
 from lightning_modules.pretrained.files import weights
 from lightning_modules.pretrained.imported import Imported, build
@@ -78,10 +80,7 @@ def read(content: dict[str, Any]) -> Imported:
     else:
         notes.append(NO_PARSER)
     states = {node: state_of(node, value) for node, value in nodes.items()}
-    sizes = {names.shape_of(state, LAST, 2)[0] for state in states.values()}
-    own = max(widths_of(prior.method.get_submodule("G_ema")))  # type: ignore[arg-type]
-    if sizes != {own}:
-        raise UserError(f"its nodes fuse {max(sizes)} channels, its generator has {own}")
+    check_channels(states, prior.method.get_submodule("G_ema"))  # type: ignore[arg-type]
     method = build(StyleFusion, arguments)
     method.G.load_state_dict(prior.method.get_submodule("G_ema").state_dict())
     if seen is not None:
@@ -105,6 +104,21 @@ def tree_of(parts: dict[str, Any], nodes: set[str]) -> str:
     raise UserError(f"its nodes {', '.join(sorted(nodes)) or '(none)'} are those of no tree ({listed})")
 
 
+def check_channels(states: Mapping[str, names.State], G: Generator) -> None:
+    """Raise `UserError` where nodes fuse other points than the generator's."""
+    sizes = {names.shape_of(state, LAST, 2)[0] for state in states.values()}
+    own = max(widths_of(G))
+    if sizes != {own}:
+        raise UserError(f"its nodes fuse {max(sizes)} channels, its generator has {own}")
+
+
+def check_common_layers(layers: int) -> None:
+    """Raise `UserError` where a node looks at the common code in other layers than the release's do."""
+    if layers != COMMON_LAYERS:
+        what = f"{layers} layers look at the common code, in this layout {COMMON_LAYERS} do"
+        raise UserError(f"{what}, and nothing in it would say so")
+
+
 def state_of(node: str, value: dict[str, Any]) -> dict[str, Tensor]:
     """A node's file, bare or under `state_dict`."""
     return weights(value.get("state_dict", value), f"the node {node}")
@@ -116,10 +130,7 @@ def write(method: StyleFusion, layout: str, network: str) -> dict[str, Tensor]:
     Raises:
         UserError: the layout has no place for what the method does otherwise than the release.
     """
-    layers = method.hparams["common_layers"]
-    if layers != COMMON_LAYERS:
-        what = f"{layers} layers look at the common code, in this layout {COMMON_LAYERS} do"
-        raise UserError(f"{what}, and nothing in it would say so")
+    check_common_layers(method.hparams["common_layers"])
     tensors = {}
     state = method.state_dict()
     for node in method.nodes:

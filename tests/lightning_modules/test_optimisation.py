@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lightning_modules import optimisation
 from lightning_modules.optimisation import Descent, Goal, Objective, Variables, with_gradients
+from tests.lightning_modules.steps import batch_of, tiny
 
 TARGETS = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.0, -1.0], [2.0, 2.0, 2.0], [-0.1, 0.7, 0.2]])
 
@@ -214,3 +218,34 @@ def test_losses_that_are_not_one_per_image_are_refused() -> None:
         descent().optimise(start(), mean, G)
     with pytest.raises(ValueError, match="expected rates for"):
         Descent({"w": 0.1}, 3).optimise(start(), mean, G)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_one_number_that_is_none_is_found_in_its_row(bad: float) -> None:
+    value = torch.randn(3, 4, 5)
+    value[1, 2, 3] = bad
+    assert optimisation.finite(value).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["i2s", "idinvert", "bdinvert", "pti"])
+def test_compiled_generators_optimise_alike_and_their_passes_are_counted(name: str) -> None:
+    """By a compiler that leaves what it traces as it is: what it traces is the question."""
+    graphs = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    image = batch_of(2, 32)["target"]
+    plain, compiled = tiny(name).eval(), tiny(name).eval()
+    for part in compiled.compiled:
+        getattr(compiled, part).compile(backend=compiler)
+    codes = []
+    for method in (plain, compiled):
+        method.build_losses()
+        codes.append(method.invert(image))
+    torch._dynamo.reset()
+    assert graphs
+    torch.testing.assert_close(codes[1], codes[0])
+    assert plain.optimised.passes == compiled.optimised.passes > 2
+    assert torch.equal(plain.optimised.steps, compiled.optimised.steps)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.networks import ops
-from lightning_modules.networks.stylegan1 import Dense, Generator, StyledLayer
+from lightning_modules.networks.stylegan1 import Dense, Discriminator, Generator, StyledLayer
 from lightning_modules.pretrained import genforce, names
 from tests.golden.check import Fixture
 
@@ -186,3 +186,59 @@ def test_half_precision_keeps_statistics_in_float32() -> None:
 def test_what_does_not_fit_is_refused(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(tiny())
+
+
+def small_discriminator(size: int = 16) -> Discriminator:
+    """In which every part counts."""
+    torch.manual_seed(0)
+    D = Discriminator(size, channel_base=64, channel_max=8)
+    with torch.no_grad():
+        for name, parameter in D.named_parameters():
+            if name.endswith("bias"):
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return D
+
+
+def plain_scores(D: Discriminator, x: Tensor) -> Tensor:
+    """The release's steps one by one: blur, convolution, means of four pixels."""
+
+    def convolved(x: Tensor, layer: nn.Module) -> Tensor:
+        inputs = layer.weight[0].numel()
+        padding = layer.weight.shape[-1] // 2
+        return F.conv2d(x, layer.weight * (2 / inputs) ** 0.5, layer.bias, padding=padding)
+
+    x = F.leaky_relu(convolved(x, D.from_rgb), 0.2)
+    line = torch.tensor([1, 2, 1]).to(x) / 4
+    for block in D.blocks:
+        x = F.leaky_relu(convolved(x, block.conv1), 0.2)
+        blur = torch.outer(line, line).expand(x.shape[1], 1, -1, -1)
+        x = F.conv2d(x, blur, padding=1, groups=x.shape[1])
+        x = F.leaky_relu(F.avg_pool2d(convolved(x, block.conv2), 2), 0.2)
+    groups = x.reshape(4, len(x) // 4, *x.shape[1:])  # images 0, 2, 4, 6 and 1, 3, 5, 7 of eight
+    deviation = ((groups - groups.mean(dim=0)).square().mean(dim=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    channel = deviation.repeat(4)[:, None, None, None].expand(-1, 1, 4, 4)
+    x = F.leaky_relu(convolved(torch.cat([x, channel], dim=1), D.conv), 0.2).flatten(1)
+    x = F.leaky_relu(F.linear(x, D.hidden.weight * (2 / x.shape[1]) ** 0.5, D.hidden.bias), 0.2)
+    return F.linear(x, D.logit.weight / x.shape[1] ** 0.5, D.logit.bias)
+
+
+def test_the_discriminator_is_the_releases_steps_one_by_one() -> None:
+    """Which halves by a strided convolution from 128 px on, and by means below; both are the same sum."""
+    D = small_discriminator().double()
+    x = torch.randn(8, 3, 16, 16, dtype=torch.float64).requires_grad_()
+    scores, plain = D(x), plain_scores(D.double(), x)
+    assert scores.shape == (8, 1)
+    torch.testing.assert_close(scores, plain, rtol=1e-6, atol=1e-6)
+    gradients = [torch.autograd.grad(some.sum(), x, create_graph=True)[0] for some in (scores, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-6)
+    weight = D.blocks[0].conv2.weight
+    second = [torch.autograd.grad(some.square().sum(), weight)[0] for some in gradients]  # of R1
+    torch.testing.assert_close(*second, rtol=1e-6, atol=1e-6)
+
+
+def test_the_discriminators_layers_of_the_progressive_training_are_kept_and_not_trained() -> None:
+    D = small_discriminator()
+    assert [len(layer.bias) for layer in D.smaller] == [8, 8]
+    assert not any(parameter.requires_grad for parameter in D.smaller.parameters())
+    with pytest.raises(ValueError, match=r"expected images as \(B, 3, 16, 16\)"):
+        D(torch.zeros(4, 3, 8, 8))

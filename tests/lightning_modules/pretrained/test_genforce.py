@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from _runtime import UserError
 from experiments import export, import_checkpoint
 from lightning_modules.base import Method
-from lightning_modules.methods import load_method
+from lightning_modules.methods import build, load_method
 from lightning_modules.networks import stylegan1, stylegan2
 from lightning_modules.networks.ops import EqualLinear, fir
 from lightning_modules.pretrained import genforce, names
 from tests.experiments.inverters import saved
 from tests.golden.check import Fixture
-from tests.lightning_modules.steps import tiny
+from tests.lightning_modules.steps import TINY, batch_of, loop, tiny
 
 LAYOUTS = {"stylegan2": genforce.STYLEGAN2, "stylegan1": genforce.STYLEGAN1}
 FAMILIES = tuple(LAYOUTS)
@@ -44,7 +45,7 @@ def prior(family: str, **options) -> Method:
 
 
 def genforce_file(method: Method, family: str) -> dict[str, dict[str, Tensor]]:
-    """What GenForce's training saves; its discriminator goes by names that are not known here."""
+    """What GenForce's training saves; what it has for a discriminator is none."""
     layout = LAYOUTS[family]
     smooth = names.to_released(method.G_ema.state_dict(), layout)
     raw = names.to_released(method.G.state_dict(), layout)
@@ -191,8 +192,116 @@ def test_a_family_is_not_written_in_the_layout_of_the_other(family: str, layout:
         )
 
 
-def test_discriminators_of_genforce_are_not_written(tmp_path) -> None:
-    source = saved(prior("stylegan2"), tmp_path / "prior.ckpt")
-    output = ["--output", str(tmp_path / "d.safetensors"), "--layout", "genforce", "--network", "D"]
-    with pytest.raises(UserError, match="with --layout genforce: .* only its generators"):
-        export.main(["--checkpoint", str(source), *output])
+DISCRIMINATORS = {
+    "stylegan2": genforce.STYLEGAN2_DISCRIMINATOR,
+    "stylegan1": genforce.STYLEGAN1_DISCRIMINATOR,
+}
+# Of an 8 px discriminator as its class names them, with channels 6 and 8
+NAMES = {
+    "stylegan2": {
+        "layer1.filter.kernel": (1, 1, 4, 4),
+        "skip_layer0.filter.kernel": (1, 1, 4, 4),
+        "skip_layer0.weight": (8, 6, 1, 1),
+    },
+    "stylegan1": {
+        "lod": (),
+        "layer1.blur.kernel": (6, 1, 3, 3),
+        "input1.weight": (8, 3, 1, 1),
+        "input1.bias": (8,),
+    },
+}
+COMMON = {
+    "input0": (6, 3, 1, 1),
+    "layer0": (6, 6, 3, 3),
+    "layer1": (8, 6, 3, 3),
+    "layer2": (8, 9, 3, 3),
+    "layer3": (8, 128),
+    "layer4": (1, 8),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_discriminators_have_the_names_and_shapes_of_the_release(family: str) -> None:
+    networks = {"stylegan2": stylegan2.Discriminator, "stylegan1": stylegan1.Discriminator}
+    D = networks[family](8, channel_base=48, channel_max=8)
+    theirs = names.to_released(D.state_dict(), DISCRIMINATORS[family])
+    expected = dict(NAMES[family])
+    for name, shape in COMMON.items():
+        expected |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    assert {name: tuple(value.shape) for name, value in theirs.items()} == expected
+    assert names.detect(theirs) is DISCRIMINATORS[family]
+    ours = names.from_released(theirs, DISCRIMINATORS[family])
+    assert ours.keys() == D.state_dict().keys()
+    assert names.infer_discriminator(ours) == {"size": 8, "channel_base": 48, "channel_max": 8}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prior_is_imported_with_its_discriminator_and_trained_on(family, apart, tmp_path, capsys) -> None:
+    method = prior(family, discriminator=family)
+    content = genforce_file(method, family)
+    D = names.to_released(method.D.state_dict(), DISCRIMINATORS[family])
+    content["discriminator"] = D
+    options = []
+    if apart:
+        del content["discriminator"]
+        torch.save({"discriminator": D}, tmp_path / "d.pth")
+        options = ["--discriminator", str(tmp_path / "d.pth")]
+    torch.save(content, tmp_path / "genforce.pth")
+    output = str(tmp_path / "prior.ckpt")
+    arguments = ["--method", "gan_prior", "--source", str(tmp_path / "genforce.pth"), "--output", output]
+    import_checkpoint.main([*arguments, *options])
+    assert "random weights" not in capsys.readouterr().out
+    again = load_method(output)[0].cpu()
+    assert again.hparams["discriminator"] == family
+    image = torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(again.D(image), method.D(image))
+    with torch.enable_grad():
+        loop(again.train(), batch_of(4, 32), 16)  # with R1 in the last
+    assert not torch.equal(again.D.state_dict()["from_rgb.weight"], method.D.state_dict()["from_rgb.weight"])
+
+    written = tmp_path / "d.safetensors"
+    layout = [] if family == "stylegan1" else ["--layout", "genforce"]
+    export.main(["--checkpoint", output, "--output", str(written), "--network", "D", *layout])
+    for name, value in safetensors.torch.load_file(written).items():
+        assert torch.equal(value, D[name]), name
+
+
+def test_a_discriminator_whose_progressive_training_goes_on_is_left_out(tmp_path, capsys) -> None:
+    method = prior("stylegan1", discriminator="stylegan1")
+    D = names.to_released(method.D.state_dict(), genforce.STYLEGAN1_DISCRIMINATOR)
+    content = {**genforce_file(method, "stylegan1"), "discriminator": {**D, "lod": torch.ones(())}}
+    torch.save(content, tmp_path / "g.pth")
+    output = ["--output", str(tmp_path / "prior.ckpt")]
+    import_checkpoint.main(["--method", "gan_prior", "--source", str(tmp_path / "g.pth"), *output])
+    said = capsys.readouterr().out
+    assert "its discriminator is left out" in said
+    assert "lod is not 0: its progressive training is not at its end" in said
+
+
+def test_stylegans_discriminator_is_refused_where_a_method_has_stylegan2s(tmp_path) -> None:
+    D = names.to_released(
+        stylegan1.Discriminator(32, channel_base=128, channel_max=8).state_dict(),
+        genforce.STYLEGAN1_DISCRIMINATOR,
+    )
+    torch.save({"discriminator": D}, tmp_path / "d.pth")
+    torch.save(genforce_file(prior("stylegan2"), "stylegan2"), tmp_path / "g.pth")
+    arguments = ["--source", str(tmp_path / "g.pth"), "--output", str(tmp_path / "prior.ckpt")]
+    with pytest.raises(UserError, match="must be stylegan2, got stylegan1 for family stylegan2"):
+        import_checkpoint.main(
+            ["--method", "gan_prior", *arguments, "--discriminator", str(tmp_path / "d.pth")]
+        )
+
+
+def test_idinvert_trains_against_a_discriminator_of_stylegan(tmp_path) -> None:
+    source = saved(prior("stylegan1", discriminator="stylegan1"), tmp_path / "prior.ckpt")
+    options = {**TINY["idinvert"], "prior": source}
+    method = build("idinvert", **options)
+    method.initialise()
+    expected = load_method(source)[0].cpu().D.state_dict()
+    for name, value in method.D.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    method.total_iterations = 10
+    loop(method, batch_of(4, 32), 2)
+    assert not torch.equal(method.D.state_dict()["from_rgb.weight"], expected["from_rgb.weight"])
