@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ActionYesNo, Namespace
 
@@ -68,6 +68,7 @@ def restore(config: Namespace) -> int:
     from experiments.shared.outputs import check_new, file_in, written_as
     from experiments.shared.photographs import Photographs, Writing, colourless
     from experiments.shared.tiles import Patient
+    from experiments.shared.trained import tell_photographs
     from lightning_modules.metrics.image import to_uint8
 
     check_tile(config)
@@ -77,7 +78,8 @@ def restore(config: Namespace) -> int:
     photographs.check_apart(output, list(files.values()))
     check_new(output, list(files.values()), config.overwrite)
 
-    method = load_restorer(config)
+    method, checkpoint = load_restorer(config)
+    tell_photographs(checkpoint, config.checkpoint, config.input)
     shape, batch_size = (None, 1) if config.whole else (method.image_shape, config.batch_size)
     patient = Patient(method, config.tile, photographs.skip)
     keeping = Keeping(photographs, shape, config.keep_grey)
@@ -103,12 +105,18 @@ def check_tile(config: Namespace) -> None:
     config.whole = True
 
 
-def load_restorer(config: Namespace) -> Restorer:
-    """The method, where the command computes. Raises `UserError` where it cannot do what is asked for."""
-    from experiments.shared.devices import load_to_device
-    from lightning_modules.base import Restorer
+def load_restorer(config: Namespace) -> tuple[Restorer, dict[str, Any]]:
+    """The method, where the command computes, and its checkpoint.
 
-    method = load_to_device(config.checkpoint, tlc=True) if config.tlc else load_to_device(config.checkpoint)
+    Raises:
+        UserError: it cannot do what is asked for.
+    """
+    from experiments.shared.devices import compute_device
+    from lightning_modules.base import Restorer
+    from lightning_modules.methods import load_method
+
+    options = {"tlc": True} if config.tlc else {}
+    method, checkpoint = load_method(config.checkpoint, **options)
     name = type(method).__name__
     if not isinstance(method, Restorer):
         raise UserError(f"{config.checkpoint}: {name} does not restore images")
@@ -117,7 +125,7 @@ def load_restorer(config: Namespace) -> Restorer:
         raise UserError(f"{option}: {name} restores images of {method.size} px only")
     if config.tlc and "tlc" not in method.hparams:
         raise UserError(f"--tlc: {name} does not have it")
-    return method
+    return method.to(compute_device()), checkpoint
 
 
 if __name__ == "__main__":

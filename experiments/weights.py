@@ -1,8 +1,8 @@
 """The pretrained files the suite uses: python -m experiments.weights list | where | fetch NAME ...
 
-list shows every file with its licence and whether it is there, where the folders in the order they are
-searched, and fetch downloads files by name into the first of them. No other command downloads anything. On a
-machine without network, copy the files there by hand.
+list shows every file with its licence and whether it is there, those that come with the suite last; where
+shows the folders in the order they are searched, and fetch downloads files by name into the first of them. No
+other command downloads anything. On a machine without network, copy the files there by hand.
 """
 
 from __future__ import annotations
@@ -48,9 +48,16 @@ def show_folders() -> None:
 
 def table() -> str:
     """One line per file, in columns."""
+    from lightning_modules import embedded
+
     lines = [("name", "what", "file", "state", "licence")]
     for name, entry in weights.WEIGHTS.items():
         lines.append((name, entry.what, entry.file, weights.state(name), entry.licence or "unknown"))
+    shipped = embedded.rows()
+    for name, kind in embedded.NAMES.items():
+        row = shipped.get(name)
+        file, licence = ("-", "-") if row is None else (row.file, row.licence)
+        lines.append((name, kind.what, file, embedded.state(name), licence))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = []
     for line in lines:
@@ -61,6 +68,12 @@ def table() -> str:
 
 def fetch(names: Sequence[str]) -> None:
     """Download the files one after the other, each named before; `UserError` at the first that fails."""
+    from lightning_modules import embedded
+
+    for name in names:
+        if embedded.is_name(name):
+            embedded.find(name)
+            raise UserError(f"fetch {name}: it comes with the suite, there is nothing to fetch")
     entries = [weights.lookup(name) for name in names]  # a wrong name is noticed before any download
     for name, entry in zip(names, entries, strict=True):
         if weights.state(name) == "missing" and entry.url is not None:

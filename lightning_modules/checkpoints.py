@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from _runtime import UserError
+from lightning_modules import embedded
 from lightning_modules.formats import foreign, read_torch
 from lightning_modules.pretrained.recognition import recognised
 from lightning_modules.schema import (
@@ -36,10 +37,18 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # may be
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read one of our checkpoints without executing anything in it.
 
+    Args:
+        path: the file, or the name of a network that comes with the suite (`lightning_modules.embedded`).
+
     Raises:
         UserError: the file is missing, unreadable, not ours, of a newer format, or lacks what every
-            checkpoint has.
+            checkpoint has; or the suite has no such network.
     """
+    if embedded.is_name(path):
+        checkpoint = embedded.read(path)
+        check_checkpoint(checkpoint, f"checkpoint {path}")
+        return checkpoint
+    embedded.check_near(path)
     path = Path(path)
     what = foreign(path, f"checkpoint {path}")
     if what is not None:

@@ -21,7 +21,10 @@ from experiments.shared.devices import compute_device
 from experiments.shared.outputs import make_folder
 from experiments.shared.photographs import filter_of
 from experiments.shared.recipes import recipe
+from experiments.shared.trained import tell_photographs
 from lightning_modules.base import TUNED, Code, Inverter, method_name
+from lightning_modules.checkpoints import read_checkpoint
+from lightning_modules.formats import read_torch
 from lightning_modules.generators import LatentGenerator, fingerprint, generator_of
 from lightning_modules.methods import build, find_method, load_method
 from lightning_modules.on_prior import PRIOR
@@ -31,6 +34,7 @@ from lightning_modules.starts import Start
 FOLDER = "codes"  # of an output of `invert`, with a file for each image: codes/NAME.safetensors
 SUFFIX = ".safetensors"
 FORMAT = "face-gan-suite code 2"  # of one image's file
+PIVOT = "0.pt"  # of one image, in a folder of its name, as PTI's release writes it
 FILE_OF_ALL = "codes.safetensors"  # in such an output of earlier versions, with the codes of all images
 FORMAT_OF_ALL = "face-gan-suite codes 1"
 
@@ -44,11 +48,14 @@ def chosen_inverter(config: Namespace) -> tuple[Inverter, Filter, str]:
         UserError: a file is missing or another, or see `untrained_inverter`.
     """
     if config.checkpoint is not None:
-        method, filter = load_inverter(config.checkpoint)
-        source = config.checkpoint
+        method, checkpoint = read_inverter(config.checkpoint)
+        filter, source = filter_of(checkpoint), config.checkpoint
     else:
         method = untrained_inverter(config.method, config.generator, config.model or {})
         filter, source = "area", config.generator
+        checkpoint = read_checkpoint(source)
+    if config.input is not None:
+        tell_photographs(checkpoint, source, config.input)
     if method.optimises:
         method.build_losses()
     return method, filter, source
@@ -60,11 +67,17 @@ def load_inverter(path: str) -> tuple[Inverter, Filter]:
     Raises:
         UserError: the checkpoint cannot be read, or is of another kind of method.
     """
+    method, checkpoint = read_inverter(path)
+    return method, filter_of(checkpoint)
+
+
+def read_inverter(path: str) -> tuple[Inverter, dict[str, Any]]:
+    """An inverter, where the command computes, and its checkpoint; raises as `load_inverter`."""
     method, checkpoint = load_method(path)
     if not isinstance(method, Inverter):
         what = f"{type(method).__name__} does not invert images"
         raise UserError(f"{path}: {what}; give a checkpoint of an inverter")
-    return method.to(compute_device()), filter_of(checkpoint)
+    return method.to(compute_device()), checkpoint
 
 
 def untrained_inverter(name: str, generator: str, options: dict[str, Any]) -> Inverter:
@@ -265,12 +278,68 @@ class FileOfCodes(Codes):
         return code
 
 
+class Pivots(Codes):
+    """The codes w (1, L, D) that PTI's release saves, as NAME/0.pt: nothing in them says what made them.
+
+    Source  danielroich/PTI@da94d59 (training/coaches: `torch.save(w_pivot, .../NAME/0.pt)`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files = sorted(path.rglob(PIVOT)) if path.is_dir() else [path]
+        self.names = [self._name(file) for file in self.files]
+        for name in self.names:
+            check_name(name, path)
+        self.code_shape = tuple(self._w(0).shape[1:])  # type: ignore[assignment]
+
+    def _name(self, file: Path) -> str:
+        """The folder's, where the file's own is every one's."""
+        if file.name != PIVOT:
+            return file.stem
+        within = file.parent.relative_to(self.path) if self.path.is_dir() else Path(file.parent.name)
+        return within.as_posix() if within.name else self.path.name
+
+    def _w(self, i: int) -> Tensor:
+        file = self.files[i]
+        plain_file(file, f"--codes {file}")
+        try:
+            w = read_torch(file)
+        except (
+            Exception
+        ) as error:  # zip, pickle and tensor errors of many types; all mean the same to the user
+            raise UserError(
+                f"--codes {file} cannot be read as a tensor: damaged, or of another format"
+            ) from error
+        check({"w": w}, CODE, f"--codes {file}")
+        return w.float()
+
+    def read(self, i: int, keys: Sequence[str] = ()) -> Code:
+        w = self._w(i)
+        if w.shape[1:] != self.code_shape:
+            raise UserError(f"--codes {self.files[i]} has another number of layers than the first code there")
+        return {"w": w}
+
+    def check_generator(self, G: LatentGenerator, checkpoint: str) -> None:
+        """Raise `UserError` where the generator takes codes of another shape: more they do not tell."""
+        if self.code_shape != (G.layers, G.style_dim):
+            theirs, own = (
+                f"{layers} x {width}" for layers, width in (self.code_shape, (G.layers, G.style_dim))
+            )
+            what = f"--codes {self.path} hold {theirs} numbers, {checkpoint} takes {own}"
+            raise UserError(f"{what}: give the generator that was tuned there")
+
+    def check_method(self, method: Inverter, checkpoint: str) -> None:
+        self.check_generator(generator_of(method), checkpoint)
+
+
 def read_codes(path: Path) -> Codes:
-    """What `invert` wrote, now or in earlier versions.
+    """What `invert` wrote, now or in earlier versions, or pivots that PTI's release saved.
 
     Raises:
         UserError: it is missing, damaged, or holds something else.
     """
+    if path.suffix == ".pt" or (path.is_dir() and not (path / FOLDER).is_dir() and any(path.rglob(PIVOT))):
+        return Pivots(path)
     if (path / FILE_OF_ALL).is_file() and not (path / FOLDER).is_dir():
         path = path / FILE_OF_ALL
     if path.is_dir():

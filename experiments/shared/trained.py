@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from _runtime import UserError
+from datamodules.datasets import FrozenSet
 from datamodules.prints import Prints
 from lightning_modules.checkpoints import check_entries
 
@@ -64,3 +67,43 @@ def passed_on(checkpoint: Mapping[str, Any], part: str, what: str) -> dict[str, 
     for inner, prints in trained_on(checkpoint, what).items():
         named[f"{part} {inner}".strip()] = prints
     return named
+
+
+def portraits_seen(checkpoint: Mapping[str, Any], what: str) -> str | None:
+    """What a network has seen that was trained on rendered portraits alone; None of any other.
+
+    Raises `UserError` where the records are damaged.
+    """
+    data = checkpoint.get("datamodule_hyper_parameters")
+    if data is None or data.get("root") is not None or data.get("pairs") is not None:
+        return None
+    if checkpoint["suite"]["images_seen"] == 0 or trained_on(checkpoint, what):
+        return None
+    degradation = data.get("degradation", "none")
+    degraded = "" if degradation == "none" else f", degraded by {degradation}"
+    return f"rendered portraits of {data.get('size')} px{degraded}"
+
+
+def tell_photographs(checkpoint: Mapping[str, Any], path: str, inputs: Sequence[str]) -> None:
+    """Print a line where a network that knows portraits alone is given other images.
+
+    Args:
+        checkpoint: what was read from `path`.
+        path: as the user gave it.
+        inputs: files, folders and zips. A test set of portraits is recognised (`experiments.degrade`).
+    """
+    seen = portraits_seen(checkpoint, f"checkpoint {path}")
+    if seen is not None and not all(is_rendered(Path(place)) for place in inputs):
+        print(f"{path} was trained on {seen}, and has seen no photograph: it redraws one as such a portrait")
+
+
+def is_rendered(place: Path) -> bool:
+    """Whether a file or folder is, or lies in, a test set of rendered portraits."""
+    for folder in (place, *place.expanduser().resolve().parents[:2]):
+        if FrozenSet.at(str(folder)):
+            try:
+                note = json.loads((folder.expanduser() / FrozenSet.note).read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError):
+                return False  # damaged: nobody knows
+            return isinstance(note, dict) and note.get("val_source") == "portraits"
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from _runtime import UserError
 from experiments import weights as command
+from lightning_modules import embedded
 from lightning_modules.weights import FOLDER_VARIABLE, WEIGHTS, Weights
 
 CONTENT = b"pretrained"
@@ -41,7 +43,7 @@ def row(out: str, name: str) -> str:
 def test_list_shows_every_file_and_its_state(tmp_path, capsys) -> None:
     assert command.main(["list"]) == 0
     out = capsys.readouterr().out
-    assert len(out.splitlines()) == 1 + len(WEIGHTS)
+    assert len(out.splitlines()) == 1 + len(WEIGHTS) + len(embedded.NAMES)
     assert row(out, "test/net") == "test/net a network net.pth missing MIT"
     assert row(out, "test/bare") == "test/bare another bare.pth missing unknown"
     (tmp_path / "folder").mkdir()
@@ -54,6 +56,26 @@ def test_list_shows_every_file_and_its_state(tmp_path, capsys) -> None:
     (tmp_path / "folder" / "net.pth").write_bytes(b"something else")
     command.main(["list", "--weights_dir", str(tmp_path / "folder")])
     assert row(capsys.readouterr().out, "test/net") == "test/net a network net.pth wrong hash MIT"
+
+
+def test_list_shows_what_comes_with_the_suite(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path)
+    entry = {"sha256": SHA256, "bytes": len(CONTENT), "licence": "MIT", "trained_on": "", "command": ""}
+    rows = {embedded.E4E: {"file": "e4e.safetensors", **entry}}
+    (tmp_path / embedded.TABLE).write_text(json.dumps(rows))
+    (tmp_path / "e4e.safetensors").write_bytes(CONTENT)
+    command.main(["list"])
+    out = capsys.readouterr().out
+    assert row(out, embedded.E4E) == "portraits/e4e e4e, 64 px e4e.safetensors embedded MIT"
+    assert row(out, embedded.PRIOR) == "portraits/prior StyleGAN2 prior, 64 px - not shipped -"
+    with pytest.raises(UserError, match="fetch portraits/e4e: it comes with the suite"):
+        command.main(["fetch", "test/net", embedded.E4E])
+    with pytest.raises(UserError, match="portraits/prior is not shipped with this version"):
+        command.main(["fetch", embedded.PRIOR])
+    assert not (tmp_path / "variable").exists()
+    (tmp_path / "e4e.safetensors").write_bytes(b"something else")
+    command.main(["list"])
+    assert row(capsys.readouterr().out, embedded.E4E).endswith("e4e.safetensors wrong hash MIT")
 
 
 def test_where_shows_the_folders_in_order(tmp_path, capsys) -> None:
