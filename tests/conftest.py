@@ -35,3 +35,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    # the files that take longest first, so that no worker ends alone with one of them
+    slow = {item.path for item in items if "processes" in item.keywords}
+    items.sort(key=lambda item: item.path not in slow)
