@@ -21,10 +21,10 @@ demo: setup ## train GPEN on rendered portraits for some minutes, evaluate it, w
 	$(BIN)/python -m experiments.evaluate --checkpoint runs/portraits-x4/gpen-demo/checkpoints/best.ckpt --overwrite
 
 test: setup ## the test suite, minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 test-long: setup ## the long tests as well
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## style and types
 	$(BIN)/ruff check .
@@ -36,8 +36,10 @@ METHODS := $(sort $(basename $(notdir $(wildcard experiments/configs/methods/*.y
 smoke: setup ## every method for a few iterations at 32 px
 	for method in $(METHODS); do $(BIN)/python -m experiments.fit --method $$method --preset smoke --overwrite || exit 1; done
 	$(BIN)/python -m experiments.reproduce table1 --preset smoke
+	$(BIN)/python -m experiments.reproduce gpen_ablation --preset smoke
 	$(BIN)/python -m experiments.reproduce inversion --preset smoke
 	$(BIN)/python -m experiments.reproduce out_of_range --preset smoke
+	$(BIN)/python -m experiments.reproduce ripples --preset smoke
 
 gpu: setup ## on a machine with a GPU: its tests, every method at 64 px, StyleGAN2's speed; one report, 12 minutes
 	$(BIN)/python -m experiments.gpu --overwrite

@@ -29,7 +29,9 @@ from experiments.shared.groups import Group, grouped, values_of
 from experiments.shared.options import Parser, add_weights_option, command_parser, parse, use_weights
 from experiments.shared.photographs import filter_of
 from experiments.shared.protocols import Protocol, data_options, read_protocol
+from experiments.shared.released import released_by
 from experiments.shared.trained import OWN, left_out_by, trained_on
+from lightning_modules import embedded
 from lightning_modules.base import Inverter, Method, Restorer
 from lightning_modules.checkpoints import read_checkpoint
 from lightning_modules.methods import find_method
@@ -178,7 +180,11 @@ def run(argv: Sequence[str], left_out: list[str] | None = None) -> Evaluation:
         what = f"{type(methods[0]).__name__} does not restore"
         raise UserError(f"--faces {config.faces}: {what}; evaluate restorers")
     seen = [f"{name} {note}" for name, note in notes.items() if note is not None]
-    how = {"truth": config.faces is None, "worst_by": config.worst_by, "under": protocol}
+    released: list[str] = []
+    for path in rows.values():
+        released += released_by(read_checkpoint(path))
+    how: dict[str, Any] = {"truth": config.faces is None, "worst_by": config.worst_by, "under": protocol}
+    how["released"] = released
     evaluation = score(rows, methods, data, config.metrics.as_dict(), folder, seen, **how)
     if config.wandb != "off":
         runs = [
@@ -369,6 +375,8 @@ def row_names(checkpoints: Sequence[str], names: Sequence[str] | None) -> list[s
 
 def run_of(checkpoint: Path) -> Path:
     """The run folder a checkpoint lies in, or the folder of a checkpoint that lies elsewhere."""
+    if embedded.is_name(checkpoint):  # in no folder of the user's
+        return Path("runs") / embedded.full_name(checkpoint).replace("/", "-")
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 

@@ -1,7 +1,8 @@
 """What wants a GPU, in 12 minutes and one report: python -m experiments.gpu [--output DIR] [--smoke].
 
 The tests marked `gpu`, a short training of every method with its validations, some in half precision or
-compiled, one on two devices where there are two, and the speed of StyleGAN2. Each is a command of its own
+compiled, one on two devices where there are two, inversions by the methods that are not trained, and the
+speed of StyleGAN2. Each is a command of its own
 with its own time limit: one that fails or hangs does not end the others. DIR/report.md says what passed, how
 fast it was and what it held in memory, and the last lines of what failed; DIR/logs has all output. The exit
 status is 1 if anything failed.
@@ -42,6 +43,8 @@ TRAINING = (
     *("--data.val_images", "64", "--data.workers", "4"),
 )
 SMOKE = ("--preset", "smoke")
+FIRST = ("gan_prior", "parser")  # which others start from
+INVERTED = "4"  # images of the methods that are not trained
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,28 @@ def steps(runs: Path, smoke: bool, devices: int) -> Iterator[Step]:
     def last(name: str) -> str:
         return str(runs / name / "checkpoints" / "last.ckpt")
 
-    # added noise, on which StyleFusion is built; the compiled one below has it concatenated
+    # added noise, on which the others are built; the compiled one below has it concatenated
+    on_prior = ("--model.prior", last("gan_prior"))
     special: dict[str, tuple[str, ...]] = {
         "gan_prior": ("--model.augment", "ada", "--model.noise", "add"),
+        "bdinvert": on_prior,
         "hfgi": ("--model.base", last("e4e")),
-        "stylefusion": ("--model.prior", last("gan_prior"), "--model.parser", last("parser")),
+        "hfgi_sf": ("--model.hfgi", last("hfgi"), "--model.parser", last("parser")),
+        "idinvert": on_prior,
+        "stylefusion": (*on_prior, "--model.parser", last("parser")),
     }
-    for method in METHODS:
-        if not recipe(method, "smoke")["iterations"]:  # there is nothing to train
-            continue
-        yield training(method, method, *from_scratch(method), *special.get(method, ()))
+    untrained = [method for method in METHODS if not recipe(method, "smoke")["iterations"]]
+    for method in sorted(METHODS, key=lambda name: name not in FIRST):
+        if method not in untrained:
+            yield training(method, method, *from_scratch(method), *special.get(method, ()))
+    stylegan1 = ("--model.family", "stylegan1", "--model.noise", "add", "--model.path_length", "0")
+    yield training("gan_prior, stylegan1", "gan_prior", *stylegan1)
+    for method in untrained:
+        where = ("--run_dir", str(runs / method), "--overwrite", "--iterations", "0")
+        preset = ("--preset", "smoke" if smoke else "demo")
+        yield Step(method, ("-m", "experiments.fit", "--method", method, *preset, *where, *on_prior), 60)
+        score = ("--checkpoint", last(method), "--data.val_images", INVERTED, "--overwrite")
+        yield Step(f"{method}, inversion", ("-m", "experiments.evaluate", *score), 120, table=True)
     stage1 = last("gan_prior_restoration")
     yield training("stage 2", "gan_prior_restoration", "--model.stage", "2", "--model.stage1", stage1)
     yield training("gpen, bf16", "gpen", "--trainer.precision", "bf16-mixed")

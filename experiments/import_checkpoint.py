@@ -29,8 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_parser("import_checkpoint", __doc__)
     methods = f"whose checkpoint it becomes: {', '.join(with_files(recipes.METHODS))}"
     parser.add_argument("--method", type=str, required=True, help=methods)
-    source = "released file: .pth, .pt, .pkl (NVlabs) or .safetensors; StyleFusion's index.json"
-    parser.add_argument("--source", type=str, required=True, help=source)
+    source = (
+        "released file: .pth, .pt, .pkl (NVlabs) or .safetensors; StyleFusion's index.json; of hfgi_sf those "
+        "of HFGI, parser and StyleFusion, in any order"
+    )
+    parser.add_argument("--source", type=str, nargs="+", required=True, help=source)
     discriminator = (
         "released file of the discriminator, where it is not in the source; of gfpgan, a folder with several"
     )
@@ -49,24 +52,27 @@ def import_checkpoint(config: Namespace) -> int:
     """Import as the options say."""
     import torch
 
-    from lightning_modules.pretrained.released import find_released, import_released
+    from lightning_modules.pretrained.released import find_released, import_parts, import_released
 
     find_released(config.method)
-    output, source = Path(config.output), Path(config.source)
+    output, sources = Path(config.output), [Path(source) for source in config.source]
     check_output(output, ".ckpt", config.overwrite)
     discriminator = Path(config.discriminator) if config.discriminator else None
     generator = Path(config.generator) if config.generator else None
-    imported = import_released(config.method, source, discriminator, generator, config.base_size)
-    checkpoint = checkpoint_of(imported, source)
+    if len(sources) > 1:
+        imported = import_parts(config.method, sources)
+    else:
+        imported = import_released(config.method, sources[0], discriminator, generator, config.base_size)
+    checkpoint = checkpoint_of(imported, sources)
     file = io.BytesIO()
     torch.save(checkpoint, file)
     write_bytes(output, file.getvalue())
-    print(summary(imported, source))
+    print(summary(imported, sources))
     print(f"written to {output}")
     return 0
 
 
-def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
+def checkpoint_of(imported: Imported, sources: Sequence[Path]) -> dict[str, Any]:
     """What a run at iteration 0 would have saved, and where its weights come from."""
     method = imported.method
     checkpoint: dict[str, Any] = {
@@ -74,16 +80,24 @@ def checkpoint_of(imported: Imported, source: Path) -> dict[str, Any]:
         "hyper_parameters": dict(method.hparams),
     }
     method.on_save_checkpoint(checkpoint)
-    with open(source, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    entry = {"file": source.name, "sha256": digest, "layout": imported.layout, "notes": imported.notes}
+    digest = hashlib.sha256()  # of several, of one after the other
+    for source in sources:
+        with open(source, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    entry = {
+        "file": " ".join(source.name for source in sources),
+        "sha256": digest.hexdigest(),
+        "layout": imported.layout,
+        "notes": imported.notes,
+    }
     if imported.filter is not None:
         entry["filter"] = imported.filter  # `experiments.shared.photographs.filter_of` reads it
     checkpoint["suite"]["imported"] = entry
     return checkpoint
 
 
-def summary(imported: Imported, source: Path) -> str:
+def summary(imported: Imported, sources: Sequence[Path]) -> str:
     """What was recognised, a line each."""
     from lightning_modules.networks.ops import count_parameters
     from lightning_modules.weights import licence_of
@@ -100,12 +114,13 @@ def summary(imported: Imported, source: Path) -> str:
         **imported.arguments,
         "parameters": ", ".join(parts),
     }
-    lines = [f"{source}:"]
+    lines = [f"{', '.join(map(str, sources))}:"]
     lines += [f"  {name:15} {value}" for name, value in recognised.items()]
     lines += [f"  note: {note}" for note in imported.notes]
-    licence = licence_of(source.name)
-    if licence is not None:
-        lines.append(f"  licence: {licence}")
+    for source in sources:
+        licence = licence_of(source.name)
+        if licence is not None:
+            lines.append(f"  licence: {licence}")
     return "\n".join(lines)
 
 

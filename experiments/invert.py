@@ -76,11 +76,13 @@ def invert(config: Namespace) -> int:
     import torch
 
     from experiments.shared.codes import Origin, chosen_inverter, code_path, one_by_one, write_code
-    from experiments.shared.costs import Costs
+    from experiments.shared.costs import Costs, remarked
     from experiments.shared.encoding import WRITTEN
     from experiments.shared.outputs import check_folder, check_new, renamed, written_as
     from experiments.shared.photographs import Photographs, Writing
 
+    if config.trajectory:
+        check_trajectory(config)
     output = Path(config.output)
     photographs = Photographs([Path(place) for place in config.input])
     check_folder(output)
@@ -108,6 +110,7 @@ def invert(config: Namespace) -> int:
         ):
             code = costs.invert(images.to(method.device), names)
             inverted = method.synthesize(code)
+            photographs.notes += remarked(method, names)
             for name, image, own in zip(names, inverted, one_by_one(code), strict=True):
                 writing.save(output / files[name], method.crop(image))
                 writing.do(
@@ -121,6 +124,22 @@ def invert(config: Namespace) -> int:
     if costs.words:
         print(costs.words)
     return 0
+
+
+def check_trajectory(config: Namespace) -> None:
+    """Raise `UserError` where there is no way to draw: before anything of the method is built."""
+    from lightning_modules.base import Inverter
+    from lightning_modules.checkpoints import read_checkpoint
+    from lightning_modules.methods import find_method
+
+    name, options = config.method, config.model or {}
+    if config.checkpoint is not None:
+        checkpoint = read_checkpoint(config.checkpoint)
+        name, options = checkpoint["suite"]["method"], checkpoint["hyper_parameters"]
+    cls = find_method(name)
+    if issubclass(cls, Inverter) and not cls.shows_way(options):
+        why = "takes the codes of its encoder" if cls.optimises else "does not optimise"
+        raise UserError(f"--trajectory {config.trajectory}: {name} {why}, so there is no way to draw")
 
 
 def draw_strip(path: Path, images: Tensor, titles: Sequence[str]) -> None:

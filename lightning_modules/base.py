@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import lightning as L
@@ -99,6 +100,7 @@ class Method(L.LightningModule):
         self.run_seed = 0
         self.accumulate = 1
         self.sources: dict[str, str] = {}  # the files that options of `starts_from` named, of a new run
+        self.released: list[str] = []  # names of others' published files that its weights began with
         self.terms: dict[str, Tensor] = {}  # of the newest iteration, detached; callbacks/logs.py writes them
         self.watch = LossWatch()
 
@@ -326,6 +328,8 @@ class Method(L.LightningModule):
             "images_seen": self.images_seen,
             "total_iterations": self.total_iterations,
         }
+        if self.released:
+            checkpoint["suite"]["released"] = list(self.released)
         checkpoint["terms"] = self.read_terms()  # not yet written to metrics.csv
         # Lightning's counters count optimizer steps and start again at a resume: fit sets them from
         # `iteration`
@@ -335,6 +339,7 @@ class Method(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.iteration = checkpoint["suite"]["iteration"]
         self.images_seen = checkpoint["suite"]["images_seen"]
+        self.released = list(checkpoint["suite"].get("released", []))
         self.terms = {name: torch.tensor(value) for name, value in checkpoint.get("terms", {}).items()}
 
 
@@ -389,6 +394,7 @@ class Inverter(Method):
         optimised: of a method that does: what the newest call came to, and what it cost.
         report: called by such a method with the number of steps done; a command's progress bar.
         keep_every: steps between two codes of its trajectory (`optimised`); 0 keeps none.
+        remarks: what is to be said of images of the newest `synthesize`: a line -> which of the batch, (B,).
     """
 
     scored: ClassVar[tuple[str, ...]] = ("pairs", "sets", "inversion")
@@ -396,6 +402,12 @@ class Inverter(Method):
     optimised: Optimised | None = None
     report: Callable[[int], None] | None = None
     keep_every: int = 0
+    remarks: Mapping[str, Tensor] = MappingProxyType({})
+
+    @classmethod
+    def shows_way(cls, options: Mapping[str, Any]) -> bool:
+        """Whether there is a trajectory to keep, with these options of the constructor."""
+        return cls.optimises
 
     def invert(self, image: Tensor) -> Code:
         """(B, 3, H, W) in [-1, 1] -> its code."""

@@ -28,6 +28,7 @@ METHODS = {
     "gfpgan": "lightning_modules.gfpgan.GFPGAN",
     "gpen": "lightning_modules.gpen.GPEN",
     "hfgi": "lightning_modules.hfgi.HFGI",
+    "hfgi_sf": "lightning_modules.hfgi_sf.HFGISF",
     "hinet": "lightning_modules.hinet.HINet",
     "i2s": "lightning_modules.i2s.I2S",
     "idinvert": "lightning_modules.idinvert.IDInvert",

@@ -289,7 +289,7 @@ IMPORTED = Record(
 )
 SUITE = Record(
     needed={"format": Whole(), "method": Text(most=100), "iteration": COUNT, "images_seen": COUNT},
-    known={"total_iterations": Maybe(COUNT), "imported": IMPORTED},
+    known={"total_iterations": Maybe(COUNT), "imported": IMPORTED, "released": Listing(Text())},
 )
 SCORES = Record(
     needed={"best": Maybe(Number(finite=False)), "validated": COUNT},

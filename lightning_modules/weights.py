@@ -15,6 +15,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ _GPEN = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models/"
 _MOCO = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/"
 _GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/"
 _GFPGAN_LICENCE = "Apache-2.0 (GFPGAN)"
+_FACEXLIB = "https://github.com/xinntao/facexlib/releases/"
 _YUNET = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
 _NVIDIA = "NVIDIA Source Code, non-commercial"
 _GENFORCE = "https://github.com/genforce/genforce/blob/master/MODEL_ZOO.md ({})"
@@ -81,8 +83,8 @@ def _by_hand(what: str, file: str, page: str, licence: str | None = "MIT") -> We
     return Weights(what, file, None, licence, page, url=None)
 
 
-# those of lpips, contextual, features, identity, fid, landmarks, niqe and parser/resnet18 are loaded by name;
-# the others are sources for experiments.import_checkpoint
+# those of lpips, contextual, features, identity, landmarks, niqe, fid/inception and parser/resnet18 are
+# loaded by name and fid/ffhq-512 by its path; the others are sources for experiments.import_checkpoint
 WEIGHTS: dict[str, Weights] = {
     "lpips/alex": Weights(
         what="AlexNet, trunk of LPIPS",
@@ -156,6 +158,14 @@ WEIGHTS: dict[str, Weights] = {
         page=f"{_FIDELITY}tag/v0.2.0",
         url=f"{_FIDELITY}download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
     ),
+    "fid/ffhq-512": Weights(
+        what="FFHQ's statistics at 512 px (50,000 images), for --metrics.fid_reference",
+        file="inception_FFHQ_512-f7b384ab.pth",
+        sha256="f7b384ab",
+        licence="Apache-2.0 (BasicSR)",
+        page="https://github.com/XPixelGroup/BasicSR (docs/ModelZoo.md: inception feature statistics)",
+        url=None,  # Google Drive asks for a confirmation
+    ),
     "landmarks/yunet": Weights(
         what="YuNet, face detector of experiments.landmarks",
         file="face_detection_yunet_2023mar.onnx",
@@ -163,6 +173,14 @@ WEIGHTS: dict[str, Weights] = {
         licence="MIT",
         page="https://github.com/opencv/opencv_zoo (models/face_detection_yunet)",
         url=f"{_YUNET}face_detection_yunet_2023mar.onnx",
+    ),
+    "landmarks/wflw": Weights(
+        what="stacked hourglasses for 98 landmarks, of LMD",
+        file="alignment_WFLW_4HG.pth",
+        sha256=None,
+        licence="Apache-2.0 (AdaptiveWingLoss)",
+        page=f"{_FACEXLIB}tag/v0.1.0",
+        url=f"{_FACEXLIB}download/v0.1.0/alignment_WFLW_4HG.pth",
     ),
     "niqe/pristine": Weights(
         what="statistics of good photographs, of NIQE",
@@ -228,18 +246,19 @@ WEIGHTS: dict[str, Weights] = {
         "StyleGAN2, FFHQ 1024 px, GenForce's layout",
         "stylegan2_ffhq1024.pth",
         _GENFORCE.format("StyleGAN2 Official: ffhq"),
-        licence=_NVIDIA,
+        licence=_NVIDIA,  # converted from NVIDIA's own file; GenForce states none for weights
     ),
     "stylegan1/genforce-bedroom-256": _by_hand(
         "StyleGAN, LSUN bedroom 256 px, GenForce's layout",
         "stylegan_bedroom256.pth",
         _GENFORCE.format("StyleGAN Official: bedroom"),
-        licence="CC BY-NC 4.0 (NVIDIA)",
+        licence="CC BY-NC 4.0 (NVIDIA)",  # converted as well, of NVlabs/stylegan
     ),
     "stylegan1/genforce-tower-256": _by_hand(
         "StyleGAN, LSUN tower 256 px, GenForce's layout",
         "stylegan_tower256.pth",
         _GENFORCE.format("StyleGAN Ours: tower"),
+        licence="not stated (GenForce's code: MIT)",
     ),
     "stylegan2/nvlabs-1024": Weights(
         what="StyleGAN2, FFHQ 1024 px, NVlabs' pickle",
@@ -270,6 +289,9 @@ def lookup(name: str) -> Weights:
     return WEIGHTS[name]
 
 
+_NOTED: list[list[str]] = []  # the lists of `noted` that are open
+
+
 def licence_of(file: str) -> str | None:
     """The licence of a published file of that name; None where the table has none."""
     for weights in WEIGHTS.values():
@@ -294,7 +316,21 @@ def find(name: str) -> Path:
         raise UserError(f"weights {name!r} not found: {way_out}")
     if weights.sha256 is not None:
         _check(name, path, sha256(path), f"delete it or put the real file from {weights.page} there")
+    for files in _NOTED:
+        if weights.file not in files:
+            files.append(weights.file)
     return path
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[list[str]]:
+    """Gives a list, to which the names of the files are added that are found within the context."""
+    files: list[str] = []
+    _NOTED.append(files)
+    try:
+        yield files
+    finally:
+        _NOTED.remove(files)
 
 
 def state(name: str) -> str:

@@ -22,7 +22,13 @@ PACKAGES = ("callbacks", "datamodules", "experiments", "lightning_modules")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The names that the snippets leave behind, and as `folder` where they ran."""
     folder = tmp_path_factory.mktemp("docs")
-    methods = {"gpen": "gpen", "e4e": "e4e", "stylefusion": "stylefusion", "gan_prior": "prior"}
+    methods = {
+        "gpen": "gpen",
+        "e4e": "e4e",
+        "stylefusion": "stylefusion",
+        "hfgi_sf": "hfgi_sf",
+        "gan_prior": "prior",
+    }
     for method, name in methods.items():
         Path(untrained(folder, method)).rename(folder / f"{name}.ckpt")
     style_dim = tiny("e4e").G.style_dim
@@ -66,6 +72,10 @@ def test_pictures_are_restored_inverted_and_edited(said) -> None:
 def test_faces_are_fused(said) -> None:
     assert said["fused"].shape == (1, 3, SIZE, SIZE)
     assert said["where"].mask.shape == (1, 1, SIZE, SIZE)
+
+
+def test_edits_come_with_what_they_are_made_of(said) -> None:
+    assert said["parts"]["y"].shape == said["parts"]["own"].shape == (1, 3, SIZE, SIZE)
 
 
 def test_generators_draw(said) -> None:

@@ -17,7 +17,7 @@ FLOORS = (  # rooms of one floor import nothing of each other
     {"experiments.shared"},
     {"experiments.benchmark", "experiments.compare", "experiments.training"},
     {"experiments"},  # the commands
-    {"experiments.reproduce"},
+    {"experiments.demo", "experiments.reproduce"},
 )
 ALONE = {"experiments"}  # where no module imports another of its room
 PLAIN = ("lightning_modules.networks", "lightning_modules.losses")  # rooms without Lightning

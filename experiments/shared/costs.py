@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from _runtime import UserError
-from lightning_modules.base import Code, Inverter, method_name
+from lightning_modules.base import Code, Inverter
 
 DIVERGED = "the optimisation diverged: its best code before is kept"
+
+
+def remarked(method: Inverter, names: Sequence[str]) -> set[tuple[str, str]]:
+    """What a method has to say of the images that it made last: what, and of which."""
+    remarks = set()
+    for line, which in method.remarks.items():
+        remarks |= {(line, name) for name, said in zip(names, which.tolist(), strict=True) if said}
+    return remarks
 
 
 class Costs:
@@ -19,15 +26,13 @@ class Costs:
 
     Args:
         method: the inverter.
-        keep_every: steps between two codes of the trajectories that are kept; 0 for none.
+        keep_every: steps between two codes of the trajectories that are kept ; 0 for none.
 
     Attributes:
         notes: of images whose optimisation diverged: what, and which.
     """
 
     def __init__(self, method: Inverter, keep_every: int = 0) -> None:
-        if keep_every > 0 and not method.optimises:
-            raise UserError(f"--trajectory {keep_every}: {method_name(type(method))} does not optimise")
         self.method = method
         method.keep_every = keep_every
         self.notes: list[tuple[str, str]] = []
@@ -52,14 +57,9 @@ class Costs:
         return code
 
     def strip(self, i: int) -> tuple[list[str], Tensor]:
-        """The images (N, 3, H, W) along the newest trajectory of image number i, and of how many steps each.
-
-        Raises:
-            UserError: the method keeps none.
-        """
+        """The images (N, 3, H, W) on the newest way of image number i, and of how many steps each."""
         optimised = self.method.optimised
-        if optimised is None or not optimised.trajectory:
-            raise UserError(f"--trajectory: {method_name(type(self.method))} keeps none")
+        assert optimised is not None
         titles, images = [], []
         for snapshot in optimised.trajectory:
             code = {name: value[i : i + 1] for name, value in snapshot.variables.items()}

@@ -86,6 +86,7 @@ def print_plan(
     print_parameters(method, missing.parts)
     find_networks(method, missing)
     asked = config.metrics.as_dict()
+    asked["also"] = list(asked["also"])
     if is_set(asked["fid_reference"]):
         asked["fid_reference"] = None  # the statistics are computed once the run begins
     judge = find_scores(method, asked, missing)

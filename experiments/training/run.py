@@ -52,6 +52,7 @@ from experiments.training.story import (
     write_configuration,
 )
 from experiments.training.transcript import Transcript
+from lightning_modules import weights
 from lightning_modules.base import Method, method_name
 from lightning_modules.methods import find_method
 from lightning_modules.metrics.judge import Judge
@@ -115,7 +116,7 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
         for line in take_networks(method, saved, f"checkpoint {config.init_from}"):
             if first:
                 print(line)
-    inherit(data, config, saved, resume)
+    inherit(data, method, config, saved, resume)
     del saved  # it may be large
     if config.dry_run:
         return print_plan(config, method, data, images, run, missing) if first else 0
@@ -130,7 +131,9 @@ def train(config: Namespace, resolved: dict[str, Any], transcript: Transcript) -
             draw_curves(run)
         return 0
     if resume is None and config.init_from is None:
-        method.initialise()
+        with weights.noted() as files:
+            method.initialise()
+        method.released += files
     if config.compile:
         compile_parts(method)
     changes: Changes = {}

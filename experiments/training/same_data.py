@@ -15,6 +15,7 @@ from _runtime import UserError
 from datamodules.datasets import FrozenSet, Pairs, Photographs
 from datamodules.faces import FaceData
 from datamodules.prints import Prints
+from experiments.shared.released import released_by
 from experiments.shared.trained import OWN, data_state, passed_on, prints_of, trained_on
 from lightning_modules.base import Method
 from lightning_modules.checkpoints import read_checkpoint
@@ -199,8 +200,12 @@ def describe_differences(data: FaceData, method: Method, checkpoint: Mapping[str
     return words
 
 
-def inherit(data: FaceData, config: Namespace, saved: Mapping[str, Any] | None, resume: Path | None) -> None:
-    """Note what the networks that a run starts from were trained on, so that its checkpoints say so too.
+def inherit(
+    data: FaceData, method: Method, config: Namespace, saved: Mapping[str, Any] | None, resume: Path | None
+) -> None:
+    """Note where the networks that a run starts from come from, so that its checkpoints say so too.
+
+    That is what they were trained on, and the released files they began with.
 
     Args:
         saved: the checkpoint that the run goes on from, or whose weights it starts from.
@@ -215,8 +220,11 @@ def inherit(data: FaceData, config: Namespace, saved: Mapping[str, Any] | None, 
         return
     if saved is not None:
         data.inherited |= passed_on(saved, "start", f"checkpoint {config.init_from}")
+        method.released = released_by(saved)
     for part in PARTS:
         path = config.model.get(part)
         if isinstance(path, str):
             with contextlib.suppress(UserError):  # a released file, or one that is missed elsewhere
-                data.inherited |= passed_on(read_checkpoint(path), part, f"checkpoint {path}")
+                start = read_checkpoint(path)
+                data.inherited |= passed_on(start, part, f"checkpoint {path}")
+                method.released += [file for file in released_by(start) if file not in method.released]

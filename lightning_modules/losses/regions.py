@@ -25,10 +25,12 @@ class RegionError(nn.Module):
         super().__init__()
         self.border = border
 
-    def forward(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor, per_image: bool = False) -> Tensor:
+        """The mean, or (B,) if `per_image`."""
         inner = eroded(mask, round(self.border * mask.shape[-1]))
         wrong = (inner * (x - y).square()).mean((1, 2, 3))
-        return (wrong / inner.mean((1, 2, 3)).clamp(min=LEAST)).mean()
+        errors = wrong / inner.mean((1, 2, 3)).clamp(min=LEAST)
+        return errors if per_image else errors.mean()
 
 
 def eroded(mask: Tensor, pixels: int) -> Tensor:

@@ -99,7 +99,7 @@ class FusionNet(nn.Module):
         wrong = [width for width in widths if size % width]
         if wrong or convs > RGB:
             raise ValueError(f"a fusion of {size} channels fits at most {RGB} layers, of {size} / n channels")
-        self.widths, self.size = tuple(widths), size
+        self.widths, self.size, self.common_layers = tuple(widths), size, common_layers
         places = [*range(convs), *range(len(widths) - convs)]
         self.convs = convs
         self.early = (min(common_layers, convs), min(common_layers, len(widths) - convs))  # of each kind

@@ -420,10 +420,20 @@ def test_a_reference_set_is_reduced_like_the_images_and_kept(
         values.append(json.loads((tmp_path / out / "results.json").read_text())["rows"]["gpen-smoke"])
     assert values[0] == values[1]
     assert values[0]["FID (reference, random net)"] != values[0]["FID (random net)"]
-    assert "KID (random net)" in values[0]
+    assert values[0]["KID (reference, random net)"] != values[0]["KID (random net)"]
     (file,) = (tmp_path / "weights").glob("*.npz")
-    assert re.fullmatch(r"fid_random-ffhq-32px-area-[0-9a-f]{12}\.npz", file.name)
-    assert "fid_random_reference: as fid_random, to 6 images of ffhq" in capsys.readouterr().out
+    assert re.fullmatch(r"fid_random-ffhq-32px-area-[0-9a-f]{12}-images\.npz", file.name)
+    printed = capsys.readouterr().out
+    assert "fid_random_reference: as fid_random, to 6 images of ffhq" in printed
+    assert "kid_random_reference: as kid_random, to 6 images of ffhq" in printed
+    # without KID every photograph's features are not kept
+    plain = ["--metrics.fid_reference", str(faces), *cache[:2], "--output", str(tmp_path / "plain")]
+    evaluate.main(["--checkpoint", str(checkpoint), *plain])
+    row = json.loads((tmp_path / "plain/results.json").read_text())["rows"]["gpen-smoke"]
+    column = "FID (reference, random net)"
+    assert row[column] == pytest.approx(values[0][column], rel=1e-5)
+    (slim,) = set((tmp_path / "weights").glob("*.npz")) - {file}
+    assert re.fullmatch(r"fid_random-ffhq-32px-area-[0-9a-f]{12}\.npz", slim.name)
     file.write_bytes(b"")
     more = ["--metrics.fid_reference", str(file), *cache, "--output", str(tmp_path / "third")]
     with pytest.raises(UserError, match="is no .npz archive"):

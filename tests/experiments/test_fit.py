@@ -411,8 +411,8 @@ def test_checkpoints_of_another_method_or_size(tmp_path) -> None:
     prior = str(tmp_path / "prior/checkpoints/last.ckpt")
     with pytest.raises(UserError, match="is a checkpoint of gan_prior, this run trains gpen"):
         smoke("gpen", tmp_path / "run", "--resume", prior)
-    with pytest.raises(UserError, match="has noise add, this run concat: set --model.noise add"):
-        smoke("gpen", tmp_path / "run", "--model.prior", prior)
+    with pytest.raises(UserError, match="has noise add, this run none: set --model.noise add"):
+        smoke("gpen", tmp_path / "run", "--model.prior", prior, "--model.noise", "none")
     with pytest.raises(UserError, match="networks of another size or kind: give --model.channel_max 32$"):
         smoke("gan_prior", tmp_path / "run", "--init_from", prior, "--model.channel_max", "16")
     assert not (tmp_path / "run").exists()

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from _runtime import UserError
-from experiments import gpu
+from experiments import evaluate, fit, gpu
 from experiments.benchmark import __main__ as benchmark
 from experiments.gpu import Step
 from experiments.training.command_line import resolve
+from lightning_modules.methods import METHODS
 from tests.lightning_modules.steps import TRAINED
 
 SLEEP = "import time\nfor _ in range(600): print('.', flush=True); time.sleep(0.1)"
@@ -84,6 +85,19 @@ def test_exit_status_says_whether_all_passed(tmp_path: Path, monkeypatch: pytest
     assert "1 of 2 passed" in (tmp_path / "report.md").read_text()
 
 
+def test_methods_that_are_not_trained_invert(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Their steps of the smoke list, called here."""
+    monkeypatch.chdir(tmp_path)
+    commands = {step.name: step.command for step in gpu.steps(tmp_path / "runs", True, devices=1)}
+    prior = commands["gan_prior"][2:]
+    assert fit.main([*prior, "--iterations", "1", "--validate_every", "1"]) == 0
+    for name in ("i2s", "pti"):
+        assert fit.main(list(commands[name][2:])) == 0
+        capsys.readouterr()
+        assert evaluate.main(list(commands[f"{name}, inversion"][2:])) == 0
+        assert "passes of G" in capsys.readouterr().out
+
+
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"^no GPU found by torch .*: there is nothing to check here$"):
@@ -96,16 +110,20 @@ def test_every_method_is_trained_by_options_that_there_are(smoke: bool, tmp_path
     found = list(gpu.steps(tmp_path, smoke, devices=2))
     names = [step.name for step in found]
     assert len(set(names)) == len(names)
-    assert set(TRAINED) <= set(names)
+    assert set(METHODS) <= set(names)
+    for needed in ("gan_prior", "parser"):
+        assert names.index(needed) < min(names.index(name) for name in TRAINED if name not in gpu.FIRST)
     assert "gpen, two devices" in names
     assert "gpen, two devices" not in [step.name for step in gpu.steps(tmp_path, smoke, devices=1)]
     for step in found:
-        if step.run is not None:
-            config, _ = resolve(step.command[2:])
+        if step.command[1] == "experiments.fit":
+            config, resolved = resolve(step.command[2:])
             assert config.data.size == (32 if smoke else 64)
             assert config.metrics.fid == "random"
+            assert resolved["model"].get("prior", "none") is not None  # nothing waits for a prior
+        if step.run is not None:
             assert config.iterations // config.validate_every == 2
-    tables = [step.command for step in found if step.table]
-    assert all(command[:3] == ("-m", "experiments.benchmark", "generation") for command in tables)
+    tables = [step.command for step in found if "experiments.benchmark" in step.command]
+    assert all(command[2] == "generation" for command in tables)
     sizes = {size for command in tables for size in json.loads(command[4])}
     assert sizes <= set(benchmark.SIZES["generation"])

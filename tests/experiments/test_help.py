@@ -41,7 +41,7 @@ def answer(module: str, *arguments: str) -> tuple[int, str, set[str]]:
     return call.returncode, said + call.stderr, HEAVY & set(imported.split())
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "compare", "reproduce"], ids=NAMES)
+@pytest.mark.parametrize("command", [*COMMANDS, "compare", "demo", "reproduce"], ids=NAMES)
 def test_help_imports_nothing_heavy(command: str) -> None:
     status, said, heavy = answer(f"experiments.{command}", "--help")
     assert status == 0

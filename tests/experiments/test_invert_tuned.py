@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from _runtime import UserError
 from experiments import edit, evaluate, fit, invert
 from experiments.shared.codes import read_codes
 from lightning_modules.base import TUNED
 from lightning_modules.editing import directions
 from lightning_modules.editing.directions import Direction
+from lightning_modules.methods import load_method
 from tests.experiments.inverters import untrained
 
 FAST = ["--workers", "0", "--model.features", "random", "--model.pivot_steps", "3"]
@@ -50,6 +52,34 @@ def test_edits_are_made_by_the_tuned_generators(prior, tmp_path, draw_faces, cap
         edits, inverted = tmp_path / "edited/images" / Path(name).stem, picture(tmp_path / "out" / name)
         assert np.abs(picture(edits / "0.png") - inverted).max() <= 1
         assert np.abs(picture(edits / "1.png") - inverted).max() > 5
+
+
+def test_a_way_is_drawn_to_pivots_that_are_looked_for_alone(prior, tmp_path, draw_faces) -> None:
+    faces = draw_faces(tmp_path / "faces", 2, size=32)
+    assert call(prior, faces, tmp_path / "out", "--trajectory", "2") == 0
+    assert len(list((tmp_path / "out/trajectory").iterdir())) == 2
+    # before the encoder is looked for, or anything else is
+    encoded = ["--trajectory", "2", "--model.encoder", str(tmp_path / "gone.ckpt")]
+    with pytest.raises(UserError, match="--trajectory 2: pti takes the codes of its encoder"):
+        call(str(tmp_path / "none.ckpt"), tmp_path / "nowhere", tmp_path / "other", *encoded)
+    assert not (tmp_path / "other").exists()
+
+
+def test_released_pivots_are_edited_by_their_tuned_generator(prior, tmp_path) -> None:
+    torch.manual_seed(0)
+    pivot = torch.randn(1, 8, 16)
+    (tmp_path / "PTI/face").mkdir(parents=True)
+    torch.save(pivot, tmp_path / "PTI/face/0.pt")
+    file = tmp_path / "smile.safetensors"
+    directions.save(Direction("smile", "interfacegan", torch.full((1, 16), 0.25)), file)
+    arguments = ["--method", "pti", "--generator", prior, "--codes", str(tmp_path / "PTI"), *FAST]
+    arguments += ["--direction", str(file), "--strength", "0", "2", "--images"]
+    assert edit.main([*arguments, "--output", str(tmp_path / "edited")]) == 0
+    G = load_method(prior)[0].cpu().G_ema
+    for strength in (0, 2):
+        image = G(pivot + strength * 0.25, noise="const")[0].detach()
+        expected = ((image.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().numpy()
+        assert np.abs(picture(tmp_path / f"edited/images/face/{strength}.png") - expected).max() <= 1
 
 
 def test_images_of_a_batch_can_share_a_generator(prior, tmp_path, draw_faces) -> None:

@@ -76,6 +76,22 @@ SMALLER: dict[str, dict[str, Any]] = {
         **STANDINS,
         "base": {"method": "e4e", "hyper_parameters": {**GENERATOR, **ENCODER}},
     },
+    "hfgi_sf": {
+        "size": SIZE,
+        "features": "random",
+        "hfgi": {
+            "method": "hfgi",
+            "hyper_parameters": {
+                "size": SIZE,
+                "width": 4,
+                "base": {"method": "e4e", "hyper_parameters": {**GENERATOR, **ENCODER}},
+            },
+        },
+        "parser": {
+            "method": "parser",
+            "hyper_parameters": {"size": SIZE, "seen_at": SIZE, "width": 4, "start": "scratch"},
+        },
+    },
     "hinet": {"size": SIZE, "wf": 4, "depth": 3, "hin": (1, 2)},
     "i2s": {"size": SIZE, "prior": PRIOR, "steps": 2, "features": "random"},
     "idinvert": {

@@ -16,6 +16,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gan_prior stylegan1": ("gan_prior", {"family": "stylegan1"}),
     "gan_prior_restoration stage 2": ("gan_prior_restoration", {"stage": 2, "stage1": "scratch"}),
     "hfgi warp": ("hfgi", {"warp": 1.0}),
+    "hfgi wide warp": ("hfgi", {"warp": 1.0, "warps": "wide"}),
 }
 CASES = {**{name: (name, {}) for name in TRAINED}, **VARIANTS}
 

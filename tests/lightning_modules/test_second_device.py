@@ -27,6 +27,8 @@ from lightning_modules.metrics.judge import Judge
 from tests.device import NAME, OnDevice, SecondDevice, Wait
 from tests.lightning_modules.steps import SIZE, TRAINED, tiny
 
+# GPEN as its published script trains it
+SCRIPT = {"distance": "smooth_l1", "beta": 0.0, "lambda_id": 1.0, "identity": "random", "path_length": 2.0}
 # Beside the methods as they are in steps.TINY: what takes other paths.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gan_prior concat": ("gan_prior", {"noise": "concat", "augment": "off"}),
@@ -38,7 +40,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gfpgan simple": ("gfpgan", {"lambda_local": 0.0, "lambda_fs": 0.0, "identity": "off"}),
     "gpen add": ("gpen", {"noise": "add"}),
     "gpen none": ("gpen", {"noise": "none"}),
+    "gpen script": ("gpen", SCRIPT),
     "hfgi warp": ("hfgi", {"warp": 0.15}),
+    "hfgi wide warp": ("hfgi", {"warp": 1.0, "warps": "wide"}),
+    "hfgi_sf pixels": ("hfgi_sf", {"variant": "pixels", "mask_from": "result", "prealign": "similarity"}),
+    "hfgi_sf reencode": ("hfgi_sf", {"variant": "reencode", "prealign": "tps"}),
     "e4e pool": ("e4e", {"pool": 4}),
 }
 CASES = {**{name: (name, {}) for name in TRAINED}, **VARIANTS}

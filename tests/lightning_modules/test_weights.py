@@ -16,7 +16,7 @@ import torch
 
 from _runtime import UserError
 from lightning_modules import weights
-from lightning_modules.weights import FOLDER_VARIABLE, WEIGHTS, Weights, fetch, find, read, state
+from lightning_modules.weights import FOLDER_VARIABLE, WEIGHTS, Weights, fetch, find, noted, read, state
 
 CONTENT = b"pretrained " * 300_000  # some chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -124,6 +124,20 @@ def test_states(enter, chosen) -> None:
     assert state("test/net") == "found"
     put(chosen, CONTENT[:-1])
     assert state("test/net") == "wrong hash"
+
+
+def test_what_is_found_is_noted_once(enter, chosen) -> None:
+    enter()
+    put(chosen)
+    with noted() as outer:
+        find("test/net")
+        with noted() as inner:
+            find("test/net")
+    find("test/net")
+    assert outer == inner == ["net.pth"]
+    with noted() as later:
+        pass
+    assert later == []
 
 
 def test_unknown_name() -> None:

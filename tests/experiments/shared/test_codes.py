@@ -10,6 +10,7 @@ import torch
 from _runtime import UserError
 from experiments.shared.codes import FolderOfCodes, Origin, code_path, read_codes, write_code
 from lightning_modules.base import TUNED, Code
+from tests.lightning_modules.steps import tiny
 
 ORIGIN = Origin("pti", "0123456789ab", 32)
 NAMES = ["a.png", "more faces/fünf #5, 'neu'.jpg"]  # in the order in which they are found
@@ -86,3 +87,44 @@ def test_a_write_that_fails_leaves_the_code_that_was_there(tmp_path, monkeypatch
         write_code(path, code(1, side=3), "a.png", ORIGIN)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert path.read_bytes() == before
+
+
+def test_pivots_of_ptis_release_are_codes_by_their_folders_names(tmp_path) -> None:
+    run = tmp_path / "embeddings/barcelona/PTI"
+    pivots = {name: torch.randn(1, 8, 16) for name in ("a face", "b.png")}
+    for name, w in pivots.items():
+        (run / name).mkdir(parents=True)
+        torch.save(w, run / name / "0.pt")
+    found = read_codes(run)
+    assert (found.names, found.code_shape, len(found)) == (["a face", "b.png"], (8, 16), 2)
+    for i, w in enumerate(pivots.values()):
+        assert torch.equal(found.read(i)["w"], w)
+    alone = read_codes(run / "b.png/0.pt")
+    assert (alone.names, alone.read(0).keys()) == (["b.png"], {"w"})
+    assert read_codes(run / "b.png").names == ["b.png"]
+
+    method = tiny("pti")
+    found.check_method(method, "tuned.ckpt")
+    torch.save(torch.randn(1, 18, 512), run / "a face/0.pt")
+    with pytest.raises(
+        UserError, match=r"hold 18 x 512 numbers, tuned.ckpt takes 8 x 16: give the generator"
+    ):
+        read_codes(run).check_method(method, "tuned.ckpt")
+    with pytest.raises(UserError, match=r"b.png.0.pt has another number of layers"):
+        read_codes(run).read(1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"w": torch.zeros(1, 8, 16)}, "w is of type dict, expected a tensor"),
+        (torch.full((1, 8, 16), torch.nan), "holds NaN"),
+        (torch.zeros(8, 16), r"has the shape \(8, 16\)"),
+        (b"", "cannot be read as a tensor"),
+    ],
+)
+def test_what_is_no_pivot_is_named(content, message: str, tmp_path) -> None:
+    path = tmp_path / "0.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=rf"--codes .*0.pt.*{message}"):
+        read_codes(path)

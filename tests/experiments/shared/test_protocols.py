@@ -117,3 +117,26 @@ def test_files_that_are_no_protocols_are_named(tmp_path: Path) -> None:
             read_protocol(str(write(tmp_path / "own.yaml", **changes)))
     with pytest.raises(UserError, match="does not exist"):
         read_protocol(str(tmp_path / "none.yaml"))
+
+
+def test_the_one_of_rendered_faces_needs_nothing(tmp_path: Path) -> None:
+    """Its images are always the same ones: 22.92 dB before anything is restored."""
+    options = [
+        "--method",
+        "gpen",
+        "--preset",
+        "demo",
+        "--iterations",
+        "0",
+        "--run_dir",
+        str(tmp_path / "run"),
+    ]
+    fit.main(options)
+    checkpoint = str(tmp_path / "run/checkpoints/last.ckpt")
+    found = evaluate.run(["--checkpoint", checkpoint, "--protocol", "portraits-x4", "--data.workers", "0"])
+    protocol = read_protocol("portraits-x4")
+    assert found.protocol["name"] == f"portraits-x4 ({protocol.digest})"
+    rows = dict(found.table.rows)
+    assert set(rows) == {"input", "run"}
+    assert rows["input"]["PSNR"] == pytest.approx(22.92, abs=0.01)
+    assert list(found.table.columns) == [found.judge.column(name).title for name in protocol.reports]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from _runtime import UserError
 from experiments.fit import main
 from experiments.shared.recipes import CONFIGS, PRESETS, check_keys, peek, recipe
+from experiments.shared.yaml_files import read_yaml
 from lightning_modules.methods import METHODS
 
 
@@ -24,6 +27,23 @@ def test_every_recipe_parses(method: str, preset: str, tmp_path, capsys) -> None
 def test_one_recipe_per_method() -> None:
     assert {path.stem for path in (CONFIGS / "methods").iterdir()} == set(METHODS)
     assert {path.stem for path in (CONFIGS / "presets").iterdir()} == set(PRESETS)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "recipes").iterdir()), ids=lambda path: path.stem)
+def test_every_other_recipe_changes_its_methods_own(path: Path, tmp_path, capsys) -> None:
+    """At every preset; named as METHOD-WHAT."""
+    printed = []
+    for argv in (["--config", str(path)], ["--method", path.stem.partition("-")[0]]):
+        for preset in PRESETS:
+            with pytest.raises(SystemExit, match="0"):
+                main([*argv, "--preset", preset, "--data.root", str(tmp_path), "--print_config"])
+            printed.append(yaml.safe_load(capsys.readouterr().out))
+    own, usual = printed[: len(PRESETS)], printed[len(PRESETS) :]
+    changed = read_yaml(path)["model"]
+    for a, b in zip(own, usual, strict=True):
+        assert (a["method"], a["model"]["size"]) == (b["method"], b["model"]["size"])
+        assert {name: a["model"][name] for name in changed} == changed
+        assert {name: b["model"][name] for name in changed} != changed
 
 
 def test_layers(tmp_path, capsys) -> None:

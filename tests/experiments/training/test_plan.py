@@ -75,6 +75,7 @@ def test_all_that_is_missing_is_listed_at_once(capsys, tmp_path) -> None:
     ("options", "unknown", "word"),
     [
         (["hfgi"], ["base", "C"], "--model.base PATH"),
+        (["hfgi_sf"], ["hfgi", "parser", "nets", "nets_ema"], "--model.hfgi PATH"),
         (["bdinvert"], ["G", "E"], "--model.prior PATH"),
         (["gan_prior_restoration", "--model.prior", "scratch"], ["R"], "--model.regressor PATH"),
         (
