@@ -15,7 +15,7 @@ setup: .venv/.installed ## install everything into .venv
 	@touch $@
 
 # One thread: at this size several gain little, and on a busy machine they wait for each other.
-demo: export OMP_NUM_THREADS = 1
+demo smoke: export OMP_NUM_THREADS = 1
 demo: setup ## train GPEN on rendered portraits for some minutes, evaluate it, write pictures
 	$(BIN)/python -m experiments.fit --method gpen --overwrite
 	$(BIN)/python -m experiments.evaluate --checkpoint runs/portraits-x4/gpen-demo/checkpoints/best.ckpt --overwrite
