@@ -46,6 +46,8 @@ class GANPrior(Method):
         family: of the generator, `stylegan2` or `stylegan1`; restorers and encoders start from `stylegan2`.
         discriminator: whose, `stylegan2`, or `stylegan1` for a generator of that family.
         noise: how noise enters the layers: `add` (StyleGAN2 and 1), `concat` (GPEN's prior) or `none`.
+        silent: keep the strengths of added noise at zero, for images without random detail: a generator that
+            cannot draw the fine parts of a face yet finds them in noise, and then does not learn them.
         channel_base: channels at resolution r are min(channel_base / r, channel_max); StyleGAN's paper has
             16384.
         channel_max: the most channels a layer has.
@@ -69,7 +71,8 @@ class GANPrior(Method):
             without that noise.
 
     Raises:
-        ValueError: StyleGAN with another noise than `add`, or its discriminator without it.
+        ValueError: StyleGAN with another noise than `add`, or its discriminator without it; or `silent`
+            without noise that is added.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -88,6 +91,7 @@ class GANPrior(Method):
         family: Literal["stylegan2", "stylegan1"] = "stylegan2",
         discriminator: Literal["stylegan2", "stylegan1"] = "stylegan2",
         noise: Literal["add", "concat", "none"] = "add",
+        silent: bool = False,
         channel_base: int = 32768,
         channel_max: int = 512,
         style_dim: int = 512,
@@ -123,6 +127,11 @@ class GANPrior(Method):
             raise ValueError(f"discriminator must be stylegan2, got {discriminator} for family {family}")
         kind = stylegan1.Discriminator if discriminator == "stylegan1" else Discriminator
         self.D = kind(size, **self._widths)
+        self.silent = silent
+        if silent and noise != "add":
+            raise ValueError(f"silent is of added noise, got noise {noise}")
+        for strength in self._silenced():
+            strength.requires_grad_(False)
         self.make_ema()
 
         self.paired = adversary == "relativistic"
@@ -170,6 +179,13 @@ class GANPrior(Method):
             few = f"{channels} channels at {self.size} px are too few to grow; at least 3"
             raise UserError(f"--model.channel_base {self._widths['channel_base']}: {few}")
 
+    def _silenced(self) -> list[Tensor]:
+        """The strengths of noise that stay zero."""
+        if not self.silent:
+            return []
+        named = self.G.named_parameters()
+        return [value for name, value in named if name.endswith("noise_strength")]
+
     def initialise(self) -> None:
         start = self._earlier()
         if start is None:
@@ -185,6 +201,8 @@ class GANPrior(Method):
             smaller = Discriminator(start.options["size"], **self._widths)
             start.load(smaller, "D.")
             grow_discriminator(self.D, smaller.state_dict(), len(self.D.blocks) - len(smaller.blocks))
+        for strength in self._silenced():
+            torch.nn.init.zeros_(strength)  # an earlier prior may have used its noise
         self.reset_ema()
 
     # --- inference ----------------------------------------------------------------------------------
@@ -305,7 +323,8 @@ class GANPrior(Method):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         def lazily(module: torch.nn.Module, every: int, regularised: bool) -> torch.optim.Optimizer:
             lazy = every / (every + 1) if regularised else 1.0  # appendix B: the regulariser's steps count
-            return adam(module.parameters(), lr=self.lr * lazy, betas=(0.0, 0.99**lazy))
+            trained = [value for value in module.parameters() if value.requires_grad]
+            return adam(trained, lr=self.lr * lazy, betas=(0.0, 0.99**lazy))
 
         return [
             lazily(self.G, self.PATH_EVERY, self.lambda_path_length > 0),

@@ -141,6 +141,28 @@ def test_grown_prior_starts_with_the_smaller_ones_images(smaller) -> None:
     assert prior.G.synthesis.rgbs[-1].weight.abs().max() > 0
 
 
+def test_a_silent_priors_images_are_their_codes_alone(smaller) -> None:
+    """Also grown from a prior that used its noise, and after all kinds of steps."""
+    small, path = smaller
+    assert any(conv.noise_strength != 0 for conv in small.G_ema.synthesis.convs)
+    prior = GANPrior(**{**STYLEGAN, "lr": 0.02}, start=path, silent=True)
+    prior.initialise()
+    before = prior.G.synthesis.convs[-1].weight.clone()
+    loop(prior, batch_of(4, 32), 16)
+    assert not torch.equal(prior.G.synthesis.convs[-1].weight, before)
+    w = torch.randn(2, small.hparams["style_dim"])
+    with torch.no_grad():
+        for G in (prior.G, prior.G_ema):
+            assert all(conv.noise_strength == 0 for conv in G.synthesis.convs)
+            assert torch.equal(G(w, noise="random"), G(w, noise="const"))
+
+
+@pytest.mark.parametrize("noise", ["concat", "none"])
+def test_only_added_noise_is_silenced(noise: str) -> None:
+    with pytest.raises(ValueError, match=f"silent is of added noise, got noise {noise}"):
+        GANPrior(**{**STYLEGAN, "noise": noise}, silent=True)
+
+
 def test_prior_that_concatenates_noise_starts_with_the_images_of_one_that_adds_it(smaller) -> None:
     """Without the noise; both look at it after a step."""
     added, path = smaller
