@@ -32,6 +32,7 @@ GROWN = {
     "laboratory": {16: 12_000, 32: 20_000, 64: 30_000},
 }
 DERIVED = {"laboratory": 8_000}  # iterations of a second prior that starts from the first
+SILENT = ("laboratory",)  # presets whose first prior of portraits has no noise: they have no random detail
 
 
 def add_arguments(parser: Parser) -> None:
@@ -49,6 +50,8 @@ def rows_of(title: str, config: Namespace, more: Sequence[str] = ()) -> list[Row
     if scored_by_portraits(config):
         options += ["--metrics.scorer", From(SCORER)]
     options += ["--model.noise", NOISE[title]]
+    if title == STYLEGAN2 and config.preset in SILENT and config.data.root is None:
+        options += ["--model.silent", "true"]
     row = Row(title, "gan_prior", options=options, share=None)
     if config.preset not in GROWN:
         return [row]

@@ -64,6 +64,7 @@ def test_laboratory_derives_its_second_prior_from_the_first() -> None:
         assert start in stage.options
         assert stage.resolved["model"]["start"] == str(start.checkpoint(Path()))
     assert [stage.resolved["model"]["noise"] for stage in (large, derived)] == ["add", "concat"]
+    assert [stage.resolved["model"]["silent"] for stage in (large, derived)] == [True, False]
     assert derived.resolved["iterations"] < large.resolved["iterations"]
     assert trained.checkpoints(STYLEGAN2, Path()) == [large.checkpoint(Path())]
 
