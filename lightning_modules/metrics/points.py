@@ -29,9 +29,9 @@ PROTOCOL = (
 )
 
 FOUND = (
-    "lmd-v1: RGB in [-1, 1], rounded to 8 bits (round half to even, clamp), brought to 256 px bilinearly "
-    "without antialias; mean Euclidean distance of the 98 landmarks that the stacked hourglasses of "
-    "AdaptiveWingLoss (WFLW) find, in pixels of 512; plain mean over images"
+    "lmd-wflw-v1: RGB in [-1, 1], rounded to 8 bits (round half to even, clamp), brought to 256 px "
+    "bilinearly without antialias; mean Euclidean distance of the 98 landmarks that the stacked hourglasses "
+    "of AdaptiveWingLoss (WFLW) find, in pixels of 512; plain mean over images"
 )
 
 
