@@ -26,7 +26,7 @@ from datamodules import portraits
 from lightning_modules.base import Inverter
 from lightning_modules.editing.directions import Direction
 from lightning_modules.editing.interfacegan import find_boundaries, project
-from lightning_modules.generators import LatentGenerator, generator_of
+from lightning_modules.generators import LatentGenerator, generator_of, shared_w
 from lightning_modules.methods import load_method
 from lightning_modules.metrics.image import MeanOverImages
 from lightning_modules.metrics.judge import Judge
@@ -79,7 +79,7 @@ def draw(G: LatentGenerator, samples: int, seed: int) -> Tensor:
     batches = []
     for start in range(0, samples, BATCH):
         z = torch.randn(min(BATCH, samples - start), G.z_dim, generator=generator)
-        batches.append(G.mapping(z.to(G.w_avg)))
+        batches.append(shared_w(G, z))
     return torch.cat(batches)
 
 

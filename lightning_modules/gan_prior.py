@@ -31,7 +31,7 @@ from lightning_modules.networks.augment import AdaptiveAugment
 from lightning_modules.networks.growing import concatenate_noise, grow_discriminator, grow_generator
 from lightning_modules.networks.style_based import StyleGenerator
 from lightning_modules.networks.stylegan2 import Discriminator, mix_styles
-from lightning_modules.optimizers import adam
+from lightning_modules.optimizers import adam, linear_decay
 from lightning_modules.starts import Start
 
 # In which another prior, which a run grows from, must agree
@@ -46,6 +46,7 @@ class GANPrior(Method):
         family: of the generator, `stylegan2` or `stylegan1`; restorers and encoders start from `stylegan2`.
         discriminator: whose, `stylegan2`, or `stylegan1` for a generator of that family.
         noise: how noise enters the layers: `add` (StyleGAN2 and 1), `concat` (GPEN's prior) or `none`.
+        layerwise: IDInvert's form of StyleGAN: z has a w of its own for every layer, and images end in tanh.
         silent: keep the strengths of added noise at zero, for images without random detail: a generator that
             cannot draw the fine parts of a face yet finds them in noise, and then does not learn them.
         channel_base: channels at resolution r are min(channel_base / r, channel_max); StyleGAN's paper has
@@ -61,6 +62,7 @@ class GANPrior(Method):
         regularised_from: share of the run after which path length and mixing begin; both smooth what w means,
             at the price of a slower training.
         lr: learning rate of both players.
+        lr_decay_from: share of the run after which the rates fall linearly to zero; 1 keeps them constant.
         ema_images: half-life of the averaged generator in images.
         ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
         augment: `ada` augments what the discriminator sees adaptively (for small data sets), `off` does not.
@@ -71,8 +73,8 @@ class GANPrior(Method):
             without that noise.
 
     Raises:
-        ValueError: StyleGAN with another noise than `add`, or its discriminator without it; or `silent`
-            without noise that is added.
+        ValueError: StyleGAN with another noise than `add`, or its discriminator without it; `layerwise`
+            without StyleGAN; or `silent` without noise that is added.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -91,6 +93,7 @@ class GANPrior(Method):
         family: Literal["stylegan2", "stylegan1"] = "stylegan2",
         discriminator: Literal["stylegan2", "stylegan1"] = "stylegan2",
         noise: Literal["add", "concat", "none"] = "add",
+        layerwise: bool = False,
         silent: bool = False,
         channel_base: int = 32768,
         channel_max: int = 512,
@@ -102,6 +105,7 @@ class GANPrior(Method):
         mixing: float = 0.9,
         regularised_from: float = 0.0,
         lr: float = 2e-3,
+        lr_decay_from: float = 1.0,
         ema_images: float = 10_000,
         ema_rampup: float = 0.0,
         augment: Literal["off", "ada"] = "off",
@@ -111,7 +115,7 @@ class GANPrior(Method):
         super().__init__()
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
         self.start, self.size, self.family, self.noise = start, size, family, noise
-        self.mixing, self.lr = mixing, lr
+        self.mixing, self.lr, self.lr_decay_from = mixing, lr, lr_decay_from
         self.lambda_path_length, self.regularised_from = path_length, regularised_from
         self.ema_images, self.ema_rampup = ema_images, ema_rampup
 
@@ -120,14 +124,16 @@ class GANPrior(Method):
         if family == "stylegan2":
             self.G = stylegan2.Generator(size, noise=noise, **widths)
         elif noise == "add":
-            self.G = stylegan1.Generator(size, **widths)
+            self.G = stylegan1.Generator(size, layerwise=layerwise, **widths)
         else:
             raise ValueError(f"noise must be add, got {noise}: family stylegan1 has no other")
         if discriminator not in ("stylegan2", family):
             raise ValueError(f"discriminator must be stylegan2, got {discriminator} for family {family}")
         kind = stylegan1.Discriminator if discriminator == "stylegan1" else Discriminator
         self.D = kind(size, **self._widths)
-        self.silent = silent
+        if layerwise and family != "stylegan1":
+            raise ValueError(f"layerwise is of family stylegan1, got {family}")
+        self.layerwise, self.silent = layerwise, silent
         if silent and noise != "add":
             raise ValueError(f"silent is of added noise, got noise {noise}")
         for strength in self._silenced():
@@ -312,6 +318,9 @@ class GANPrior(Method):
             terms["path_length"] = self.path_length(self.G.forward, w)
             self.descend(optimizer, self.PATH_EVERY * self.lambda_path_length * terms["path_length"])
         return terms
+
+    def lr_factor(self) -> float:
+        return linear_decay(self.progress, self.lr_decay_from)
 
     def ema_decay(self) -> float:
         half_life = self.ema_images

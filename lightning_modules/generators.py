@@ -37,7 +37,7 @@ class LatentGenerator(Protocol):
     synthesis: Any
 
     def mapping(self, z: Tensor) -> Tensor:
-        """z (B, Z) -> w (B, D)."""
+        """z (B, Z) -> w (B, D), or (B, L, D) where every layer has its own (`shared_w`)."""
 
     def map(self, z: Tensor, truncation: float = 1.0, truncation_layers: int | None = None) -> Tensor:
         """z (B, Z) -> w (B, L, D), whose first layers, or all, are moved towards the mean."""
@@ -80,6 +80,18 @@ def generator_of(method: Method) -> LatentGenerator:
         raise UserError(f"{what}; give one of a prior or of a method built on one")
     averages = [name for name in generators if "_ema" in name]
     return generators[next(iter(averages or generators))]
+
+
+def shared_w(G: LatentGenerator, z: Tensor) -> Tensor:
+    """w (B, D) of z (B, Z), which all layers share.
+
+    Raises:
+        UserError: every layer has its own, as in IDInvert's generators.
+    """
+    w = G.mapping(z.to(G.w_avg))
+    if w.ndim != 2:
+        raise UserError("this needs the space W: the generator's layers share no w, each has its own of z")
+    return w
 
 
 def fingerprint(G: LatentGenerator) -> str:

@@ -105,7 +105,7 @@ class IDInvert(OnPrior):
             Start("prior", self.sources["prior"]).load(self.D, "D.")
         with torch.no_grad():
             w = self.G.mapping(torch.randn(SAMPLES, self.G.z_dim).to(self.G.w_avg))
-        self.E.centre(self.G.w_avg, w.std(dim=0))
+        self.E.centre(self.G.w_avg, w.flatten(0, -2).std(dim=0))
 
     # --- inference ----------------------------------------------------------------------------------
 

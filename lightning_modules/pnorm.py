@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from _runtime import UserError, plain_file, write_bytes
 from lightning_modules.editing.released import read_numpy
 from lightning_modules.formats import read_record
-from lightning_modules.generators import LatentGenerator, fingerprint
+from lightning_modules.generators import LatentGenerator, fingerprint, shared_w
 from lightning_modules.networks.ops import at_least_float32, full_precision
 from lightning_modules.schema import PNORM, Record, Text, check
 
@@ -108,7 +108,7 @@ def fit(
     products = torch.zeros(width, width).double()
     for start in range(0, samples, BATCH):
         z = torch.randn(min(BATCH, samples - start), G.z_dim, generator=generator)
-        w = G.mapping(z.to(G.w_avg)).cpu().double()
+        w = shared_w(G, z).cpu().double()
         x = F.leaky_relu(w, SLOPE)
         total += x.sum(dim=0)
         products += x.T @ x
@@ -182,7 +182,7 @@ def check_samples(arrays: dict[str, Tensor], G: LatentGenerator, path: Path) -> 
     space = PNorm(G.style_dim)
     space.take(arrays, torch.finfo().tiny, str(path))
     z = torch.randn(SEEN, G.z_dim, generator=torch.Generator().manual_seed(0))
-    spread = space(G.mapping(z.to(G.w_avg)).cpu().float()).square().mean(dim=0).median().item()
+    spread = space(shared_w(G, z).cpu().float()).square().mean(dim=0).median().item()
     if not 1 / APART < spread < APART:
         raise UserError(
             f"{path} is of another generator: this one's codes vary by {spread:.3g} where 1 is expected"

@@ -23,6 +23,7 @@ from torch.func import functional_call
 
 from _runtime import UserError
 from lightning_modules.base import TUNED, Code, Outcome
+from lightning_modules.generators import shared_w
 from lightning_modules.losses.lpips import LPIPS
 from lightning_modules.methods import rebuild
 from lightning_modules.networks.e4e import StyleEncoder
@@ -199,7 +200,7 @@ class PTI(OnPrior):
     def pivot(self, x: Tensor) -> Optimised:
         """Optimise `w` (B, 1 or L, D), and the noise maps, for images x (B, 3, H, W); gradients are on."""
         drawn = torch.Generator().manual_seed(0)
-        samples = self.G.mapping(torch.randn(SAMPLES, self.G.z_dim, generator=drawn).to(self.G.w_avg))
+        samples = shared_w(self.G, torch.randn(SAMPLES, self.G.z_dim, generator=drawn))
         mean = samples.mean(dim=0)
         spread = (samples - mean).square().sum(dim=1).mean().sqrt()
         codes = 1 if self.space == "w" else self.G.layers

@@ -26,7 +26,7 @@ from lightning_modules.editing.directions import Direction, Layers
 from lightning_modules.editing.ganspace import find_components
 from lightning_modules.editing.interfacegan import Boundary, find_boundaries, project
 from lightning_modules.editing.sefa import find_directions
-from lightning_modules.generators import LatentGenerator, generator_of
+from lightning_modules.generators import LatentGenerator, generator_of, shared_w
 from lightning_modules.scorer import ATTRIBUTES, Scorer
 
 ROWS, SHEET = 4, 256  # samples in a contact sheet, and their size in pixels at most
@@ -93,7 +93,7 @@ def contact_sheet(G: LatentGenerator, direction: Direction, strengths: Sequence[
 
 def draw(G: LatentGenerator, count: int, generator: torch.Generator) -> tuple[Tensor, list[Tensor] | None]:
     """w (count, D) of new samples, and noise for them; the same on every device."""
-    w = G.mapping(torch.randn(count, G.z_dim, generator=generator).to(G.w_avg))
+    w = shared_w(G, torch.randn(count, G.z_dim, generator=generator))
     return w, G.draw_noise(count, generator)
 
 

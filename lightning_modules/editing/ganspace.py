@@ -17,7 +17,7 @@ from torch import Tensor
 
 from _runtime import UserError
 from lightning_modules.editing.directions import Direction, Layers, fix_signs
-from lightning_modules.generators import LatentGenerator
+from lightning_modules.generators import LatentGenerator, shared_w
 
 BATCH = 10_000
 
@@ -80,7 +80,7 @@ def find_components(
     products = torch.zeros(width, width).double()
     for start in range(0, samples, BATCH):
         z = torch.randn(min(BATCH, samples - start), G.z_dim, generator=generator)
-        w = G.mapping(z.to(G.w_avg)).cpu().double()
+        w = shared_w(G, z).cpu().double()
         total += w.sum(dim=0)
         products += w.T @ w
     mean = total / samples

@@ -109,7 +109,7 @@ class StyleGenerator(nn.Module):
         """
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise ValueError(f"expected z as (B, {self.z_dim}), got {tuple(z.shape)}")
-        w = self.mapping(z)[:, None].expand(-1, self.layers, -1)
+        w = per_layer(self.mapping(z), self.layers)
         if truncation == 1.0:
             return w
         near = torch.lerp(self.w_avg.to(w), w, truncation)
@@ -140,7 +140,7 @@ class StyleGenerator(nn.Module):
         More than one device must agree on the seed.
         """
         z = torch.randn(samples, self.z_dim, device=self.w_avg.device, dtype=self.w_avg.dtype)
-        self.w_avg.copy_(self.mapping(z).mean(dim=0))
+        self.w_avg.copy_(self.mapping(z).flatten(0, -2).mean(dim=0))
 
     @torch.no_grad()
     def track_w_avg(self, w: Tensor, decay: float = 0.995) -> None:

@@ -7,6 +7,8 @@ Source  Karras et al., "A Style-Based Generator Architecture for Generative Adve
 Differs one form of up-sampling at all sizes: enlarging to nearest neighbours and the convolution after it are
         a single transposed one. The releases take that form from 128 px on, with kernels turned by 180
         degrees, which `lightning_modules.pretrained.genforce` turns back.
+        IDInvert's generators (genforce/idinvert_pytorch@ce866b0, models/stylegan_generator_network.py) are
+        `layerwise`.
 Shapes  z (B, Z); w (B, D) or one per layer (B, L, D), L = 2 log2(size) - 2; images (B, 3, size, size),
         nominally in [-1, 1], never clamped. Layer i is styled by w_i and has resolution 4, 4, 8, 8, 16, ...
 """
@@ -57,6 +59,18 @@ class Mapping(stylegan2.Mapping):
 
     def layer(self, inputs: int, outputs: int) -> nn.Module:
         return Dense(inputs, outputs, lr_mul=0.01, activate=True)
+
+
+class LayerwiseMapping(Mapping):
+    """z (B, Z) -> w (B, L, D), one of its own for every layer (IDInvert)."""
+
+    def __init__(self, z_dim: int, style_dim: int, layers: int, codes: int) -> None:
+        super().__init__(z_dim, style_dim, layers)
+        self.layers[-1] = self.layer(z_dim if layers == 1 else style_dim, codes * style_dim)
+        self.codes = codes
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z).unflatten(1, (self.codes, -1))
 
 
 class StyledLayer(nn.Module):
@@ -117,9 +131,12 @@ class StyledLayer(nn.Module):
 class Synthesis(nn.Module):
     """w -> image, from the constant or from a feature at any layer."""
 
-    def __init__(self, size: int, style_dim: int, channel_base: int, channel_max: int) -> None:
+    def __init__(
+        self, size: int, style_dim: int, channel_base: int, channel_max: int, *, bounded: bool = False
+    ) -> None:
         super().__init__()
         self.noise: NoiseMode = "add"
+        self.bounded = bounded
         self.layers = 2 * stylegan2.doublings(size) + 2
         self.sides = [4 * 2 ** (i // 2) for i in range(self.layers)]
         ch = [stylegan2.channels(side, channel_base, channel_max) for side in self.sides]
@@ -165,7 +182,8 @@ class Synthesis(nn.Module):
         for i, layer in enumerate(self._styled()[first:], first):
             feature = x if inject and i == first else layer(x, maps(i))
             x = layer.stylise(feature, w[:, i])
-        return self.rgbs[-1](x)
+        image = self.rgbs[-1](x)
+        return image.tanh() if self.bounded else image
 
     def features(self, w: Tensor, layer: int, *, noise: Noise = "random") -> Tensor:
         """The feature of `layer`, before norm and style: what `inject` replaces."""
@@ -191,7 +209,10 @@ class Synthesis(nn.Module):
 
 
 class Generator(StyleGenerator):
-    """StyleGAN generator: `map` turns z into w, calling it turns w into an image."""
+    """StyleGAN generator: `map` turns z into w, calling it turns w into an image.
+
+    Where it is `layerwise`, z has a w of its own for every layer, and images end in tanh (IDInvert).
+    """
 
     synthesis: Synthesis
 
@@ -204,10 +225,14 @@ class Generator(StyleGenerator):
         mapping_layers: int = 8,
         channel_base: int = 16384,
         channel_max: int = 512,
+        layerwise: bool = False,
     ) -> None:
         z_dim = z_dim or style_dim
-        mapping = Mapping(z_dim, style_dim, mapping_layers)
-        synthesis = Synthesis(size, style_dim, channel_base, channel_max)
+        synthesis = Synthesis(size, style_dim, channel_base, channel_max, bounded=layerwise)
+        if layerwise:
+            mapping: Mapping = LayerwiseMapping(z_dim, style_dim, mapping_layers, synthesis.layers)
+        else:
+            mapping = Mapping(z_dim, style_dim, mapping_layers)
         super().__init__(size, mapping, synthesis, style_dim, z_dim)
 
 

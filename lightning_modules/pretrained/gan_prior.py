@@ -1,4 +1,4 @@
-"""StyleGAN2's released files, in any of the layouts it was published in, and GenForce's of StyleGAN."""
+"""StyleGAN2's released files, in any of the layouts it was published in, and two of StyleGAN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_modules.pretrained.imported import Imported
 
 FAMILIES = {
     "stylegan2": ("rosinality", "nvlabs", "basicsr", "genforce"),
-    "stylegan1": ("genforce-stylegan1",),
+    "stylegan1": ("genforce-stylegan1", "idinvert-stylegan1"),
 }
 LAYOUTS = tuple(layout for layouts in FAMILIES.values() for layout in layouts)
 
@@ -40,6 +40,8 @@ KIND = generators.GAN(GANPrior, LAYOUTS, infer, stylegan1=True)
 
 def layouts(method: GANPrior) -> tuple[str, ...]:
     """Those that a prior of its family can be written in."""
+    if method.family == "stylegan1":
+        return ("idinvert-stylegan1",) if method.layerwise else ("genforce-stylegan1",)
     return FAMILIES[method.family]
 
 

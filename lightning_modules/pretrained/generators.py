@@ -4,6 +4,7 @@ Source  rosinality/stylegan2-pytorch@bef283a {g_ema, latent_avg, g, d},
         NVlabs/stylegan2-ada-pytorch@d72cc7d {G_ema, G, D},
         XPixelGroup/BasicSR@8d56e3a {params_ema, params},
         genforce/genforce@bb244e2 {generator_smooth, generator, discriminator},
+        genforce/idinvert_pytorch@ce866b0 (a bare state_dict),
         yangxy/GPEN@2c73670 (a bare state_dict, or {g_ema, g, d}).
 """
 
@@ -106,6 +107,8 @@ def read(gan: GAN, content: dict[str, Any], discriminator: dict[str, Any] | None
     notes += _load_averaged(method, {**state, **mean})
     notes += _load_trained(gan, method, parts, mean)
     notes += _differences(parts["G_ema"], layout)
+    if arguments.get("layerwise"):
+        notes.append("a tanh at the end of images leaves no trace in a file: it is assumed, as in IDInvert's")
     notes += _differences_in_training(method, parts)
     return Imported(method, arguments, layout, notes)
 
@@ -217,7 +220,7 @@ def _differences(G: object, layout: str) -> list[str]:
         bilinear = "BasicSR's bilinear generator has the same names and shapes and cannot be told apart"
         notes.append(f"{bilinear}: it would give wrong images here")
     tensors: Any = G.state if isinstance(G, Network) else G
-    if layout == "genforce-stylegan1":
+    if layout.endswith("-stylegan1"):
         fused = f"up-sampling joined to convolutions from {genforce.FUSED_FROM} px on"
         notes.append(f"{fused} leaves no trace in a file: it is assumed, as in the release")
     elif not any(name.endswith(FILTERS) for name in tensors):

@@ -1,22 +1,24 @@
-"""GenForce's layouts of StyleGAN2 and StyleGAN, whose generators BDInvert's release takes.
+"""GenForce's layouts of StyleGAN2 and StyleGAN, whose generators BDInvert's release takes, and IDInvert's.
 
 Source  genforce/genforce@bb244e2 (models/stylegan2_generator.py, models/stylegan_generator.py), as in
         kkang831/BDInvert_Release@8bbd373; the discriminators of the same library as in genforce/sefa@69467f2
         (models/stylegan2_discriminator.py, models/stylegan_discriminator.py). Files are {generator_smooth,
-        generator, discriminator, ...}.
+        generator, discriminator, ...}. IDInvert: genforce/idinvert_pytorch@ce866b0
+        (models/stylegan_generator_network.py), whose files are a bare state_dict.
 
 Beside the names there are three differences. StyleGAN2's affine biases are stored without their 1. Its
 up-sampling convolutions are stored turned by 180 degrees, and so are those of StyleGAN from 128 px on, where
 its release convolves and enlarges in one. Of StyleGAN the file holds an RGB layer for every size of the
 progressive training, whose progress, `lod`, is 0 at the end. The discriminators' convolutions are stored as
-they are.
+they are. IDInvert's StyleGAN has names of its own, and from 128 px on up-sampling kernels as (k, k, I, O).
 """
 
 from __future__ import annotations
 
-from lightning_modules.pretrained.layouts import OURS, Entries, Entry, Kernel, Layout, Zero
+from lightning_modules.pretrained.layouts import OURS, Entries, Entry, Kernel, Layout, Unused, Zero
 
 FUSED_FROM = 128  # pixels; `fused_scale="auto"`, as all released networks have it
+UNFINISHED = "its progressive training is not at its end"
 
 
 def _shared(mapping: int) -> Entries:
@@ -57,7 +59,7 @@ def _stylegan2(mapping: int, rgbs: int) -> Entries:
 def _stylegan1(mapping: int, layers: int) -> Entries:
     """With `mapping` layers before w, and `layers` that w styles."""
     entries = _shared(mapping)
-    entries.append(Zero("synthesis.lod", "its progressive training is not at its end"))
+    entries.append(Zero("synthesis.lod", UNFINISHED))
     entries.append(Entry("synthesis.constant", "synthesis.layer0.const", lead=1))
     for i in range(layers):
         ours, released = f"synthesis.styled.{i}", f"synthesis.layer{i}"
@@ -78,6 +80,43 @@ def _stylegan1(mapping: int, layers: int) -> Entries:
         for part in ("weight", "bias"):
             entries.append(Entry(f"synthesis.rgbs.{j}.{part}", f"synthesis.output{j}.{part}"))
     return entries
+
+
+def _idinvert(mapping: int, layers: int) -> Entries:
+    """As `_stylegan1`, in the names of IDInvert's release."""
+    entries: Entries = [Entry("w_avg", "truncation.w_avg"), Unused("truncation.truncation")]
+    for i in range(mapping):
+        entries += _dense(f"mapping.layers.{i}", f"mapping.dense{i}")
+    entries.append(Zero("synthesis.lod", UNFINISHED))
+    entries.append(Entry("synthesis.constant", "synthesis.layer0.const", lead=1))
+    for i in range(layers):
+        ours, released = f"synthesis.styled.{i}", f"synthesis.layer{i}"
+        entries += [
+            Entry(f"{ours}.bias", f"{released}.epilogue.bias"),
+            Entry(f"{ours}.noise_strength", f"{released}.epilogue.apply_noise.weight"),
+            Entry(f"{ours}.noise_const", f"{released}.epilogue.apply_noise.noise", lead=2),
+            *_dense(f"{ours}.affine", f"{released}.epilogue.style_mod.dense"),
+        ]
+        up = i > 0 and i % 2 == 0
+        if up and 4 * 2 ** (i // 2) >= FUSED_FROM:
+            entries.append(Entry(f"{ours}.weight", f"{released}.weight", turned=True, taps_first=True))
+        elif i:
+            entries.append(Entry(f"{ours}.weight", f"{released}.conv.weight"))
+        if up:
+            entries.append(Kernel(f"{released}.blur.kernel", 1, (1, 2, 1), lead=2, channels=f"{ours}.bias"))
+    for j in range(layers // 2):
+        ours, released = f"synthesis.rgbs.{j}", f"synthesis.output{j}"
+        entries.append(Entry(f"{ours}.weight", f"{released}.conv.weight"))
+        entries.append(Entry(f"{ours}.bias", f"{released}.bias"))
+    return entries
+
+
+def _dense(ours: str, released: str) -> Entries:
+    """A linear layer of IDInvert's release."""
+    return [
+        Entry(f"{ours}.weight", f"{released}.fc.weight"),
+        Entry(f"{ours}.bias", f"{released}.wscale.bias"),
+    ]
 
 
 def _both(ours: str, released: str) -> Entries:
@@ -104,7 +143,7 @@ def _stylegan2_discriminator(blocks: int) -> Entries:
 
 
 def _stylegan1_discriminator(blocks: int) -> Entries:
-    entries = [Zero("lod", "its progressive training is not at its end"), *_ends(blocks)]
+    entries = [Zero("lod", UNFINISHED), *_ends(blocks)]
     for b in range(blocks):
         down, ours = f"layer{2 * b + 1}", f"blocks.{b}"
         entries += _both(f"{ours}.conv1", f"layer{2 * b}") + _both(f"{ours}.conv2", down)
@@ -125,6 +164,12 @@ STYLEGAN1 = Layout(
     _stylegan1,
     (DENSE, r"synthesis\.layer\d+\.apply_noise\.weight"),
     (r"mapping\.layers\.\d+\.weight", r"synthesis\.styled\.\d+\.noise_strength"),
+)
+IDINVERT = Layout(
+    "IDInvert StyleGAN generator",
+    _idinvert,
+    (r"mapping\.dense\d+\.fc\.weight", r"synthesis\.layer\d+\.epilogue\.apply_noise\.weight"),
+    STYLEGAN1.ours,
 )
 STYLEGAN2_DISCRIMINATOR = Layout(
     "GenForce StyleGAN2 discriminator",

@@ -23,8 +23,8 @@ from lightning_modules.starts import Start
 
 LAYOUTS = ("idinvert",)
 OWN_GENERATOR = (
-    "the encoders of the release were trained with generators of their own, which map z to a w for each "
-    "layer and end in tanh, and which are not imported: its codes fit the generator it was trained with alone"
+    "its codes fit the generator it was trained with alone, which the release has beside it: import that "
+    "as a gan_prior first"
 )
 FROM_RELEASED = (
     (r"^block(\d+)\.", r"blocks.\1."),

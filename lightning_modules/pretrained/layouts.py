@@ -27,6 +27,7 @@ class Entry(NamedTuple):
         trail: those after ours.
         optional: early files come without noise buffers, and concatenated noise has none.
         turned: whether kernels are stored turned by 180 degrees.
+        taps_first: whether they are stored as (k, k, I, O).
         offset: how much smaller the released values are.
     """
 
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
     trail: int = 0
     optional: bool = False
     turned: bool = False
+    taps_first: bool = False
     offset: float = 0.0
 
 
@@ -64,7 +66,13 @@ class Zero(NamedTuple):
     why: str
 
 
-Entries = list[Entry | Kernel | Zero]
+class Unused(NamedTuple):
+    """A tensor that a file may hold, by its name, and that an image of a given w does not depend on."""
+
+    released: str
+
+
+Entries = list[Entry | Kernel | Zero | Unused]
 
 
 class Layout(NamedTuple):

@@ -43,6 +43,7 @@ FAMILIES: dict[str, tuple[Layout, Layout]] = {
     "gpen": (GPEN_GENERATOR, ROSINALITY_DISCRIMINATOR),
     "genforce": (genforce.STYLEGAN2, genforce.STYLEGAN2_DISCRIMINATOR),
     "genforce-stylegan1": (genforce.STYLEGAN1, genforce.STYLEGAN1_DISCRIMINATOR),
+    "idinvert-stylegan1": (genforce.IDINVERT, genforce.STYLEGAN1_DISCRIMINATOR),
 }
 DISCRIMINATORS = tuple(dict.fromkeys(layout for _, layout in FAMILIES.values()))
 LAYOUTS = tuple(dict.fromkeys(layout for family in FAMILIES.values() for layout in family))
@@ -133,7 +134,7 @@ def to_released(state: State, layout: Layout) -> dict[str, Tensor]:
             released[entry.released] = _kernel(entry, state)
         elif isinstance(entry, Zero):
             released[entry.released] = torch.zeros(())
-        elif entry.ours in state:
+        elif isinstance(entry, Entry) and entry.ours in state:
             released[entry.released] = _to_entry(entry, state[entry.ours])
     return released
 
@@ -154,9 +155,11 @@ def _from_entry(entry: Entry, value: Tensor) -> Tensor:
         expected = f"expected {entry.lead} leading and {entry.trail} trailing ones"
         raise UserError(f"{entry.released} has shape {tuple(value.shape)}: {expected}")
     value = value.reshape(shape)
+    if (entry.turned or entry.taps_first) and value.ndim != 4:
+        raise UserError(f"{entry.released} has shape {tuple(value.shape)}: expected a convolution's four")
+    if entry.taps_first:
+        value = value.permute(3, 2, 0, 1)
     if entry.turned:
-        if value.ndim != 4:
-            raise UserError(f"{entry.released} has shape {tuple(value.shape)}: expected a convolution's four")
         value = value.flip(2, 3)
     return value + entry.offset if entry.offset else value
 
@@ -165,6 +168,8 @@ def _to_entry(entry: Entry, value: Tensor) -> Tensor:
     """The inverse of `_from_entry`."""
     if entry.turned:
         value = value.flip(2, 3)
+    if entry.taps_first:
+        value = value.permute(2, 3, 1, 0)
     if entry.offset:
         value = value - entry.offset
     return value.reshape((1,) * entry.lead + value.shape + (1,) * entry.trail)
@@ -237,9 +242,12 @@ def infer_stylegan1(state: State) -> dict[str, Any]:
     """The arguments of `stylegan1.Generator` from its state under our names."""
     mapping, layers = count(state, genforce.STYLEGAN1.ours)
     widths = [shape_of(state, f"synthesis.styled.{2 * j}.bias", 1)[0] for j in range(layers // 2)]
+    style_dim = shape_of(state, "synthesis.styled.0.affine.weight", 2)[1]
+    codes = shape_of(state, f"mapping.layers.{mapping - 1}.weight", 2)[0]
     return {
         "size": 4 * 2 ** (layers // 2 - 1),
-        "style_dim": shape_of(state, "synthesis.styled.0.affine.weight", 2)[1],
+        "style_dim": style_dim,
+        "layerwise": codes == layers * style_dim,
         "z_dim": shape_of(state, "mapping.layers.0.weight", 2)[1],
         "mapping_layers": mapping,
         **_infer_channels(widths),

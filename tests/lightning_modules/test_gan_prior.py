@@ -79,6 +79,16 @@ def test_path_length_and_mixing_may_begin_later() -> None:
     assert began == {i: i > 8 for i in range(1, 13)}
 
 
+def test_rates_fall_linearly_from_the_given_share() -> None:
+    prior = GANPrior(**STYLEGAN, lr_decay_from=0.5)
+    prior.total_iterations = 4
+    factors = []
+    for prior.iteration in range(1, 5):
+        factors.append(prior.lr_factor())
+    assert factors == [1.0, 1.0, 1.0, 0.5]
+    assert GANPrior(**STYLEGAN).lr_factor() == 1.0
+
+
 def test_ema_half_life_in_images_with_rampup() -> None:
     prior = GANPrior(**STYLEGAN, ema_images=1000, ema_rampup=0.05)
     prior.iteration, prior.images_seen = 100, 1600  # batches of 16

@@ -137,6 +137,7 @@ def test_stylegan1_turns_the_kernels_that_its_release_joins_to_up_sampling() -> 
     assert names.infer_stylegan1(again) == {
         "size": 256,
         "style_dim": 4,
+        "layerwise": False,
         "z_dim": 4,
         "mapping_layers": 1,
         "channel_base": 1024,
