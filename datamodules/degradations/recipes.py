@@ -11,6 +11,7 @@ Source  gpen-paper: Yang et al., "GAN Prior Embedded Network for Blind Face Rest
         conference paper, 2022), section 3.1: 1,000 motion kernels of 71x71, a random one per image, no
         noise. The paper neither publishes its kernels nor says whether the test images share them; the
         walk (motion.py) and another 1,000 for held-out images are ours.
+        motion71-hard: ours, the same with every kernel as wide as 71 pixels allow, and noise.
         x4: ours, a degradation that a small network learns to undo in minutes.
 Differs Flipping is augmentation, not degradation, and stands with the data. Quality "U(60, 100) as int"
         is written as {60..99}.
@@ -258,6 +259,7 @@ DEGRADATIONS = {
             ),
         ),
         Degradation("motion71", (Blur({Motion(EXTENT): 1}), Round())),
+        Degradation("motion71-hard", (Blur({Motion((EXTENT[1], EXTENT[1])): 1}), Noise((5, 10)), Round())),
         Degradation(
             "x4",
             (
