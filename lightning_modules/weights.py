@@ -64,6 +64,7 @@ _E4E = "https://github.com/omertov/encoder4editing (Pretrained Models: {})"
 _PSP = "https://github.com/eladrich/pixel2style2pixel (Pretrained Models: {})"
 _GFPGAN_MORE = "https://github.com/TencentARC/GFPGAN (Model Zoo: more models)"
 _BDINVERT = "https://github.com/kkang831/BDInvert_Release (README: pre-trained base-code encoder)"
+_IDINVERT = "https://github.com/genforce/idinvert_pytorch (README: pre-trained models)"
 _PARSER = "https://github.com/zllrunning/face-parsing.PyTorch (Pre-trained Model)"
 _HFGI = "https://github.com/Tengfei-Wang/HFGI (Pretrained Models: {})"
 
@@ -259,6 +260,15 @@ WEIGHTS: dict[str, Weights] = {
         "stylegan_tower256.pth",
         _GENFORCE.format("StyleGAN Ours: tower"),
         licence="not stated (GenForce's code: MIT)",
+    ),
+    "stylegan1/idinvert-ffhq-256": _by_hand(
+        "StyleGAN of IDInvert, a w for each layer, FFHQ 256 px",
+        "styleganinv_ffhq256_generator.pth",
+        _IDINVERT,
+        licence=None,
+    ),
+    "idinvert/ffhq-256": _by_hand(
+        "encoder of IDInvert for that generator", "styleganinv_ffhq256_encoder.pth", _IDINVERT, licence=None
     ),
     "stylegan2/nvlabs-1024": Weights(
         what="StyleGAN2, FFHQ 1024 px, NVlabs' pickle",
