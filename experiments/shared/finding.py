@@ -82,8 +82,8 @@ def check_files(output: Path, names: Sequence[str], overwrite: bool) -> None:
 
 def contact_sheet(G: LatentGenerator, direction: Direction, strengths: Sequence[float], seed: int) -> Tensor:
     """Samples moved along a direction, (ROWS, strengths, 3, H, W); each row has one noise."""
-    w, noise = draw(G, ROWS, torch.Generator().manual_seed(seed))
-    codes = w[:, None].expand(-1, G.layers, -1)
+    z, noise = draw(G, ROWS, torch.Generator().manual_seed(seed))
+    codes = G.map(z)
     columns = []
     for strength in strengths:
         images = G(direction.apply(codes, strength), noise=noise)
@@ -92,9 +92,9 @@ def contact_sheet(G: LatentGenerator, direction: Direction, strengths: Sequence[
 
 
 def draw(G: LatentGenerator, count: int, generator: torch.Generator) -> tuple[Tensor, list[Tensor] | None]:
-    """w (count, D) of new samples, and noise for them; the same on every device."""
-    w = shared_w(G, torch.randn(count, G.z_dim, generator=generator))
-    return w, G.draw_noise(count, generator)
+    """z (count, Z) of new samples, and noise for them; the same on every device."""
+    z = torch.randn(count, G.z_dim, generator=generator).to(G.w_avg)
+    return z, G.draw_noise(count, generator)
 
 
 # --- boundaries --------------------------------------------------------------------------------
@@ -180,7 +180,8 @@ def score_samples(G: LatentGenerator, scorer: Scorer, samples: int, batch_size: 
     codes, scores = [], []
     with tqdm(total=samples, desc="score", unit="image", dynamic_ncols=True, disable=None) as bar:
         for start in range(0, samples, batch_size):
-            w, noise = draw(G, min(batch_size, samples - start), generator)
+            z, noise = draw(G, min(batch_size, samples - start), generator)
+            w = shared_w(G, z)
             codes.append(w.cpu())
             scores.append(scorer.net(G(w, noise=noise).clamp(-1, 1)).cpu())
             bar.update(len(w))

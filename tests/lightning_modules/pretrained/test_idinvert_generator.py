@@ -11,7 +11,9 @@ from torch import Tensor
 
 from _runtime import UserError
 from experiments import export, import_checkpoint
+from experiments.shared.finding import contact_sheet
 from lightning_modules.editing.ganspace import find_components
+from lightning_modules.editing.sefa import find_directions
 from lightning_modules.methods import load_method
 from lightning_modules.networks.stylegan1 import Generator
 from lightning_modules.pretrained import genforce, names
@@ -110,8 +112,15 @@ def test_a_file_is_imported_and_exported_again(tmp_path, capsys) -> None:
 
 
 def test_what_needs_one_w_for_all_layers_is_refused() -> None:
-    """Principal components of W; and the form is StyleGAN's alone."""
+    """Principal components of W, but not the samples moved along SeFa's directions.
+
+    The form is StyleGAN's alone.
+    """
     G = Generator(16, style_dim=8, mapping_layers=1, channel_base=64, channel_max=8, layerwise=True)
+    with torch.no_grad():
+        sheet = contact_sheet(G, find_directions(G, count=1)[0], (-1.0, 0.0, 1.0), seed=0)
+    assert sheet.shape[1:] == (3, 3, 16, 16)
+    assert not torch.equal(sheet[:, 0], sheet[:, 1])
     with pytest.raises(UserError, match="the generator's layers share no w"):
         find_components(G, components=2, samples=16)
     with pytest.raises(ValueError, match="layerwise is of family stylegan1, got stylegan2"):
