@@ -78,8 +78,8 @@ class FaceData(LightningDataModule):
         accumulate: parts in which each process takes its images of an iteration one after the other, for
             less memory
         degradation: how inputs are made from targets: gpen-paper (GPEN's, heavy), gpen-simple (its
-            training script's), gfpgan (GFP-GAN's), motion71 (motion blur), x4 (the demo's, light), or
-            none (clean images, for priors and inverters)
+            training script's), gfpgan (GFP-GAN's), motion71 (motion blur), motion71-hard (more of it,
+            and noise), x4 (the demo's, light), or none (clean images, for priors and inverters)
         kernels: .npz file of motion kernels that take the place of the degradation's own
         pairs: folder or zip of one's own degraded and clean pictures, instead of root: files of one name
             in input/ and target/, blur/ and sharp/, lq/ and gt/ or lq/ and hq/, also in train/ and in

@@ -46,6 +46,11 @@ from lightning_modules.networks.style_based import (
 )
 
 
+def layers_of(size: int) -> int:
+    """How many layers w styles. Raises `ValueError` for a size that is no power of two from 8 up."""
+    return 2 * stylegan2.doublings(size) + 2
+
+
 class Dense(EqualLinear):
     """Equalised linear layer with a leaky ReLU; unlike StyleGAN2's, its gain sqrt(2) leaves out the bias."""
 
@@ -137,7 +142,7 @@ class Synthesis(nn.Module):
         super().__init__()
         self.noise: NoiseMode = "add"
         self.bounded = bounded
-        self.layers = 2 * stylegan2.doublings(size) + 2
+        self.layers = layers_of(size)
         self.sides = [4 * 2 ** (i // 2) for i in range(self.layers)]
         ch = [stylegan2.channels(side, channel_base, channel_max) for side in self.sides]
         self.constant = nn.Parameter(torch.ones(ch[0], 4, 4))
@@ -228,11 +233,10 @@ class Generator(StyleGenerator):
         layerwise: bool = False,
     ) -> None:
         z_dim = z_dim or style_dim
-        synthesis = Synthesis(size, style_dim, channel_base, channel_max, bounded=layerwise)
+        mapping = Mapping(z_dim, style_dim, mapping_layers)
         if layerwise:
-            mapping: Mapping = LayerwiseMapping(z_dim, style_dim, mapping_layers, synthesis.layers)
-        else:
-            mapping = Mapping(z_dim, style_dim, mapping_layers)
+            mapping = LayerwiseMapping(z_dim, style_dim, mapping_layers, layers_of(size))
+        synthesis = Synthesis(size, style_dim, channel_base, channel_max, bounded=layerwise)
         super().__init__(size, mapping, synthesis, style_dim, z_dim)
 
 
