@@ -74,13 +74,15 @@ def test_boundaries_change_what_the_scorer_reads(checkpoints, tmp_path, capsys) 
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         samples = [finding.draw(G, min(16, 600 - start), generator) for start in range(0, 600, 16)]
-        scores = torch.cat([net(G(w, noise=noise).clamp(-1, 1)) for w, noise in samples])
+        codes = [G.mapping(z) for z, _ in samples]
+        images = [G(w, noise=noise) for w, (_, noise) in zip(codes, samples, strict=True)]
+        scores = torch.cat([net(image.clamp(-1, 1)) for image in images])
         w = G.map(torch.randn(200, G.z_dim, generator=torch.Generator().manual_seed(7)))  # other ones
     for name in ("glasses", "light_azimuth"):
         column = list(ATTRIBUTES).index(name)
         direction = directions.load(tmp_path / f"{name}.safetensors")
         assert (direction.name, direction.kind, direction.layers) == (name, "interfacegan", (0, 6))
-        along = torch.cat([w for w, _ in samples]) @ direction.vectors[0]
+        along = torch.cat(codes) @ direction.vectors[0]
         correlation = np.corrcoef(along.numpy(), scores[:, column].numpy())[0, 1]
         assert [float(figure) for figure in lines[name][4:]] == pytest.approx(
             [correlation, along.std().item()], abs=1e-3
