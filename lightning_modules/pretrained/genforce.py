@@ -15,10 +15,19 @@ they are. IDInvert's StyleGAN has names of its own, and from 128 px on up-sampli
 
 from __future__ import annotations
 
+import re
+
 from lightning_modules.pretrained.layouts import OURS, Entries, Entry, Kernel, Layout, Unused, Zero
 
 FUSED_FROM = 128  # pixels; `fused_scale="auto"`, as all released networks have it
 UNFINISHED = "its progressive training is not at its end"
+IDINVERT_NAMES = (
+    (r"^(synthesis\.layer\d+)\.(bias|apply_noise)", r"\1.epilogue.\2"),
+    (r"^(synthesis\.layer\d+)\.style\.", r"\1.epilogue.style_mod.dense."),
+    (r"(dense\d*)\.weight$", r"\1.fc.weight"),
+    (r"(dense\d*)\.bias$", r"\1.wscale.bias"),
+    (r"^(synthesis\.(layer|output)\d+)\.weight$", r"\1.conv.weight"),
+)
 
 
 def _shared(mapping: int) -> Entries:
@@ -83,40 +92,21 @@ def _stylegan1(mapping: int, layers: int) -> Entries:
 
 
 def _idinvert(mapping: int, layers: int) -> Entries:
-    """As `_stylegan1`, in the names of IDInvert's release."""
-    entries: Entries = [Entry("w_avg", "truncation.w_avg"), Unused("truncation.truncation")]
-    for i in range(mapping):
-        entries += _dense(f"mapping.layers.{i}", f"mapping.dense{i}")
-    entries.append(Zero("synthesis.lod", UNFINISHED))
-    entries.append(Entry("synthesis.constant", "synthesis.layer0.const", lead=1))
-    for i in range(layers):
-        ours, released = f"synthesis.styled.{i}", f"synthesis.layer{i}"
-        entries += [
-            Entry(f"{ours}.bias", f"{released}.epilogue.bias"),
-            Entry(f"{ours}.noise_strength", f"{released}.epilogue.apply_noise.weight"),
-            Entry(f"{ours}.noise_const", f"{released}.epilogue.apply_noise.noise", lead=2),
-            *_dense(f"{ours}.affine", f"{released}.epilogue.style_mod.dense"),
-        ]
-        up = i > 0 and i % 2 == 0
-        if up and 4 * 2 ** (i // 2) >= FUSED_FROM:
-            entries.append(Entry(f"{ours}.weight", f"{released}.weight", turned=True, taps_first=True))
-        elif i:
-            entries.append(Entry(f"{ours}.weight", f"{released}.conv.weight"))
-        if up:
-            entries.append(Kernel(f"{released}.blur.kernel", 1, (1, 2, 1), lead=2, channels=f"{ours}.bias"))
-    for j in range(layers // 2):
-        ours, released = f"synthesis.rgbs.{j}", f"synthesis.output{j}"
-        entries.append(Entry(f"{ours}.weight", f"{released}.conv.weight"))
-        entries.append(Entry(f"{ours}.bias", f"{released}.bias"))
+    """GenForce's in the names of IDInvert's release, and kernels joined to up-sampling as (k, k, I, O)."""
+    entries: Entries = [Unused("truncation.truncation")]
+    for entry in _stylegan1(mapping, layers):
+        if isinstance(entry, Entry) and entry.turned:
+            entries.append(entry._replace(taps_first=True))
+        else:
+            entries.append(entry._replace(released=_of_idinvert(entry.released)))
     return entries
 
 
-def _dense(ours: str, released: str) -> Entries:
-    """A linear layer of IDInvert's release."""
-    return [
-        Entry(f"{ours}.weight", f"{released}.fc.weight"),
-        Entry(f"{ours}.bias", f"{released}.wscale.bias"),
-    ]
+def _of_idinvert(name: str) -> str:
+    """A name of GenForce's StyleGAN in IDInvert's release."""
+    for pattern, replacement in IDINVERT_NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _both(ours: str, released: str) -> Entries:

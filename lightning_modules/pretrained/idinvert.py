@@ -23,8 +23,8 @@ from lightning_modules.starts import Start
 
 LAYOUTS = ("idinvert",)
 OWN_GENERATOR = (
-    "its codes fit the generator it was trained with alone, which the release has beside it: import that "
-    "as a gan_prior first"
+    "its codes fit the generator it was trained with alone; of the release that is one with a w for each "
+    "layer, whose file import_checkpoint --method gan_prior reads"
 )
 FROM_RELEASED = (
     (r"^block(\d+)\.", r"blocks.\1."),
@@ -61,7 +61,9 @@ def read(content: dict[str, Any], generator: Path | None = None) -> Imported:
     method: Any = build("idinvert", prior=str(generator), features="off", **arguments)
     method.initialise()
     names.load(method.E, state, "the encoder", optional=(COUNTER,))
-    notes = [*choice(find_networks(content)), OWN_GENERATOR]
+    notes = choice(find_networks(content))
+    if not start.options.get("layerwise"):
+        notes.append(OWN_GENERATOR)
     return Imported(method.eval(), arguments, "idinvert", notes)
 
 
