@@ -65,8 +65,8 @@ def test_it_is_found_sampled_and_edited() -> None:
     assert isinstance(G, Painter)
     images = list(Artist(G, 0.7, 2).draw(Artist(G, 0.7, 2).codes([1, 2, 3]), ""))
     assert [image.shape for image in images] == [(3, SIZE, SIZE)] * 3
-    w, noise = draw(G, 4, torch.Generator().manual_seed(0))
-    assert (w.shape, noise) == ((4, 5), None)
+    z, noise = draw(G, 4, torch.Generator().manual_seed(0))
+    assert (z.shape, noise) == ((4, 6), None)
     sheet = contact_sheet(G, Direction("up", "interfacegan", torch.ones(1, 5)), [-1.0, 0.0, 1.0], seed=0)
     assert sheet.shape == (4, 3, 3, SIZE, SIZE)
     assert not torch.equal(sheet[:, 0], sheet[:, 2])
