@@ -144,7 +144,7 @@ class Masked(Photographs):
 
 
 class Portraits:
-    """Rendered portraits with their mask, landmarks and attributes; ``stream`` seeds the renderer.
+    """Rendered portraits with their mask, landmarks, attributes and code; ``stream`` seeds the renderer.
 
     The renderer is made for many faces at once, a training batch is often small: with ``ahead`` whole
     blocks of ``block`` consecutive portraits are rendered and the last one is kept, which pays where one
@@ -174,6 +174,7 @@ class Portraits:
     def _render(self, indices: Sequence[int]) -> Batch:
         batch: Batch = dict(portraits.render(portraits.sample_parameters(self.stream, indices), self.size))
         batch["target"] = batch.pop("image")
+        batch["code"] = portraits.sample_codes(self.stream, indices)
         return batch
 
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from _runtime import UserError
 from lightning_modules.base import Method, Outcome
 from lightning_modules.checkpoints import load_weights, part_of_state
-from lightning_modules.losses.gan import R1, NonSaturating, PathLength, RelativisticPairing
+from lightning_modules.losses.distortion import PyramidL1
+from lightning_modules.losses.gan import R1, FeatureMatching, NonSaturating, PathLength, RelativisticPairing
 from lightning_modules.networks import stylegan1, stylegan2
 from lightning_modules.networks.augment import AdaptiveAugment
 from lightning_modules.networks.growing import concatenate_noise, grow_discriminator, grow_generator
@@ -54,7 +55,13 @@ class GANPrior(Method):
         channel_max: the most channels a layer has.
         style_dim: width of z and w.
         mapping_layers: depth of the mapping network.
-        adversary: the game: `nonsaturating` (StyleGAN2), or `relativistic`, which takes R2 beside R1.
+        adversary: the game: `nonsaturating` (StyleGAN2), `relativistic`, which takes R2 beside R1, or `none`,
+            for a generator that only learns from pairs; its discriminator stays as it is.
+        pairs: weight of the distance between a portrait and the image that G makes of its code
+            (`datamodules.portraits.sample_codes`): L1 at full, half and quarter size, summed. Codes take the
+            first numbers of z. 0 draws z at random.
+        matching: weight of the distance between the two in the features of D (`FeatureMatching`).
+        mapping_rate: learning rate of the mapping network, relative to the others'.
         r1: weight gamma of R1, and R2, taken every 16 iterations; 0 turns it off.
         path_length: weight of the path-length penalty, taken every 4 iterations on half the batch; 0 turns it
             off.
@@ -74,7 +81,8 @@ class GANPrior(Method):
 
     Raises:
         ValueError: StyleGAN with another noise than `add`, or its discriminator without it; `layerwise`
-            without StyleGAN; or `silent` without noise that is added.
+            without StyleGAN; `silent` without noise that is added; no adversary, or `matching`, without
+            `pairs`; or `matching` without StyleGAN2's discriminator playing, or with `ada`.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -99,7 +107,10 @@ class GANPrior(Method):
         channel_max: int = 512,
         style_dim: int = 512,
         mapping_layers: int = 8,
-        adversary: Literal["nonsaturating", "relativistic"] = "nonsaturating",
+        adversary: Literal["nonsaturating", "relativistic", "none"] = "nonsaturating",
+        pairs: float = 0.0,
+        matching: float = 0.0,
+        mapping_rate: float = 1.0,
         r1: float = 10.0,
         path_length: float = 2.0,
         mixing: float = 0.9,
@@ -116,6 +127,7 @@ class GANPrior(Method):
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
         self.start, self.size, self.family, self.noise = start, size, family, noise
         self.mixing, self.lr, self.lr_decay_from = mixing, lr, lr_decay_from
+        self.lambda_pairs, self.matching, self.mapping_rate = pairs, matching, mapping_rate
         self.lambda_path_length, self.regularised_from = path_length, regularised_from
         self.ema_images, self.ema_rampup = ema_images, ema_rampup
 
@@ -140,8 +152,16 @@ class GANPrior(Method):
             strength.requires_grad_(False)
         self.make_ema()
 
-        self.paired = adversary == "relativistic"
-        self.adversary = RelativisticPairing() if self.paired else NonSaturating()
+        self.relativistic, self.alone = adversary == "relativistic", adversary == "none"
+        if pairs <= 0 and (self.alone or matching > 0):
+            asked = "adversary none" if self.alone else f"matching {matching:g}"
+            raise ValueError(f"{asked} needs pairs above 0: there is nothing else to learn from")
+        if matching > 0 and (self.alone or augment == "ada" or discriminator != "stylegan2"):
+            raise ValueError(
+                f"matching {matching:g} needs StyleGAN2's discriminator, which plays, without ada"
+            )
+        self.adversary = RelativisticPairing() if self.relativistic else NonSaturating()
+        self.L_pairs, self.L_F = PyramidL1(), FeatureMatching()
         self.r1, self.path_length = R1(gamma=r1), PathLength()
         self.augment = AdaptiveAugment(kimg=ada_kimg) if augment == "ada" else None
 
@@ -263,26 +283,45 @@ class GANPrior(Method):
         mixed = torch.rand(count, device=self.device) < mixing
         return mix_styles(first, second, torch.where(mixed, crossover, self.G.layers))
 
+    def sample_pairs(self, batch: dict[str, Any]) -> Tensor:
+        """w (B, L, D) of the codes of a batch's portraits; what z has beyond them is random."""
+        if "code" not in batch:
+            raise UserError("--model.pairs: photographs have no codes, train on portraits (no --data.root)")
+        code = batch["code"].to(self.G.w_avg)
+        if code.shape[1] > self.G.z_dim:
+            raise UserError(f"--model.pairs: codes have {code.shape[1]} numbers, z has {self.G.z_dim}")
+        more = torch.randn(len(code), self.G.z_dim - code.shape[1], device=code.device, dtype=code.dtype)
+        return self.G.map(torch.cat([code, more], dim=1))
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         opt_g, opt_d = self.players
         x = batch["target"]
-        with self.toggled_optimizer(opt_d):
-            terms, real_sign = self._discriminate(opt_d, x)
+        terms: dict[str, Tensor] = {}
+        if not self.alone:
+            with self.toggled_optimizer(opt_d):
+                terms, real_sign = self._discriminate(opt_d, batch)
         with self.toggled_optimizer(opt_g):
-            terms |= self._generate(opt_g, x)
-        if self.augment is not None:
+            terms |= self._generate(opt_g, batch)
+        if self.augment is not None and not self.alone:
             self.augment.update(real_sign, len(x) * self.trainer.world_size)
             terms["ada_p"] = self.augment.p
         self.log_terms(terms)
+
+    def _codes(self, batch: dict[str, Any]) -> Tensor:
+        """w (B, L, D) of which a step makes images."""
+        return self.sample_pairs(batch) if self.lambda_pairs > 0 else self.sample_w(len(batch["target"]))
 
     def _see(self, images: Tensor) -> Tensor:
         """What D sees of them."""
         return images if self.augment is None else self.augment(images)
 
-    def _discriminate(self, optimizer: LightningOptimizer, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _discriminate(
+        self, optimizer: LightningOptimizer, batch: dict[str, Any]
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """max_D  log D(x) + log(1 - D(G(z))), and lazily R1, R2; the terms, and the mean sign of D(x)."""
+        x = batch["target"]
         with torch.no_grad():
-            w = self.sample_w(len(x))
+            w = self._codes(batch)
             fake = self.G(w)
         self.G.track_w_avg(w[:, 0])
         real_score, fake_score = self.D(self._see(x)), self.D(self._see(fake))
@@ -294,7 +333,7 @@ class GANPrior(Method):
         self.descend(optimizer, terms["d"])
         if self.r1.gamma > 0 and self.due(self.R1_EVERY):
             penalties = {"r1": self.r1(self._judge, x)}
-            if self.paired:
+            if self.relativistic:
                 penalties["r2"] = self.r1(self._judge, fake)
             self.descend(optimizer, self.R1_EVERY * sum(penalties.values()))
             terms |= penalties
@@ -304,20 +343,44 @@ class GANPrior(Method):
         """Scores of D as it is, not compiled."""
         return self.D.forward(self._see(images))
 
-    def _generate(self, optimizer: LightningOptimizer, x: Tensor) -> dict[str, Tensor]:
-        """max_G  log D(G(z)), and lazily the path length; the terms."""
-        fake_score = self.D(self._see(self.G(self.sample_w(len(x)))))
-        scores = [fake_score]
-        if self.paired:
-            with torch.no_grad():
-                scores = [self.D(self._see(x)), fake_score]
-        terms = {"g": self.adversary.g(*scores)}
-        self.descend(optimizer, terms["g"])
+    def _generate(self, optimizer: LightningOptimizer, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """max_G  log D(G(z)), beside the distances of pairs, and lazily the path length; the terms."""
+        x = batch["target"]
+        w = self._codes(batch)
+        fake = self.G(w)
+        loss, terms = x.new_zeros(()), {}
+        if self.alone:
+            self.G.track_w_avg(w[:, 0].detach())
+        else:
+            terms = self._play(x, fake)
+            loss = terms["g"] + self.matching * terms.get("feature_matching", loss)
+        if self.lambda_pairs > 0:
+            terms["pairs"] = self.L_pairs(fake, x)
+            loss = loss + self.lambda_pairs * terms["pairs"]
+        self.descend(optimizer, loss)
         if self.lambda_path_length > 0 and self.regularised and self.due(self.PATH_EVERY):
             w = self.sample_w(max(1, len(x) // self.PATH_SHRINK))
             terms["path_length"] = self.path_length(self.G.forward, w)
             self.descend(optimizer, self.PATH_EVERY * self.lambda_path_length * terms["path_length"])
         return terms
+
+    def _play(self, x: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """What D says of images that G made, and how far they are from the true ones in its features."""
+        terms: dict[str, Tensor] = {}
+        real = None
+        if self.matching > 0:
+            assert isinstance(self.D, Discriminator)  # as the constructor checked
+            score, features_hat = self.D.features(fake)
+            with torch.no_grad():
+                real, features = self.D.features(x)
+            terms["feature_matching"] = self.L_F(features_hat, features)
+        else:
+            score = self.D(self._see(fake))
+            if self.relativistic:
+                with torch.no_grad():
+                    real = self.D(self._see(x))
+        scores = [real, score] if self.relativistic else [score]
+        return {"g": self.adversary.g(*scores), **terms}
 
     def lr_factor(self) -> float:
         return linear_decay(self.progress, self.lr_decay_from)
@@ -330,15 +393,26 @@ class GANPrior(Method):
         return 0.5 ** (batch / max(half_life, 1e-8))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        def lazily(module: torch.nn.Module, every: int, regularised: bool) -> torch.optim.Optimizer:
+        def lazily(groups: Any, every: int, regularised: bool, beta1: float = 0.0) -> torch.optim.Optimizer:
             lazy = every / (every + 1) if regularised else 1.0  # appendix B: the regulariser's steps count
-            trained = [value for value in module.parameters() if value.requires_grad]
-            return adam(trained, lr=self.lr * lazy, betas=(0.0, 0.99**lazy))
+            optimizer = adam(groups, lr=self.lr, betas=(beta1, 0.99**lazy))
+            for group in optimizer.param_groups:
+                group["lr"] *= lazy
+            return optimizer
 
         return [
-            lazily(self.G, self.PATH_EVERY, self.lambda_path_length > 0),
-            lazily(self.D, self.R1_EVERY, self.r1.gamma > 0),
+            lazily(self._groups(), self.PATH_EVERY, self.lambda_path_length > 0, 0.9 if self.alone else 0.0),
+            lazily(self.D.parameters(), self.R1_EVERY, self.r1.gamma > 0),
         ]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The weights of G that train, those of its mapping apart where they have a rate of their own."""
+        trained = [(name, value) for name, value in self.G.named_parameters() if value.requires_grad]
+        if self.mapping_rate == 1.0:
+            return [{"params": [value for _, value in trained]}]
+        mapping = [value for name, value in trained if name.startswith("mapping.")]
+        others = [value for name, value in trained if not name.startswith("mapping.")]
+        return [{"params": others}, {"params": mapping, "lr": self.lr * self.mapping_rate}]
 
     def choose_monitor(self, measured: Sequence[str]) -> None:
         for name in ("fid", "fid_portraits"):

@@ -18,6 +18,23 @@ Left, right As in the picture: l_eye is the eye at the left of the picture, and 
 """
 
 from datamodules.portraits.drawing import LABELS, Portraits, render
-from datamodules.portraits.parameters import ATTRIBUTES, Parameters, counterfactual, sample_parameters
+from datamodules.portraits.parameters import (
+    ATTRIBUTES,
+    CODED,
+    Parameters,
+    counterfactual,
+    sample_codes,
+    sample_parameters,
+)
 
-__all__ = ["ATTRIBUTES", "LABELS", "Parameters", "Portraits", "counterfactual", "render", "sample_parameters"]
+__all__ = [
+    "ATTRIBUTES",
+    "CODED",
+    "LABELS",
+    "Parameters",
+    "Portraits",
+    "counterfactual",
+    "render",
+    "sample_codes",
+    "sample_parameters",
+]

@@ -165,6 +165,36 @@ ATTRIBUTES: tuple[str, ...] = (
     "light_elevation",  # degrees
 )
 
+# Those that change the least of a picture of 64 px
+_UNCODED = frozenset(
+    {
+        "freckled",
+        "back_grid",
+        "skin_grain",
+        "back_stripes",
+        "back_line_contrast",
+        "lip_upper",
+        "iris_radius",
+        "back_hue_shift",
+        "lip_lower",
+        "back_line_angle",
+        "back_glow_x",
+        "back_line_3",
+        "iris_tone",
+        "back_glow_y",
+        "ear_size",
+        "glasses_round",
+        "eye_height",
+        "back_line_2",
+        "gaze_y",
+        "makeup",
+        "glasses_rim",
+        "eye_width",
+        "squint",
+    }
+)
+CODED: tuple[str, ...] = tuple(name for name in RANGES if name not in _UNCODED)
+
 
 def sample_parameters(seed: int, indices: Sequence[int]) -> Parameters:
     """The parameters of the images `indices` of the set `seed`: name -> float32 (B,).
@@ -175,16 +205,22 @@ def sample_parameters(seed: int, indices: Sequence[int]) -> Parameters:
     Raises:
         UserError: a negative seed or index, or no index at all.
     """
-    rows = np.asarray(indices, dtype=np.int64)
-    if seed < 0 or rows.ndim != 1 or rows.size == 0 or rows.min() < 0:
-        first = list(indices)[:4]
-        raise UserError(
-            f"portraits need a seed >= 0 and a list of indices >= 0, got seed {seed} and indices {first}"
-        )
-    image = _mix(_mix(np.full(1, seed, np.uint64) + _GOLDEN) ^ rows.astype(np.uint64))
+    image = _hash(seed, indices)
     values = {name: bounds(_uniform(image, name)) for name, bounds in RANGES.items()}
     _make_plausible(values)
     return {name: torch.from_numpy(value.astype(np.float32)) for name, value in values.items()}
+
+
+def sample_codes(seed: int, indices: Sequence[int]) -> Tensor:
+    """What `sample_parameters` drew for `CODED`, as standard normal numbers: float32 (B, len(CODED)).
+
+    Raises:
+        UserError: a negative seed or index, or no index at all.
+    """
+    image = _hash(seed, indices)
+    uniform = np.stack([_uniform(image, name) for name in CODED], axis=1)
+    smallest = 2.0**-53
+    return torch.special.ndtri(torch.from_numpy(uniform.clip(smallest, 1.0 - smallest))).float()
 
 
 def counterfactual(parameters: Parameters, **changes: float | Tensor) -> Parameters:
@@ -239,6 +275,17 @@ def _make_plausible(values: dict[str, np.ndarray]) -> None:
     values["moustache"] = np.where((style < 0.5) & (values["moustache"] > 0.72), 1.0, values["beard"])
     muted = values["back_saturation"]
     values["back_saturation"] = 0.08 + 0.62 * muted * muted * muted  # mostly muted, some vivid
+
+
+def _hash(seed: int, indices: Sequence[int]) -> np.ndarray:
+    """Of every image, uint64 (B,). Raises `UserError`."""
+    rows = np.asarray(indices, dtype=np.int64)
+    if seed < 0 or rows.ndim != 1 or rows.size == 0 or rows.min() < 0:
+        first = list(indices)[:4]
+        raise UserError(
+            f"portraits need a seed >= 0 and a list of indices >= 0, got seed {seed} and indices {first}"
+        )
+    return _mix(_mix(np.full(1, seed, np.uint64) + _GOLDEN) ^ rows.astype(np.uint64))
 
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from callbacks.ema import EMA
-from datamodules.portraits import ATTRIBUTES
+from datamodules.portraits import ATTRIBUTES, CODED
 from lightning_modules.base import Method, Restorer
 from lightning_modules.metrics.judge import Judge, Tally
 
@@ -141,6 +141,7 @@ def example(twin: Method, images: int) -> dict[str, Tensor]:
         "target": weight.new_zeros(shape),
         "mask": weight.new_zeros(images, *twin.image_shape, dtype=torch.uint8),
         "attributes": weight.new_zeros(images, len(ATTRIBUTES)),
+        "code": weight.new_zeros(images, len(CODED)),
         "index": torch.arange(images),
     }
     if isinstance(twin, Restorer):

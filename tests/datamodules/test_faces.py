@@ -115,7 +115,7 @@ def test_a_batch_is_what_methods_expect(kind: str, request: pytest.FixtureReques
         assert batch["index"].dtype == torch.long
         expected = {"target", "input", "index", "name"}
         if kind == "portraits":
-            expected |= {"mask", "landmarks", "attributes"}
+            expected |= {"mask", "landmarks", "attributes", "code"}
             assert batch["mask"].shape == (n, 32, 32)
             assert batch["landmarks"].shape == (n, 5, 2)
         assert batch.keys() == expected
@@ -619,7 +619,7 @@ def test_a_batch_survives_the_way_to_a_device(degradation: str, monkeypatch: pyt
     loaded = list(islice(data.train_dataloader(), 8))
     moved = [move_data_to_device(pin_memory(batch), torch.device("cpu")) for batch in loaded]
     assert same_images(received(data, iter(moved)), train(data))
-    tensors = ["target", "index", "mask", "landmarks", "attributes"]
+    tensors = ["target", "index", "mask", "landmarks", "attributes", "code"]
     blocks = [] if degradation == "none" else ["numbers"]  # one for all steps
     assert len(pinned) == 8 * len(tensors + blocks)
 

@@ -11,7 +11,16 @@ from torch.nn import functional as F
 
 from _runtime import UserError
 from datamodules import portraits
-from datamodules.portraits import ATTRIBUTES, LABELS, Parameters, counterfactual, render, sample_parameters
+from datamodules.portraits import (
+    ATTRIBUTES,
+    CODED,
+    LABELS,
+    Parameters,
+    counterfactual,
+    render,
+    sample_codes,
+    sample_parameters,
+)
 
 LABEL = {name: index for index, name in enumerate(LABELS)}
 FRONTAL = {"yaw": 0.0, "pitch": 0.0, "roll": 0.0, "glasses": 0.0, "sunglasses": 0.0}
@@ -76,6 +85,31 @@ def test_parameters_depend_on_seed_and_index_alone() -> None:
         assert all(torch.equal(alone[name][0], together[name][index]) for name in together)
     other = sample_parameters(4, range(20))
     assert not any(torch.equal(other[name], together[name]) for name in ("yaw", "head_width", "back_hue"))
+
+
+def test_codes_are_the_parameters_as_normal_numbers() -> None:
+    rows = range(4_000)
+    codes, parameters = sample_codes(3, rows), sample_parameters(3, rows)
+    assert codes.shape == (len(rows), len(CODED))
+    assert codes.isfinite().all()
+    assert float(codes.mean(0).abs().max()) < 0.06
+    assert float((codes.std(0) - 1).abs().max()) < 0.06
+    share = torch.special.ndtr(codes)  # in which part of its range a value lies
+    for name, low, high in (
+        ("jaw", -0.36, 0.18),
+        ("light_azimuth", -65.0, 65.0),
+        ("back_angle", -90.0, 90.0),
+    ):
+        drawn = low + (high - low) * share[:, CODED.index(name)]
+        torch.testing.assert_close(drawn, parameters[name], rtol=0, atol=1e-4 * (high - low))
+    glasses = share[:, CODED.index("glasses")] < 0.28
+    assert torch.equal(glasses.float(), parameters["glasses"])
+
+
+def test_codes_depend_on_seed_and_index_alone() -> None:
+    codes = sample_codes(3, range(8))
+    assert torch.equal(codes[[5, 2]], sample_codes(3, [5, 2]))
+    assert not torch.equal(codes, sample_codes(4, range(8)))
 
 
 def test_a_new_parameter_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:

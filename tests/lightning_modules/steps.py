@@ -164,6 +164,7 @@ def batch_of(count: int, size: int, seed: int = 0) -> dict[str, Any]:
         "landmarks": size * places,
         "mask": portraits.render(parameters, 2 * size)["mask"][:, ::2, ::2],
         "attributes": torch.stack([parameters[name] for name in portraits.ATTRIBUTES], dim=1),
+        "code": portraits.sample_codes(seed, range(count)),
     }
 
 

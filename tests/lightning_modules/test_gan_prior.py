@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -323,3 +324,98 @@ def test_stylegan1_has_added_noise_only(noise: str) -> None:
 def test_stylegan1_does_not_grow(smaller) -> None:
     with pytest.raises(UserError, match="a prior of --model.family stylegan1 does not grow"):
         stylegan1(start=smaller[1]).check_start()
+
+
+# --- pairs of portraits and codes ------------------------------------------------------------------
+
+WIDE = {**STYLEGAN, "style_dim": 70, "path_length": 0.0, "mixing": 0.0}
+
+
+def test_images_of_pairs_are_of_their_codes() -> None:
+    batch = batch_of(4, 32)
+    prior = GANPrior(**WIDE, pairs=1.0)
+    asked = []
+    prior.G.mapping.register_forward_pre_hook(lambda module, inputs: asked.append(inputs[0]))
+    loop(prior, batch, 2)
+    assert len(asked) == 4  # of both players in both iterations
+    for z in asked:
+        assert torch.equal(z[:, :64], batch["code"])
+    assert not torch.equal(asked[0][:, 64:], asked[2][:, 64:])  # what codes leave of z is random
+
+
+def test_without_an_adversary_pairs_alone_teach() -> None:
+    torch.manual_seed(0)
+    batch = batch_of(4, 32)
+    prior = GANPrior(**WIDE, adversary="none", pairs=1.0, lr=0.01)
+    D = {name: value.clone() for name, value in prior.D.state_dict().items()}
+    loop(prior, batch, 1)
+    assert prior.terms.keys() == {"train/pairs"}
+    before = prior.terms["train/pairs"]
+    loop(prior, batch, 40)
+    assert prior.terms["train/pairs"] < 0.7 * before
+    assert all(torch.equal(value, D[name]) for name, value in prior.D.state_dict().items())
+    assert prior.G.w_avg.abs().sum() > 0
+
+
+def test_distances_of_pairs_are_those_of_numpy() -> None:
+    batch = batch_of(4, 32)
+    prior = GANPrior(**{**WIDE, "style_dim": 64}, pairs=1.0, adversary="none")
+    with torch.no_grad():
+        made = prior.G(prior.sample_pairs(batch), "const")
+        measured = prior.L_pairs(made, batch["target"])
+    a, b = made.double().numpy(), batch["target"].double().numpy()
+    expected = 0.0
+    for size in (32, 16, 8):
+        x, y = (side.reshape(4, 3, size, 32 // size, size, 32 // size).mean((3, 5)) for side in (a, b))
+        expected += np.abs(x - y).mean()
+    assert float(measured) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("adversary", ["nonsaturating", "relativistic"])
+def test_the_game_and_pairs_add_up(adversary: str) -> None:
+    """G's step goes along L_G + 3 pairs + 2 feature matching."""
+    torch.manual_seed(0)
+    batch = batch_of(4, 32)
+    prior = GANPrior(**{**WIDE, "style_dim": 64}, adversary=adversary, pairs=3.0, matching=2.0, r1=0.0)
+    losses: list[float] = []
+    loop(prior, batch, 1, spy=lambda optimizer, loss: losses.append(loss.item()))
+    g, pairs, matching = (float(prior.terms[f"train/{name}"]) for name in ("g", "pairs", "feature_matching"))
+    assert losses[1] == pytest.approx(g + 3 * pairs + 2 * matching, rel=1e-5)
+    assert matching > 0
+
+
+def test_the_mapping_has_its_own_rate() -> None:
+    g, _ = GANPrior(**WIDE, pairs=1.0, mapping_rate=150.0, lr=4e-3).configure_optimizers()
+    rates = [group["lr"] for group in g.param_groups]
+    assert rates == pytest.approx([4e-3, 0.6])
+    assert [value.shape for value in g.param_groups[1]["params"]] == [(70, 70), (70,)] * 2
+    assert len(GANPrior(**WIDE).configure_optimizers()[0].param_groups) == 1
+    for adversary, beta1 in (("none", 0.9), ("nonsaturating", 0.0)):
+        g, _ = GANPrior(**WIDE, pairs=1.0, adversary=adversary).configure_optimizers()
+        assert g.param_groups[0]["betas"][0] == beta1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"adversary": "none"}, "adversary none needs pairs above 0"),
+        ({"matching": 1.0}, "matching 1 needs pairs above 0"),
+        ({"adversary": "none", "pairs": 1.0, "matching": 1.0}, "matching 1 needs StyleGAN2's discriminator"),
+        ({"augment": "ada", "pairs": 1.0, "matching": 1.0}, "matching 1 needs StyleGAN2's discriminator"),
+    ],
+)
+def test_what_pairs_cannot_be_combined_with(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GANPrior(**WIDE, **options)
+
+
+def test_photographs_have_no_codes() -> None:
+    batch = batch_of(4, 32)
+    del batch["code"]
+    with pytest.raises(UserError, match="photographs have no codes, train on portraits"):
+        GANPrior(**WIDE, pairs=1.0).sample_pairs(batch)
+
+
+def test_codes_need_a_wide_z() -> None:
+    with pytest.raises(UserError, match="codes have 64 numbers, z has 16"):
+        GANPrior(**STYLEGAN, pairs=1.0).sample_pairs(batch_of(4, 32))

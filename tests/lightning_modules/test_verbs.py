@@ -129,6 +129,7 @@ def test_batches_are_what_the_docstring_says(part, degradation: str) -> None:
         "mask": (2, SIZE, SIZE),
         "landmarks": (2, 5, 2),
         "attributes": (2, 15),
+        "code": (2, 64),
         "index": (2,),
     }
     shapes |= {"input": (2, 3, SIZE, SIZE)} if degradation != "none" else {}
