@@ -30,6 +30,7 @@ from lightning_modules.losses.gan import R1, FeatureMatching, NonSaturating, Pat
 from lightning_modules.networks import stylegan1, stylegan2
 from lightning_modules.networks.augment import AdaptiveAugment
 from lightning_modules.networks.growing import concatenate_noise, grow_discriminator, grow_generator
+from lightning_modules.networks.regions import LABELS
 from lightning_modules.networks.style_based import StyleGenerator
 from lightning_modules.networks.stylegan2 import Discriminator, mix_styles
 from lightning_modules.optimizers import adam, linear_decay
@@ -37,6 +38,11 @@ from lightning_modules.starts import Start
 
 # In which another prior, which a run grows from, must agree
 SHAPE = ("channel_base", "channel_max", "style_dim", "mapping_layers")
+# Of a face, in masks with CelebAMask-HQ's labels
+SMALL_PARTS = [
+    LABELS.index(name)
+    for name in ("l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "nose", "mouth", "u_lip", "l_lip")
+]
 
 
 class GANPrior(Method):
@@ -60,6 +66,8 @@ class GANPrior(Method):
         pairs: weight of the distance between a portrait and the image that G makes of its code
             (`datamodules.portraits.sample_codes`): L1 at full, half and quarter size, summed. Codes take the
             first numbers of z. 0 draws z at random.
+        parts: how often a pixel of eyes, brows, glasses, nose or mouth counts in that distance, against one
+            elsewhere; they are small, and what tells faces apart.
         matching: weight of the distance between the two in the features of D (`FeatureMatching`).
         mapping_rate: learning rate of the mapping network, relative to the others'.
         r1: weight gamma of R1, and R2, taken every 16 iterations; 0 turns it off.
@@ -74,9 +82,9 @@ class GANPrior(Method):
         ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
         augment: `ada` augments what the discriminator sees adaptively (for small data sets), `off` does not.
         ada_kimg: thousands of images in which the augmentation probability can go from 0 to 1.
-        start: checkpoint of a prior that this one grows from (`networks/growing.py`), for `stylegan2`. Of a
-            smaller one, whose images it enlarges at first: lower resolutions learn faster. Or, for
-            `noise="concat"`, of one of the same size with added noise, whose images it draws at first,
+        start: checkpoint of a prior that this one goes on from, for `stylegan2`. Of a smaller one, whose
+            images it enlarges at first (`networks/growing.py`): lower resolutions learn faster. Or of one of
+            the same size; for `noise="concat"` also of one with added noise, whose images it draws at first,
             without that noise.
 
     Raises:
@@ -91,6 +99,7 @@ class GANPrior(Method):
     compiled: ClassVar[tuple[str, ...]] = ("G", "D")
     G: StyleGenerator
     G_ema: StyleGenerator
+    counts: Tensor
     R1_EVERY, PATH_EVERY = 16, 4
     PATH_SHRINK = 2  # a batch of the path length is so many times smaller
 
@@ -109,6 +118,7 @@ class GANPrior(Method):
         mapping_layers: int = 8,
         adversary: Literal["nonsaturating", "relativistic", "none"] = "nonsaturating",
         pairs: float = 0.0,
+        parts: float = 1.0,
         matching: float = 0.0,
         mapping_rate: float = 1.0,
         r1: float = 10.0,
@@ -127,7 +137,8 @@ class GANPrior(Method):
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
         self.start, self.size, self.family, self.noise = start, size, family, noise
         self.mixing, self.lr, self.lr_decay_from = mixing, lr, lr_decay_from
-        self.lambda_pairs, self.matching, self.mapping_rate = pairs, matching, mapping_rate
+        self.lambda_pairs, self.matching = pairs, matching
+        self.mapping_rate = mapping_rate
         self.lambda_path_length, self.regularised_from = path_length, regularised_from
         self.ema_images, self.ema_rampup = ema_images, ema_rampup
 
@@ -162,6 +173,9 @@ class GANPrior(Method):
             )
         self.adversary = RelativisticPairing() if self.relativistic else NonSaturating()
         self.L_pairs, self.L_F = PyramidL1(), FeatureMatching()
+        counts = torch.ones(len(LABELS))
+        counts[SMALL_PARTS] = parts
+        self.register_buffer("counts", counts, persistent=False)  # of a pixel, by its label
         self.r1, self.path_length = R1(gamma=r1), PathLength()
         self.augment = AdaptiveAugment(kimg=ada_kimg) if augment == "ada" else None
 
@@ -189,19 +203,19 @@ class GANPrior(Method):
         start.check_family()
         start.check_options(self.hparams, SHAPE)
         if start.options["noise"] == self.noise:
-            self._check_smaller(start)
+            self._check_size(start)
         elif (start.options["noise"], self.noise) != ("add", "concat"):
             start.check_options(self.hparams, ["noise"])
         elif start.options["size"] != self.size:
             raise UserError(f"{start.name} has {start.options['size']} px: noise is joined at the same size")
         return start
 
-    def _check_smaller(self, start: Start) -> None:
+    def _check_size(self, start: Start) -> None:
         assert isinstance(self.D, Discriminator)  # as its family has it
         size, channels = start.options["size"], len(self.D.from_rgb.weight)
-        if size >= self.size:
+        if size > self.size:
             raise UserError(f"{start.name} has {size} px: a prior of {self.size} px grows from a smaller one")
-        if channels < 3:
+        if size < self.size and channels < 3:
             few = f"{channels} channels at {self.size} px are too few to grow; at least 3"
             raise UserError(f"--model.channel_base {self._widths['channel_base']}: {few}")
 
@@ -220,7 +234,8 @@ class GANPrior(Method):
         assert isinstance(self.D, Discriminator)
         state = part_of_state(start.state, "G_ema.")
         if start.options["size"] == self.size:
-            load_weights(self.G, concatenate_noise(self.G, state), start.name)
+            joined = start.options["noise"] != self.noise
+            load_weights(self.G, concatenate_noise(self.G, state) if joined else state, start.name)
             start.load(self.D, "D.")
         else:
             load_weights(self.G, grow_generator(self.G, state), start.name)
@@ -307,6 +322,10 @@ class GANPrior(Method):
             terms["ada_p"] = self.augment.p
         self.log_terms(terms)
 
+    def _weight(self, batch: dict[str, Any]) -> Tensor:
+        """How much the pixels of a batch's portraits count (B, 1, H, W)."""
+        return self.counts[batch["mask"][:, None].long()]
+
     def _codes(self, batch: dict[str, Any]) -> Tensor:
         """w (B, L, D) of which a step makes images."""
         return self.sample_pairs(batch) if self.lambda_pairs > 0 else self.sample_w(len(batch["target"]))
@@ -355,7 +374,7 @@ class GANPrior(Method):
             terms = self._play(x, fake)
             loss = terms["g"] + self.matching * terms.get("feature_matching", loss)
         if self.lambda_pairs > 0:
-            terms["pairs"] = self.L_pairs(fake, x)
+            terms["pairs"] = self.L_pairs(fake, x, self._weight(batch))
             loss = loss + self.lambda_pairs * terms["pairs"]
         self.descend(optimizer, loss)
         if self.lambda_path_length > 0 and self.regularised and self.due(self.PATH_EVERY):

@@ -62,9 +62,10 @@ class PyramidL1(nn.Module):
 
     LEVELS = 3
 
-    def forward(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        distances = [F.l1_loss(x_hat, x)]
+    def forward(self, x_hat: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Scalar; `weight` (B, 1, H, W) is of the pixels."""
+        distances = [(weight * (x_hat - x).abs()).mean()]
         for _ in range(1, self.LEVELS):
-            x_hat, x = F.avg_pool2d(x_hat, 2), F.avg_pool2d(x, 2)
-            distances.append(F.l1_loss(x_hat, x))
+            x_hat, x, weight = (F.avg_pool2d(images, 2) for images in (x_hat, x, weight))
+            distances.append((weight * (x_hat - x).abs()).mean())
         return torch.stack(distances).sum()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -129,12 +131,15 @@ def smaller(tmp_path_factory) -> tuple[GANPrior, str]:
     with torch.no_grad():
         prior.reset_ema()
         prior.G_ema.w_avg.normal_()
-    path = tmp_path_factory.mktemp("prior") / "smaller.ckpt"
+    return prior, saved(prior, tmp_path_factory.mktemp("prior") / "smaller.ckpt")
+
+
+def saved(prior: GANPrior, path: Path) -> str:
+    """The path, at which the checkpoint of a prior now is."""
     suite = {"format": 1, "method": "gan_prior", "iteration": 3, "images_seen": 12}
-    torch.save(
-        {"suite": suite, "state_dict": prior.state_dict(), "hyper_parameters": dict(prior.hparams)}, path
-    )
-    return prior, str(path)
+    content = {"suite": suite, "state_dict": prior.state_dict(), "hyper_parameters": dict(prior.hparams)}
+    torch.save(content, path)
+    return str(path)
 
 
 def test_grown_prior_starts_with_the_smaller_ones_images(smaller) -> None:
@@ -191,6 +196,16 @@ def test_prior_that_concatenates_noise_starts_with_the_images_of_one_that_adds_i
     for conv in prior.G.synthesis.convs[1:]:
         noise = conv.weight[:, conv.weight.shape[1] // 2 :]
         assert noise.abs().amax() > 0
+
+
+@torch.no_grad()
+def test_a_prior_goes_on_from_one_of_its_size(smaller) -> None:
+    earlier, path = smaller
+    prior = GANPrior(**{**STYLEGAN, "size": 8}, start=path)
+    prior.initialise()
+    for network, theirs in ((prior.G, earlier.G_ema), (prior.G_ema, earlier.G_ema), (prior.D, earlier.D)):
+        expected = theirs.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
 
 
 def test_relativistic_game_has_r2_beside_r1_and_pairs_for_both_players() -> None:
@@ -257,7 +272,6 @@ def test_grown_discriminator_judges_as_the_smaller_one(smaller) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"size": 8}, "has 8 px: a prior of 8 px grows from a smaller one"),
         ({"size": 64}, "2 channels at 64 px are too few to grow"),
         ({"noise": "none"}, "has noise add, this run none: set --model.noise add"),
         ({"noise": "concat"}, "has 8 px: noise is joined at the same size"),
@@ -267,6 +281,12 @@ def test_grown_discriminator_judges_as_the_smaller_one(smaller) -> None:
 def test_start_that_does_not_fit(smaller, changed, message) -> None:
     with pytest.raises(UserError, match=message):
         GANPrior(**{**STYLEGAN, **changed}, start=smaller[1]).check_start()
+
+
+def test_a_prior_does_not_shrink(tmp_path: Path) -> None:
+    larger = saved(GANPrior(**{**STYLEGAN, "size": 16}), tmp_path / "larger.ckpt")
+    with pytest.raises(UserError, match="has 16 px: a prior of 8 px grows from a smaller one"):
+        GANPrior(**{**STYLEGAN, "size": 8}, start=larger).check_start()
 
 
 # --- StyleGAN -------------------------------------------------------------------------------------
@@ -359,15 +379,19 @@ def test_without_an_adversary_pairs_alone_teach() -> None:
 
 def test_distances_of_pairs_are_those_of_numpy() -> None:
     batch = batch_of(4, 32)
-    prior = GANPrior(**{**WIDE, "style_dim": 64}, pairs=1.0, adversary="none")
+    prior = GANPrior(**{**WIDE, "style_dim": 64}, pairs=1.0, parts=5.0, adversary="none")
     with torch.no_grad():
         made = prior.G(prior.sample_pairs(batch), "const")
-        measured = prior.L_pairs(made, batch["target"])
-    a, b = made.double().numpy(), batch["target"].double().numpy()
+        weight = prior._weight(batch)
+        measured = prior.L_pairs(made, batch["target"], weight)
+    parts = np.isin(batch["mask"].numpy(), [2, 3, 4, 5, 6, 10, 11, 12, 13])[:, None]
+    assert 0 < parts.mean() < 0.2
+    a, b, count = made.double().numpy(), batch["target"].double().numpy(), np.where(parts, 5.0, 1.0)
     expected = 0.0
     for size in (32, 16, 8):
-        x, y = (side.reshape(4, 3, size, 32 // size, size, 32 // size).mean((3, 5)) for side in (a, b))
-        expected += np.abs(x - y).mean()
+        step = 32 // size
+        x, y, c = (side.reshape(4, -1, size, step, size, step).mean((3, 5)) for side in (a, b, count))
+        expected += (c * np.abs(x - y)).mean()
     assert float(measured) == pytest.approx(expected, rel=1e-5)
 
 
