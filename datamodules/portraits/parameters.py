@@ -165,7 +165,7 @@ ATTRIBUTES: tuple[str, ...] = (
     "light_elevation",  # degrees
 )
 
-# Those that change the least of a picture of 64 px
+# Those that change the least of a picture of 64 px, what `_make_plausible` makes of them included
 _UNCODED = frozenset(
     {
         "freckled",
@@ -178,19 +178,19 @@ _UNCODED = frozenset(
         "back_hue_shift",
         "lip_lower",
         "back_line_angle",
-        "back_glow_x",
         "back_line_3",
         "iris_tone",
-        "back_glow_y",
         "ear_size",
         "glasses_round",
         "eye_height",
-        "back_line_2",
         "gaze_y",
-        "makeup",
         "glasses_rim",
+        "glasses_width",
         "eye_width",
         "squint",
+        "smirk",
+        "mouth_width",
+        "back_focus",
     }
 )
 CODED: tuple[str, ...] = tuple(name for name in RANGES if name not in _UNCODED)

@@ -1,19 +1,15 @@
 """A StyleGAN2 prior and one with GPEN's concatenated noise, which the other tables start from.
 
 Both are trained on the data given. Their FID is measured by the features of a scorer that is trained on
-portraits first.
-
-On portraits the first learns from pairs: the code of each portrait is known, and with it the picture that G
-has to make of it. It does so without an adversary at 32 px, then at 64 px, and plays with one at last. The
-second is derived from it, by a short training in which it learns what its noise is for.
-
-Of photographs no code is known: both grow, from 32 px to 64 px, in the laboratory from 16 px.
+portraits first. In the demo each is trained at 32 px first, where it learns to draw faces quickly, and grows
+to 64 px from there. In the laboratory the first begins at 16 px, and the second is derived from it, by a
+short training in which it learns what its noise is for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +26,13 @@ STYLEGAN2, CONCATENATED = "StyleGAN2", "concatenated noise"
 NOISELESS = "without noise"  # of GPEN's ablation only
 # How noise enters, which is all that they differ in
 NOISE = {STYLEGAN2: "add", CONCATENATED: "concat", NOISELESS: "none"}
-# Sizes and iterations of priors of photographs; --method gan_prior --preset demo itself is the beginning only
+# Sizes and iterations; --method gan_prior --preset demo itself is the beginning only
 GROWN = {
     "demo": {32: 6_000, 64: 4_000},
     "laboratory": {16: 12_000, 32: 20_000, 64: 30_000},
 }
-DERIVED = {"demo": 1_000, "laboratory": 8_000}  # iterations of a second prior that starts from the first
-
-# What tells faces apart is small
-PAIRED = ("--model.pairs", "1", "--model.parts", "8", "--model.path_length", "0", "--model.mixing", "0")
-# The mapping's weights move a hundred times slower than others (StyleGAN, appendix C): too slow to learn what
-# given codes mean
-ALONE = (
-    *("--model.adversary", "none", "--model.lr", "8e-3", "--model.mapping_rate", "1000"),
-    *("--model.lr_decay_from", "0.7"),
-)
-GAME = ("--model.pairs", "3", "--model.matching", "1", "--model.lr", "1e-3", "--model.mapping_rate", "10")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part of the training of a prior of portraits: at a size, for some iterations, with options."""
-
-    size: int
-    iterations: int
-    options: tuple[str, ...]
-
-
-PAIRS = {
-    "demo": (Step(32, 3_000, ALONE), Step(64, 3_000, ALONE), Step(64, 2_000, GAME)),
-    "laboratory": (Step(32, 7_000, ALONE), Step(64, 7_000, ALONE), Step(64, 8_000, GAME)),
-}
+DERIVED = {"laboratory": 8_000}  # iterations of a second prior that starts from the first
+SILENT = ("laboratory",)  # presets whose first prior of portraits has no noise: they have no random detail
 
 
 def add_arguments(parser: Parser) -> None:
@@ -78,17 +50,15 @@ def rows_of(title: str, config: Namespace, more: Sequence[str] = ()) -> list[Row
     if scored_by_portraits(config):
         options += ["--metrics.scorer", From(SCORER)]
     options += ["--model.noise", NOISE[title]]
+    if title == STYLEGAN2 and config.preset in SILENT and config.data.root is None:
+        options += ["--model.silent", "true"]
     row = Row(title, "gan_prior", options=options, share=None)
     if config.preset not in GROWN:
         return [row]
-    if title == CONCATENATED and (config.data.root is None or config.preset == "laboratory"):
+    if title == CONCATENATED and config.preset in DERIVED:
         options += ["--model.start", From(STYLEGAN2), "--iterations", str(DERIVED[config.preset])]
         return [replace(row, options=options)]
-    if config.data.root is not None:
-        return growing(row, config)
-    if title == STYLEGAN2:  # portraits have no random detail
-        options += ["--model.silent", "true"]
-    return paired(row, PAIRS[config.preset])
+    return growing(row, config)
 
 
 def on_prior(config: Namespace, rows: Sequence[Row]) -> list[Row]:
@@ -142,22 +112,8 @@ def started_from(row: Row, path: str, given: Mapping[str, Any], preset: str) -> 
     return replace(row, options=options)
 
 
-def paired(row: Row, steps: Sequence[Step]) -> list[Row]:
-    """A prior of portraits in steps, every one starting from the one before."""
-    parts: list[Row] = []
-    for step in steps:
-        options: list[str | From] = ["--data.size", str(step.size), "--model.size", str(step.size)]
-        options += ["--iterations", str(step.iterations), *PAIRED, *step.options]
-        if parts:
-            options += ["--model.start", From(row.title)]
-        words = f" at {step.size} px, {'from pairs' if step.options is ALONE else 'with an adversary'}"
-        parts.append(replace(row, options=(*row.options, *options), takes="last", step=words))
-    parts[-1] = replace(parts[-1], takes="best")
-    return parts
-
-
 def growing(row: Row, config: Namespace) -> list[Row]:
-    """A prior of photographs at each size of the preset, every one starting from the smaller one before.
+    """A prior at each size of the preset, every one starting from the smaller one before.
 
     A distance that wavers is no reason to grow from less training. Nor does the portraits' scorer judge
     photographs: among those of small real faces it preferred the ghosts of the first iterations.
@@ -170,6 +126,8 @@ def growing(row: Row, config: Namespace) -> list[Row]:
             options += ["--model.start", From(row.title)]
         step = f" at {size} px"
         steps.append(replace(row, options=(*row.options, *options), takes="last", step=step))
+    if config.data.root is None:
+        steps[-1] = replace(steps[-1], takes="best")
     return steps
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -110,6 +111,27 @@ def test_codes_depend_on_seed_and_index_alone() -> None:
     codes = sample_codes(3, range(8))
     assert torch.equal(codes[[5, 2]], sample_codes(3, [5, 2]))
     assert not torch.equal(codes, sample_codes(4, range(8)))
+
+
+def test_codes_tell_nearly_all_of_a_small_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers behind equal codes change little of a face beside what another code does."""
+    plain, rows = portraits.parameters._uniform, range(64)
+    other = portraits.parameters._hash(4, rows)
+
+    def drawn_anew(names: set[str]) -> Tensor:
+        """By how much a face changes when these numbers do, in grey levels."""
+
+        def uniform(image: np.ndarray, name: str) -> np.ndarray:
+            return plain(other if name in names else image, name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(portraits.parameters, "_uniform", uniform)
+            changed = render(sample_parameters(3, rows), 64)["image"]
+        return (change(changed, first["image"]) * (first["mask"] > 0)).float().mean()
+
+    first = render(sample_parameters(3, rows), 64)
+    codes = set(CODED)
+    assert drawn_anew(portraits.parameters.RANGES.keys() - codes) < 0.05 * drawn_anew(codes)
 
 
 def test_a_new_parameter_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:

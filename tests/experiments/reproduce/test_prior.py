@@ -34,45 +34,39 @@ def test_priors_are_trained_once_and_compared(tmp_path: Path, capsys, monkeypatc
     assert json.loads((tmp_path / "runs/prior-smoke/results.json").read_text())["rows"] == rows
 
 
-@pytest.mark.parametrize("preset", ["demo", "laboratory"])
-def test_a_prior_of_portraits_learns_from_pairs_and_then_plays(preset: str) -> None:
-    config = Namespace(preset=preset, seeds=[3], data=Namespace(root=None))
+def test_demo_grows_its_priors() -> None:
+    config = Namespace(preset="demo", seeds=[3], data=Namespace(root=None))
     trained = train_rows(prior.rows(config), config)
     (steps,) = trained.seeds
-    small, large, game = steps[STYLEGAN2]
+    small, large = steps[STYLEGAN2]
+    assert [stage.resolved["model"]["size"] for stage in (small, large)] == [32, 64]
+    assert [stage.takes for stage in (small, large)] == ["last", "best"]
+    assert small in large.options
+    assert large.resolved["model"]["start"] == str(small.checkpoint(Path()))
+    assert [stage.resolved["model"]["noise"] for stage in steps[CONCATENATED]] == ["concat", "concat"]
+    assert trained.checkpoints(STYLEGAN2, Path()) == [large.checkpoint(Path())]
+
+
+def test_laboratory_derives_its_second_prior_from_the_first() -> None:
+    config = Namespace(preset="laboratory", seeds=[3], data=Namespace(root=None))
+    trained = train_rows(prior.rows(config), config)
+    (steps,) = trained.seeds
+    smallest, small, large = steps[STYLEGAN2]
     (derived,) = steps[CONCATENATED]
-    models = [stage.resolved["model"] for stage in (small, large, game, derived)]
-    assert [model["size"] for model in models] == [32, 64, 64, 64]
-    assert [model["adversary"] for model in models] == ["none", "none", "nonsaturating", "nonsaturating"]
-    assert [model["pairs"] > 0 for model in models] == [True, True, True, False]
-    assert [model["noise"] for model in models] == ["add", "add", "add", "concat"]
-    assert [model["silent"] for model in models] == [True, True, True, False]
-    assert [stage.takes for stage in (small, large, game, derived)] == ["last", "last", "best", "best"]
-    for stage, start in ((large, small), (game, large), (derived, game)):
+    assert [stage.resolved["model"]["size"] for stage in (smallest, small, large, derived)] == [
+        16,
+        32,
+        64,
+        64,
+    ]
+    assert [stage.takes for stage in (smallest, small, large, derived)] == ["last", "last", "best", "best"]
+    for stage, start in ((small, smallest), (large, small), (derived, large)):
         assert start in stage.options
         assert stage.resolved["model"]["start"] == str(start.checkpoint(Path()))
-    assert derived.resolved["iterations"] < game.resolved["iterations"]
-    assert trained.checkpoints(STYLEGAN2, Path()) == [game.checkpoint(Path())]
-
-
-def test_priors_of_photographs_grow() -> None:
-    config = Namespace(preset="demo", seeds=[3], data=Namespace(root="photographs"))
-    (steps,) = train_rows(prior.rows(config), config).seeds
-    for title, noise in ((STYLEGAN2, "add"), (CONCATENATED, "concat")):
-        small, large = steps[title]
-        for stage, size in ((small, 32), (large, 64)):
-            model = stage.resolved["model"]
-            assert (model["size"], model["noise"], model["pairs"]) == (size, noise, 0.0)
-            assert stage.takes == "last"
-        assert large.resolved["model"]["start"] == str(small.checkpoint(Path()))
-
-
-def test_the_laboratory_derives_the_second_prior_of_photographs_from_the_first() -> None:
-    config = Namespace(preset="laboratory", seeds=[3], data=Namespace(root="photographs"))
-    (steps,) = train_rows(prior.rows(config), config).seeds
-    assert [stage.resolved["model"]["size"] for stage in steps[STYLEGAN2]] == [16, 32, 64]
-    (derived,) = steps[CONCATENATED]
-    assert derived.resolved["model"]["start"] == str(steps[STYLEGAN2][-1].checkpoint(Path()))
+    assert [stage.resolved["model"]["noise"] for stage in (large, derived)] == ["add", "concat"]
+    assert [stage.resolved["model"]["silent"] for stage in (large, derived)] == [True, False]
+    assert derived.resolved["iterations"] < large.resolved["iterations"]
+    assert trained.checkpoints(STYLEGAN2, Path()) == [large.checkpoint(Path())]
 
 
 def test_help_names_the_tables(capsys) -> None:
