@@ -25,8 +25,8 @@ from torch import Tensor
 from _runtime import UserError
 from lightning_modules.base import Method, Outcome
 from lightning_modules.checkpoints import load_weights, part_of_state
-from lightning_modules.losses.distortion import PyramidL1
-from lightning_modules.losses.gan import R1, FeatureMatching, NonSaturating, PathLength, RelativisticPairing
+from lightning_modules.losses.gan import R1, NonSaturating, PathLength, RelativisticPairing
+from lightning_modules.losses.pyramid import PyramidL1
 from lightning_modules.networks import stylegan1, stylegan2
 from lightning_modules.networks.augment import AdaptiveAugment
 from lightning_modules.networks.growing import concatenate_noise, grow_discriminator, grow_generator
@@ -68,7 +68,6 @@ class GANPrior(Method):
             first numbers of z. 0 draws z at random.
         parts: how often a pixel of eyes, brows, glasses, nose or mouth counts in that distance, against one
             elsewhere; they are small, and what tells faces apart.
-        matching: weight of the distance between the two in the features of D (`FeatureMatching`).
         mapping_rate: learning rate of the mapping network, relative to the others'.
         r1: weight gamma of R1, and R2, taken every 16 iterations; 0 turns it off.
         path_length: weight of the path-length penalty, taken every 4 iterations on half the batch; 0 turns it
@@ -89,8 +88,7 @@ class GANPrior(Method):
 
     Raises:
         ValueError: StyleGAN with another noise than `add`, or its discriminator without it; `layerwise`
-            without StyleGAN; `silent` without noise that is added; no adversary, or `matching`, without
-            `pairs`; or `matching` without StyleGAN2's discriminator playing, or with `ada`.
+            without StyleGAN; `silent` without noise that is added; or no adversary without `pairs`.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -119,7 +117,6 @@ class GANPrior(Method):
         adversary: Literal["nonsaturating", "relativistic", "none"] = "nonsaturating",
         pairs: float = 0.0,
         parts: float = 1.0,
-        matching: float = 0.0,
         mapping_rate: float = 1.0,
         r1: float = 10.0,
         path_length: float = 2.0,
@@ -137,8 +134,7 @@ class GANPrior(Method):
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
         self.start, self.size, self.family, self.noise = start, size, family, noise
         self.mixing, self.lr, self.lr_decay_from = mixing, lr, lr_decay_from
-        self.lambda_pairs, self.matching = pairs, matching
-        self.mapping_rate = mapping_rate
+        self.lambda_pairs, self.mapping_rate = pairs, mapping_rate
         self.lambda_path_length, self.regularised_from = path_length, regularised_from
         self.ema_images, self.ema_rampup = ema_images, ema_rampup
 
@@ -164,15 +160,10 @@ class GANPrior(Method):
         self.make_ema()
 
         self.relativistic, self.alone = adversary == "relativistic", adversary == "none"
-        if pairs <= 0 and (self.alone or matching > 0):
-            asked = "adversary none" if self.alone else f"matching {matching:g}"
-            raise ValueError(f"{asked} needs pairs above 0: there is nothing else to learn from")
-        if matching > 0 and (self.alone or augment == "ada" or discriminator != "stylegan2"):
-            raise ValueError(
-                f"matching {matching:g} needs StyleGAN2's discriminator, which plays, without ada"
-            )
+        if self.alone and pairs <= 0:
+            raise ValueError("adversary none needs pairs above 0: there is nothing else to learn from")
         self.adversary = RelativisticPairing() if self.relativistic else NonSaturating()
-        self.L_pairs, self.L_F = PyramidL1(), FeatureMatching()
+        self.L_pairs = PyramidL1()
         counts = torch.ones(len(LABELS))
         counts[SMALL_PARTS] = parts
         self.register_buffer("counts", counts, persistent=False)  # of a pixel, by its label
@@ -322,10 +313,6 @@ class GANPrior(Method):
             terms["ada_p"] = self.augment.p
         self.log_terms(terms)
 
-    def _weight(self, batch: dict[str, Any]) -> Tensor:
-        """How much the pixels of a batch's portraits count (B, 1, H, W)."""
-        return self.counts[batch["mask"][:, None].long()]
-
     def _codes(self, batch: dict[str, Any]) -> Tensor:
         """w (B, L, D) of which a step makes images."""
         return self.sample_pairs(batch) if self.lambda_pairs > 0 else self.sample_w(len(batch["target"]))
@@ -367,39 +354,25 @@ class GANPrior(Method):
         x = batch["target"]
         w = self._codes(batch)
         fake = self.G(w)
-        loss, terms = x.new_zeros(()), {}
+        terms: dict[str, Tensor] = {}
         if self.alone:
             self.G.track_w_avg(w[:, 0].detach())
         else:
-            terms = self._play(x, fake)
-            loss = terms["g"] + self.matching * terms.get("feature_matching", loss)
+            scores = [self.D(self._see(fake))]
+            if self.relativistic:
+                with torch.no_grad():
+                    scores.insert(0, self.D(self._see(x)))
+            terms["g"] = self.adversary.g(*scores)
+        losses = list(terms.values())
         if self.lambda_pairs > 0:
-            terms["pairs"] = self.L_pairs(fake, x, self._weight(batch))
-            loss = loss + self.lambda_pairs * terms["pairs"]
-        self.descend(optimizer, loss)
+            terms["pairs"] = self.L_pairs(fake, x, self.counts[batch["mask"][:, None].long()])
+            losses.append(self.lambda_pairs * terms["pairs"])
+        self.descend(optimizer, torch.stack(losses).sum())
         if self.lambda_path_length > 0 and self.regularised and self.due(self.PATH_EVERY):
             w = self.sample_w(max(1, len(x) // self.PATH_SHRINK))
             terms["path_length"] = self.path_length(self.G.forward, w)
             self.descend(optimizer, self.PATH_EVERY * self.lambda_path_length * terms["path_length"])
         return terms
-
-    def _play(self, x: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """What D says of images that G made, and how far they are from the true ones in its features."""
-        terms: dict[str, Tensor] = {}
-        real = None
-        if self.matching > 0:
-            assert isinstance(self.D, Discriminator)  # as the constructor checked
-            score, features_hat = self.D.features(fake)
-            with torch.no_grad():
-                real, features = self.D.features(x)
-            terms["feature_matching"] = self.L_F(features_hat, features)
-        else:
-            score = self.D(self._see(fake))
-            if self.relativistic:
-                with torch.no_grad():
-                    real = self.D(self._see(x))
-        scores = [real, score] if self.relativistic else [score]
-        return {"g": self.adversary.g(*scores), **terms}
 
     def lr_factor(self) -> float:
         return linear_decay(self.progress, self.lr_decay_from)

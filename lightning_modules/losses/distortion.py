@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,21 +50,3 @@ class Distortion(nn.Module):
             terms[term.name] = value  # type: ignore[index]
             loss = loss + weight * value
         return loss, terms
-
-
-class PyramidL1(nn.Module):
-    """Mean absolute differences at full, half and quarter size, summed.
-
-    The smaller sizes count what is in its place: a fine line that is drawn a pixel off costs no more than one
-    that is missing at full size, but less at half of it.
-    """
-
-    LEVELS = 3
-
-    def forward(self, x_hat: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """Scalar; `weight` (B, 1, H, W) is of the pixels."""
-        distances = [(weight * (x_hat - x).abs()).mean()]
-        for _ in range(1, self.LEVELS):
-            x_hat, x, weight = (F.avg_pool2d(images, 2) for images in (x_hat, x, weight))
-            distances.append((weight * (x_hat - x).abs()).mean())
-        return torch.stack(distances).sum()
