@@ -56,9 +56,9 @@ class FaceData(LightningDataModule):
     in [-1, 1]; ``index`` (B,) long; ``name`` list of B file names; with ``masks`` also ``mask`` (B, height,
     size), which portraits have as well, beside ``landmarks`` (B, 5, 2), ``attributes`` (B, A) and ``code``
     (B, C); and for photographs to train on that a file of landmarks is given for, ``landmarks`` or
-    ``components`` (B, 3, 3), see `landmarks.py`. Under 64-true all that is float32
-    comes as float64. What a data loader itself yields is on its way there: bytes, and in training the numbers
-    that the degradation has drawn.
+    ``components`` (B, 3, 3), see `landmarks.py`. Under 64-true all that is float32 comes as
+    float64. What a data loader itself yields is on its way there: bytes, and in training the numbers that the
+    degradation has drawn.
 
     The fit command sets ``train_seed`` (order, flips and degradations of training), ``start_iteration``
     (batches already trained on) and ``repeat`` (the first so many batches, again and again) before

@@ -65,7 +65,7 @@ class GANPrior(Method):
             for a generator that only learns from pairs; its discriminator stays as it is.
         pairs: weight of the distance between a portrait and the image that G makes of its code
             (`datamodules.portraits.sample_codes`): L1 at full, half and quarter size, summed. Codes take the
-            first numbers of z. 0 draws z at random.
+            first numbers of z, and no styles are mixed then. 0 draws z at random.
         parts: how often a pixel of eyes, brows, glasses, nose or mouth counts in that distance, against one
             elsewhere; they are small, and what tells faces apart.
         mapping_rate: learning rate of the mapping network, relative to the others'.
