@@ -5,6 +5,8 @@ Also their memory formats, and bfloat16.
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -185,6 +187,26 @@ def test_bfloat16_autocast() -> None:
     for a, b in zip(rounded, exact, strict=True):
         assert (a - b).norm() < 0.03 * b.norm()
     assert all(gradient.dtype == torch.float32 for gradient in rounded[1:])
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("sides", [(7, 9), (8, 6)])
+def test_gradients_of_filters_in_half_precision(
+    sides: tuple[int, int], padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take a way of their own on a CPU. What goes in is exact in bfloat16, so only sums are rounded."""
+    way = Mock(wraps=ops._depthwise_transposed)
+    monkeypatch.setattr(ops, "_depthwise_transposed", way)
+    filters = rand(5, 1, 4, 4).mul(4).round().div(4).detach()
+    gradients = []
+    for dtype in (torch.bfloat16, torch.float32):
+        x = rand(2, 5, *sides, seed=1).detach().to(dtype).requires_grad_()
+        y = ops.conv2d(x, filters.to(dtype), 2, padding, groups=5)
+        direction = rand(*y.shape, seed=2).detach().mul(2).round().to(dtype)
+        gradients.append(torch.autograd.grad(y, x, direction)[0])
+    assert way.call_count == 1
+    assert gradients[1].abs().max() > 0
+    torch.testing.assert_close(gradients[0].float(), gradients[1], rtol=2**-8, atol=0)
 
 
 # --- means over areas ---
