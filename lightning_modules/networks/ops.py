@@ -104,7 +104,7 @@ def _depthwise_transposed(x: Tensor, weight: Tensor, stride: int, padding: int, 
     b, c, h, w = x.shape
     wide = x.new_zeros(b, h * stride, w * stride, c).permute(0, 3, 1, 2)
     wide[:, :, ::stride, ::stride] = x
-    pads = []
+    pads: list[tuple[int, int]] = []
     for k, more in zip(weight.shape[2:], extra, strict=True):
         before = k - 1 - padding
         pads.insert(0, (before, before + more + 1 - stride))  # `F.pad` begins with the last axis
