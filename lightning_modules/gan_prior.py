@@ -76,6 +76,7 @@ class GANPrior(Method):
         regularised_from: share of the run after which path length and mixing begin; both smooth what w means,
             at the price of a slower training.
         lr: learning rate of both players.
+        lr_d: learning rate of the discriminator where it has its own; one that joins late has to catch up.
         lr_decay_from: share of the run after which the rates fall linearly to zero; 1 keeps them constant.
         ema_images: half-life of the averaged generator in images.
         ema_rampup: the half-life is at most this share of the images seen so far; 0 for no ramp-up.
@@ -123,6 +124,7 @@ class GANPrior(Method):
         mixing: float = 0.9,
         regularised_from: float = 0.0,
         lr: float = 2e-3,
+        lr_d: float | None = None,
         lr_decay_from: float = 1.0,
         ema_images: float = 10_000,
         ema_rampup: float = 0.0,
@@ -134,6 +136,7 @@ class GANPrior(Method):
         self.save_hyperparameters()  # plain values, so the file alone rebuilds the method
         self.start, self.size, self.family, self.noise = start, size, family, noise
         self.mixing, self.lr, self.lr_decay_from = mixing, lr, lr_decay_from
+        self.lr_d = lr if lr_d is None else lr_d
         self.lambda_pairs, self.mapping_rate = pairs, mapping_rate
         self.lambda_path_length, self.regularised_from = path_length, regularised_from
         self.ema_images, self.ema_rampup = ema_images, ema_rampup
@@ -224,15 +227,19 @@ class GANPrior(Method):
         assert isinstance(self.G, stylegan2.Generator)
         assert isinstance(self.D, Discriminator)
         state = part_of_state(start.state, "G_ema.")
+        # that of a prior which learned alone was never trained; grown, it would see half the size only
+        judged = start.options.get("adversary") != "none"
         if start.options["size"] == self.size:
             joined = start.options["noise"] != self.noise
             load_weights(self.G, concatenate_noise(self.G, state) if joined else state, start.name)
-            start.load(self.D, "D.")
+            if judged:
+                start.load(self.D, "D.")
         else:
             load_weights(self.G, grow_generator(self.G, state), start.name)
-            smaller = Discriminator(start.options["size"], **self._widths)
-            start.load(smaller, "D.")
-            grow_discriminator(self.D, smaller.state_dict(), len(self.D.blocks) - len(smaller.blocks))
+            if judged:
+                smaller = Discriminator(start.options["size"], **self._widths)
+                start.load(smaller, "D.")
+                grow_discriminator(self.D, smaller.state_dict(), len(self.D.blocks) - len(smaller.blocks))
         for strength in self._silenced():
             torch.nn.init.zeros_(strength)  # an earlier prior may have used its noise
         self.reset_ema()
@@ -385,16 +392,19 @@ class GANPrior(Method):
         return 0.5 ** (batch / max(half_life, 1e-8))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        def lazily(groups: Any, every: int, regularised: bool, beta1: float = 0.0) -> torch.optim.Optimizer:
+        def lazily(
+            groups: Any, lr: float, every: int, regularised: bool, beta1: float = 0.0
+        ) -> torch.optim.Optimizer:
             lazy = every / (every + 1) if regularised else 1.0  # appendix B: the regulariser's steps count
-            optimizer = adam(groups, lr=self.lr, betas=(beta1, 0.99**lazy))
+            optimizer = adam(groups, lr=lr, betas=(beta1, 0.99**lazy))
             for group in optimizer.param_groups:
                 group["lr"] *= lazy
             return optimizer
 
+        beta1 = 0.9 if self.alone else 0.0
         return [
-            lazily(self._groups(), self.PATH_EVERY, self.lambda_path_length > 0, 0.9 if self.alone else 0.0),
-            lazily(self.D.parameters(), self.R1_EVERY, self.r1.gamma > 0),
+            lazily(self._groups(), self.lr, self.PATH_EVERY, self.lambda_path_length > 0, beta1),
+            lazily(self.D.parameters(), self.lr_d, self.R1_EVERY, self.r1.gamma > 0),
         ]
 
     def _groups(self) -> list[dict[str, Any]]:

@@ -208,6 +208,20 @@ def test_a_prior_goes_on_from_one_of_its_size(smaller) -> None:
         assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("size", [8, 32])
+def test_the_discriminator_of_a_prior_that_learned_alone_begins_anew(size: int, tmp_path: Path) -> None:
+    """It was never trained. Grown, it would see an image halved, in which nothing is wrong."""
+    alone = GANPrior(**{**WIDE, "size": 8, "channel_base": 256}, pairs=1.0, adversary="none")
+    path = saved(alone, tmp_path / "alone.ckpt")
+    torch.manual_seed(1)
+    prior = GANPrior(**{**WIDE, "size": size, "channel_base": 256}, start=path)
+    drawn = {name: value.clone() for name, value in prior.D.state_dict().items()}
+    prior.initialise()
+    assert all(torch.equal(value, drawn[name]) for name, value in prior.D.state_dict().items())
+    constant = prior.G.synthesis.constant
+    assert torch.equal(constant, alone.G_ema.synthesis.constant)
+
+
 def test_relativistic_game_has_r2_beside_r1_and_pairs_for_both_players() -> None:
     torch.manual_seed(0)
     prior = GANPrior(**STYLEGAN, adversary="relativistic", path_length=0.0)
@@ -406,12 +420,15 @@ def test_the_game_and_pairs_add_up(adversary: str) -> None:
     assert losses[1] == pytest.approx(g + 3 * pairs, rel=1e-5)
 
 
-def test_the_mapping_has_its_own_rate() -> None:
+def test_the_mapping_and_the_discriminator_have_their_own_rates() -> None:
     g, _ = GANPrior(**WIDE, pairs=1.0, mapping_rate=150.0, lr=4e-3).configure_optimizers()
     rates = [group["lr"] for group in g.param_groups]
     assert rates == pytest.approx([4e-3, 0.6])
     assert [value.shape for value in g.param_groups[1]["params"]] == [(70, 70), (70,)] * 2
     assert len(GANPrior(**WIDE).configure_optimizers()[0].param_groups) == 1
+    for own, rate in ((None, 4e-3), (0.5, 0.5)):
+        g, d = GANPrior(**WIDE, lr=4e-3, lr_d=own, r1=0.0).configure_optimizers()
+        assert (g.param_groups[0]["lr"], d.param_groups[0]["lr"]) == (4e-3, rate)
     for adversary, beta1 in (("none", 0.9), ("nonsaturating", 0.0)):
         g, _ = GANPrior(**WIDE, pairs=1.0, adversary=adversary).configure_optimizers()
         assert g.param_groups[0]["betas"][0] == beta1
