@@ -89,7 +89,8 @@ class GANPrior(Method):
 
     Raises:
         ValueError: StyleGAN with another noise than `add`, or its discriminator without it; `layerwise`
-            without StyleGAN; `silent` without noise that is added; or no adversary without `pairs`.
+            without StyleGAN; `silent` without noise that is added; no adversary without `pairs`, or with
+            `augment`.
     """
 
     scored: ClassVar[tuple[str, ...]] = ("sets",)
@@ -165,6 +166,8 @@ class GANPrior(Method):
         self.relativistic, self.alone = adversary == "relativistic", adversary == "none"
         if self.alone and pairs <= 0:
             raise ValueError("adversary none needs pairs above 0: there is nothing else to learn from")
+        if self.alone and augment != "off":
+            raise ValueError("augment must be off with adversary none: no discriminator sees the images")
         self.adversary = RelativisticPairing() if self.relativistic else NonSaturating()
         self.L_pairs = PyramidL1()
         counts = torch.ones(len(LABELS))

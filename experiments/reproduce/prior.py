@@ -2,14 +2,20 @@
 
 Both are trained on the data given. Their FID is measured by the features of a scorer that is trained on
 portraits first. In the demo each is trained at 32 px first, where it learns to draw faces quickly, and grows
-to 64 px from there. In the laboratory the first begins at 16 px, and the second is derived from it, by a
-short training in which it learns what its noise is for.
+to 64 px from there.
+
+In the laboratory the first learns from pairs: the code of a portrait is known, and with it the picture that
+G has to make of it. It does so without an adversary, at 32 px, then at 64 px. At last D alone learns to judge
+what G makes, for those who start from both. The second has the same images, of which noise is no part yet.
+
+Photographs have no codes: a prior of them begins at 16 px and grows, and the second is derived from it by a
+short training, in which it learns what its noise is for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +32,36 @@ STYLEGAN2, CONCATENATED = "StyleGAN2", "concatenated noise"
 NOISELESS = "without noise"  # of GPEN's ablation only
 # How noise enters, which is all that they differ in
 NOISE = {STYLEGAN2: "add", CONCATENATED: "concat", NOISELESS: "none"}
-# Sizes and iterations; --method gan_prior --preset demo itself is the beginning only
+# Sizes and iterations of what grows; --method gan_prior --preset demo itself is the beginning only
 GROWN = {
     "demo": {32: 6_000, 64: 4_000},
     "laboratory": {16: 12_000, 32: 20_000, 64: 30_000},
 }
-DERIVED = {"laboratory": 8_000}  # iterations of a second prior that starts from the first
-SILENT = ("laboratory",)  # presets whose first prior of portraits has no noise: they have no random detail
+DERIVED = {"laboratory": 8_000}  # iterations of a second prior of photographs that starts from the first
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of the training of a prior of portraits: at a size, for some iterations, with options."""
+
+    size: int
+    iterations: int
+    options: dict[str, object]
+
+
+# Both bring nothing in so short a training
+ALWAYS: dict[str, object] = {"path_length": 0, "mixing": 0}
+# What tells faces apart is small, so it counts more
+ALONE: dict[str, object] = {"adversary": "none", "pairs": 1, "parts": 8, "lr_decay_from": 0.3}
+# Learning rate of the mapping: as slow as it usually is (StyleGAN, appendix C) it does not learn what given
+# codes mean
+PAIRS = {
+    "laboratory": (
+        Step(32, 8_000, {**ALONE, "lr": 6e-3, "mapping_rate": 400}),
+        Step(64, 10_000, {**ALONE, "lr": 4e-3, "mapping_rate": 150}),
+        Step(64, 1_000, {"lr": 0, "lr_d": 2.5e-3}),
+    ),
+}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -50,14 +79,17 @@ def rows_of(title: str, config: Namespace, more: Sequence[str] = ()) -> list[Row
     if scored_by_portraits(config):
         options += ["--metrics.scorer", From(SCORER)]
     options += ["--model.noise", NOISE[title]]
-    if title == STYLEGAN2 and config.preset in SILENT and config.data.root is None:
-        options += ["--model.silent", "true"]
     row = Row(title, "gan_prior", options=options, share=None)
     if config.preset not in GROWN:
         return [row]
+    portraits = config.data.root is None
     if title == CONCATENATED and config.preset in DERIVED:
-        options += ["--model.start", From(STYLEGAN2), "--iterations", str(DERIVED[config.preset])]
-        return [replace(row, options=options)]
+        # portraits have no random detail: there is nothing to learn of noise
+        iterations = 0 if portraits else DERIVED[config.preset]
+        options += ["--model.start", From(STYLEGAN2), "--iterations", str(iterations)]
+        return [replace(row, options=options, takes="last")]
+    if portraits and config.preset in PAIRS:
+        return paired(row, PAIRS[config.preset], silent=title == STYLEGAN2)
     return growing(row, config)
 
 
@@ -110,6 +142,28 @@ def started_from(row: Row, path: str, given: Mapping[str, Any], preset: str) -> 
     if "--model.size" not in options and recipe(row.method, preset)["model.size"] > size:
         options += ["--model.size", str(size), "--data.size", str(size)]
     return replace(row, options=options)
+
+
+def paired(row: Row, steps: Sequence[Step], *, silent: bool) -> list[Row]:
+    """A prior of portraits, in steps that each start from the one before.
+
+    Args:
+        row: the prior's.
+        steps: of its training.
+        silent: whether it has noise that is to be left out.
+    """
+    parts: list[Row] = []
+    for step in steps:
+        options: list[str | From] = ["--data.size", str(step.size), "--model.size", str(step.size)]
+        options += ["--iterations", str(step.iterations)]
+        for name, value in ({"silent": silent} | ALWAYS | step.options).items():
+            options += [f"--model.{name}", str(value).lower()]
+        if parts:
+            options += ["--model.start", From(row.title)]
+        alone = step.options.get("adversary") == "none"
+        words = f" at {step.size} px, {'from pairs' if alone else 'D alone'}"
+        parts.append(replace(row, options=(*row.options, *options), takes="last", step=words))
+    return parts
 
 
 def growing(row: Row, config: Namespace) -> list[Row]:

@@ -437,6 +437,8 @@ def test_the_mapping_and_the_discriminator_have_their_own_rates() -> None:
 def test_without_an_adversary_there_have_to_be_pairs() -> None:
     with pytest.raises(ValueError, match="adversary none needs pairs above 0"):
         GANPrior(**WIDE, adversary="none")
+    with pytest.raises(ValueError, match="augment must be off with adversary none"):
+        GANPrior(**WIDE, adversary="none", pairs=1.0, augment="ada")
 
 
 def test_photographs_have_no_codes() -> None:

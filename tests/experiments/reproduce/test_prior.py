@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from _runtime import UserError
 from experiments.reproduce import prior
 from experiments.reproduce.__main__ import main
-from experiments.reproduce.prior import CONCATENATED, STYLEGAN2
+from experiments.reproduce.prior import CONCATENATED, NOISELESS, STYLEGAN2
 from experiments.reproduce.rows import train_rows
 
 
@@ -47,26 +47,42 @@ def test_demo_grows_its_priors() -> None:
     assert trained.checkpoints(STYLEGAN2, Path()) == [large.checkpoint(Path())]
 
 
-def test_laboratory_derives_its_second_prior_from_the_first() -> None:
+def test_a_laboratory_prior_of_portraits_learns_from_pairs() -> None:
     config = Namespace(preset="laboratory", seeds=[3], data=Namespace(root=None))
     trained = train_rows(prior.rows(config), config)
     (steps,) = trained.seeds
-    smallest, small, large = steps[STYLEGAN2]
-    (derived,) = steps[CONCATENATED]
-    assert [stage.resolved["model"]["size"] for stage in (smallest, small, large, derived)] == [
-        16,
-        32,
-        64,
-        64,
-    ]
-    assert [stage.takes for stage in (smallest, small, large, derived)] == ["last", "last", "best", "best"]
-    for stage, start in ((small, smallest), (large, small), (derived, large)):
+    small, large, judged = steps[STYLEGAN2]
+    (second,) = steps[CONCATENATED]
+    models = [stage.resolved["model"] for stage in (small, large, judged, second)]
+    assert [model["size"] for model in models] == [32, 64, 64, 64]
+    assert [model["adversary"] for model in models] == ["none", "none", "nonsaturating", "nonsaturating"]
+    assert [model["pairs"] > 0 for model in models] == [True, True, False, False]
+    assert [model["noise"] for model in models] == ["add", "add", "add", "concat"]
+    assert [model["silent"] for model in models] == [True, True, True, False]
+    assert models[2]["lr"] == 0  # D alone learns
+    assert second.resolved["iterations"] == 0
+    for stage, start in ((large, small), (judged, large), (second, judged)):
         assert start in stage.options
         assert stage.resolved["model"]["start"] == str(start.checkpoint(Path()))
-    assert [stage.resolved["model"]["noise"] for stage in (large, derived)] == ["add", "concat"]
-    assert [stage.resolved["model"]["silent"] for stage in (large, derived)] == [True, False]
-    assert derived.resolved["iterations"] < large.resolved["iterations"]
-    assert trained.checkpoints(STYLEGAN2, Path()) == [large.checkpoint(Path())]
+    assert trained.checkpoints(STYLEGAN2, Path()) == [judged.checkpoint(Path())]
+    assert {stage.takes for stages in (steps[STYLEGAN2], steps[CONCATENATED]) for stage in stages} == {"last"}
+
+
+def test_gpens_prior_without_noise_learns_from_pairs_too() -> None:
+    config = Namespace(preset="laboratory", seeds=[3], data=Namespace(root=None))
+    (steps,) = train_rows(prior.rows_of(NOISELESS, config), config).seeds
+    models = [stage.resolved["model"] for stage in steps[NOISELESS]]
+    assert [(model["noise"], model["silent"]) for model in models] == [("none", False)] * 3
+
+
+def test_a_laboratory_prior_of_photographs_grows_and_the_second_is_derived_from_it() -> None:
+    config = Namespace(preset="laboratory", seeds=[3], data=Namespace(root="photographs"))
+    (steps,) = train_rows(prior.rows(config), config).seeds
+    models = [stage.resolved["model"] for stage in steps[STYLEGAN2]]
+    assert [model["size"] for model in models] == [16, 32, 64]
+    assert not any(model["silent"] or model["pairs"] for model in models)
+    (derived,) = steps[CONCATENATED]
+    assert derived.resolved["model"]["start"] == str(steps[STYLEGAN2][-1].checkpoint(Path()))
 
 
 def test_help_names_the_tables(capsys) -> None:
