@@ -16,9 +16,8 @@ setup: .venv/.installed ## install everything into .venv
 
 # One thread: at this size several gain little, and on a busy machine they wait for each other.
 demo smoke: export OMP_NUM_THREADS = 1
-demo: setup ## train GPEN on rendered portraits for some minutes, evaluate it, write pictures
-	$(BIN)/python -m experiments.fit --method gpen --overwrite
-	$(BIN)/python -m experiments.evaluate --checkpoint runs/portraits-x4/gpen-demo/checkpoints/best.ckpt --overwrite
+demo: setup ## restore, train, invert and edit rendered portraits: four pictures in some minutes
+	$(BIN)/python -m experiments.demo --overwrite
 
 test: setup ## the test suite, minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"

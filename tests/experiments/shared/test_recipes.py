@@ -95,12 +95,20 @@ def test_an_option_may_be_a_mapping_itself() -> None:
     )
 
 
-def test_random_generators_are_only_those_that_are_trained_or_asked_for(tmp_path) -> None:
+def test_demos_start_from_the_networks_that_come_with_the_suite(tmp_path) -> None:
+    for method in ("gpen", "gan_prior_restoration", "psp", "e4e"):
+        assert recipe(method, "demo")["model.prior"] == "portraits"
+        assert main(["--method", method, "--dry_run", "--run_dir", str(tmp_path)]) == 0
+    assert recipe("hfgi", "demo")["model.base"] == "portraits/e4e"
+    assert main(["--method", "hfgi", "--dry_run", "--run_dir", str(tmp_path)]) == 0
+
+
+def test_random_generators_are_only_those_that_are_asked_for(tmp_path) -> None:
     """An inverter's is frozen: on a random one nothing is learnt."""
     for method in ("psp", "e4e"):
-        assert "model.prior" not in recipe(method, "demo")
+        assert "model.prior" not in recipe(method, "small")
         assert recipe(method, "smoke")["model.prior"] == "scratch"
-        options = ["--method", method, "--run_dir", str(tmp_path)]
+        options = ["--method", method, "--preset", "small", "--run_dir", str(tmp_path)]
         complaint = "reproduce prior trains one on portraits.*--model.prior scratch"
         with pytest.raises(UserError, match=complaint) as error:
             main(options)
@@ -110,10 +118,9 @@ def test_random_generators_are_only_those_that_are_trained_or_asked_for(tmp_path
 
 
 def test_a_random_prior_is_not_frozen_unless_asked_for(tmp_path) -> None:
-    """The demos begin from random weights because they train them."""
-    for method in ("gpen", "gan_prior_restoration"):
-        options = ["--method", method, "--model.freeze_prior", "--dry_run", "--run_dir", str(tmp_path)]
-        complaint = "--model.freeze_prior keeps what --model.prior names.*reproduce prior"
-        with pytest.raises(UserError, match=complaint):
-            main(options)
-        assert main([*options, "--model.prior", "scratch"]) == 0
+    """GFP-GAN's demo begins from random weights because it trains them."""
+    options = ["--method", "gfpgan", "--model.freeze_prior", "--dry_run", "--run_dir", str(tmp_path)]
+    complaint = "--model.freeze_prior keeps what --model.prior names.*reproduce prior"
+    with pytest.raises(UserError, match=complaint):
+        main(options)
+    assert main([*options, "--model.prior", "scratch"]) == 0
