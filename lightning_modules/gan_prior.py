@@ -29,7 +29,12 @@ from lightning_modules.losses.gan import R1, NonSaturating, PathLength, Relativi
 from lightning_modules.losses.pyramid import PyramidL1
 from lightning_modules.networks import stylegan1, stylegan2
 from lightning_modules.networks.augment import AdaptiveAugment
-from lightning_modules.networks.growing import concatenate_noise, grow_discriminator, grow_generator
+from lightning_modules.networks.growing import (
+    concatenate_noise,
+    grow_discriminator,
+    grow_generator,
+    leave_noise_out,
+)
 from lightning_modules.networks.regions import LABELS
 from lightning_modules.networks.style_based import StyleGenerator
 from lightning_modules.networks.stylegan2 import Discriminator, mix_styles
@@ -84,8 +89,8 @@ class GANPrior(Method):
         ada_kimg: thousands of images in which the augmentation probability can go from 0 to 1.
         start: checkpoint of a prior that this one goes on from, for `stylegan2`. Of a smaller one, whose
             images it enlarges at first (`networks/growing.py`): lower resolutions learn faster. Or of one of
-            the same size; for `noise="concat"` also of one with added noise, whose images it draws at first,
-            without that noise.
+            the same size, which may have added noise where this one has it concatenated or none: at first
+            it draws that one's images without their noise.
 
     Raises:
         ValueError: StyleGAN with another noise than `add`, or its discriminator without it; `layerwise`
@@ -201,10 +206,10 @@ class GANPrior(Method):
         start.check_options(self.hparams, SHAPE)
         if start.options["noise"] == self.noise:
             self._check_size(start)
-        elif (start.options["noise"], self.noise) != ("add", "concat"):
+        elif start.options["noise"] != "add":
             start.check_options(self.hparams, ["noise"])
         elif start.options["size"] != self.size:
-            raise UserError(f"{start.name} has {start.options['size']} px: noise is joined at the same size")
+            raise UserError(f"{start.name} has {start.options['size']} px: noise changes at the same size")
         return start
 
     def _check_size(self, start: Start) -> None:
@@ -233,8 +238,10 @@ class GANPrior(Method):
         # that of a prior which learned alone was never trained; grown, it would see half the size only
         judged = start.options.get("adversary") != "none"
         if start.options["size"] == self.size:
-            joined = start.options["noise"] != self.noise
-            load_weights(self.G, concatenate_noise(self.G, state) if joined else state, start.name)
+            if start.options["noise"] != self.noise:
+                joins = self.noise == "concat"
+                state = concatenate_noise(self.G, state) if joins else leave_noise_out(state)
+            load_weights(self.G, state, start.name)
             if judged:
                 start.load(self.D, "D.")
         else:

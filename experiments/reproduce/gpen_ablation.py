@@ -2,8 +2,9 @@
 
 After Yang et al., arXiv:2105.06070, whose own table we could not read: what its text says of each variant
 stands beside what is measured here. All see the same number of images, and each starts from the prior that
-it fits; the three priors come on top. They are scored on one frozen test set, as those of table1 are:
---data.test_root, else images held out of --data.root, else portraits that no training has seen.
+it fits; the three priors, or two derived from the one that --prior gives, come on top. They are scored on one
+frozen test set, as those of table1 are: --data.test_root, else images held out of --data.root, else portraits
+that no training has seen.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from _runtime import write_text
 from callbacks.grid import save_png
 from experiments import evaluate
 from experiments.reproduce import prior, table1
-from experiments.reproduce.prior import CONCATENATED, NOISELESS, STYLEGAN2
+from experiments.reproduce.prior import CONCATENATED, FITTING, NOISELESS, OF_ITS_SIZE, STYLEGAN2
 from experiments.reproduce.rows import From, Row, Trainings, scoring
 from experiments.shared.evaluation import Evaluation
 from experiments.shared.options import Parser
@@ -48,6 +49,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--data.test_root", type=str | None, help="folder or zip of the test images")
     how = "how inputs are made from targets; as GPEN's recipe if not given, and as table1's motion71 is"
     parser.add_argument("--data.degradation", type=str | None, help=how)
+    prior.add_prior_argument(parser)
     seen = "training images that each variant sees; the preset's if not given"
     parser.add_argument("--images", type=int | None, help=seen)
     scored = "size of the test set; the preset's if not given"
@@ -55,16 +57,18 @@ def add_arguments(parser: Parser) -> None:
 
 
 def rows(config: Namespace) -> list[Row]:
-    """The three priors, and the variants."""
+    """The priors, and the variants."""
     if config.data.degradation is None:
         config.data.degradation = recipe("gpen", config.preset)["data.degradation"]
     table1.settle(config)
     recipes = table1.RECIPES.get(config.preset, {})
+    own = recipes.get("gan_prior", ())
     listed: list[Row] = []
-    for title in (STYLEGAN2, CONCATENATED, NOISELESS):
-        listed += prior.rows_of(title, config, recipes.get("gan_prior", ()))
-    common = ["--data.degradation", config.data.degradation, *recipes.get("gpen", ())]
-    return [*listed, *(row.after(common) for row in ROWS)]
+    for title in (CONCATENATED, NOISELESS):
+        listed += prior.rows_of(title, config, own)
+    degraded = ("--data.degradation", config.data.degradation)
+    common = [*OF_ITS_SIZE, *FITTING, *degraded, *recipes.get("gpen", ())]
+    return prior.on_prior(config, [*listed, *(row.after(common) for row in ROWS)], own)
 
 
 def report(config: Namespace, trained: Trainings) -> None:

@@ -24,7 +24,7 @@ from callbacks.grid import save_png, tile
 from experiments import evaluate
 from experiments.reproduce import prior
 from experiments.reproduce.measured import Kept, decisive, digest_of, faces_for, judge_of, measure
-from experiments.reproduce.prior import STYLEGAN2
+from experiments.reproduce.prior import FITTING, OF_ITS_SIZE, STYLEGAN2
 from experiments.reproduce.rows import From, Row, Trainings, scoring
 from experiments.shared.devices import load_to_device
 from experiments.shared.evaluation import COSTS, Evaluation
@@ -39,29 +39,23 @@ from lightning_modules.metrics.judge import COLUMNS, Judge
 from lightning_modules.networks.transforms import Transform
 from lightning_modules.scorer import Scorer
 
-SIZE = From(STYLEGAN2, "size")
+FROM_PRIOR = ("--model.prior", From(STYLEGAN2))
 # Options with which an encoder starts from the prior, and fits it
-ON_PRIOR = (
-    *("--model.prior", From(STYLEGAN2), "--model.generator_size", SIZE),
-    *("--model.style_dim", From(STYLEGAN2, "style_dim")),
-    *("--model.mapping_layers", From(STYLEGAN2, "mapping_layers")),
-    *("--model.channel_base", From(STYLEGAN2, "channel_base")),
-    *("--model.channel_max", From(STYLEGAN2, "channel_max")),
-)
+ON_PRIOR = (*FROM_PRIOR, "--model.generator_size", From(STYLEGAN2, "size"), *FITTING)
 ROWS = (
     Row("pSp", "psp", options=ON_PRIOR),
     Row("e4e", "e4e", options=ON_PRIOR),
     Row("HFGI", "hfgi", options=("--model.base", From("e4e"))),
 )
-OF_ITS_SIZE = ("--model.prior", From(STYLEGAN2), "--model.size", SIZE, "--data.size", SIZE)
+OPTIMISING = (*FROM_PRIOR, *OF_ITS_SIZE)
 BDINVERT = "BDInvert, 16x16"
 # What optimises for each image, some from an encoder that is trained
 BASELINES = (
-    Row("Image2StyleGAN, W+", "i2s", options=OF_ITS_SIZE, share=None, takes="last"),
-    Row("II2S, P-norm+", "ii2s", options=OF_ITS_SIZE, share=None, takes="last"),
-    Row("PTI", "pti", options=OF_ITS_SIZE, share=None, takes="last"),
-    Row("IDInvert", "idinvert", options=OF_ITS_SIZE),
-    Row(BDINVERT, "bdinvert", options=(*OF_ITS_SIZE, "--model.base_size", "16")),
+    Row("Image2StyleGAN, W+", "i2s", options=OPTIMISING, share=None, takes="last"),
+    Row("II2S, P-norm+", "ii2s", options=OPTIMISING, share=None, takes="last"),
+    Row("PTI", "pti", options=OPTIMISING, share=None, takes="last"),
+    Row("IDInvert", "idinvert", options=OPTIMISING),
+    Row(BDINVERT, "bdinvert", options=(*OPTIMISING, "--model.base_size", "16")),
 )
 IMAGES = {
     "smoke": 16,
@@ -82,8 +76,7 @@ STRIPS = ("portrait", "inversion", "edit", "truth")
 def add_arguments(parser: Parser) -> None:
     seen = "training images that each method sees; the preset's if not given"
     parser.add_argument("--images", type=int | None, help=seen)
-    given = "checkpoint of a StyleGAN2 prior, in the place of one that is trained"
-    parser.add_argument("--prior", type=str | None, help=given)
+    prior.add_prior_argument(parser)
 
 
 def rows(config: Namespace) -> list[Row]:

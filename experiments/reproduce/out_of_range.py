@@ -45,11 +45,11 @@ ROWS = (
     tradeoff.W,
     *inversion.ROWS,
     *inversion.BASELINES,
-    Row("BDInvert, 8x8", "bdinvert", options=(*inversion.OF_ITS_SIZE, *BDINVERT_8)),
+    Row("BDInvert, 8x8", "bdinvert", options=(*inversion.OPTIMISING, *BDINVERT_8)),
     Row(
         "without encoder",
         "bdinvert",
-        options=(*inversion.OF_ITS_SIZE, *NO_ENCODER),
+        options=(*inversion.OPTIMISING, *NO_ENCODER),
         share=None,
         takes="last",
     ),

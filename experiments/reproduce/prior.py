@@ -26,6 +26,7 @@ from experiments import evaluate
 from experiments.reproduce.rows import SCORER, From, Row, Trainings, scored_by_portraits, scoring
 from experiments.shared.options import Parser
 from experiments.shared.recipes import recipe
+from lightning_modules.gan_prior import SHAPE
 from lightning_modules.starts import Start
 
 STYLEGAN2, CONCATENATED = "StyleGAN2", "concatenated noise"
@@ -37,7 +38,14 @@ GROWN = {
     "demo": {32: 6_000, 64: 4_000},
     "laboratory": {16: 12_000, 32: 20_000, 64: 30_000},
 }
-DERIVED = {"laboratory": 8_000}  # iterations of a second prior of photographs that starts from the first
+# Iterations of another prior of photographs that starts from the first one; portraits have no random detail,
+# so there is nothing to learn of noise
+DERIVED = {"laboratory": 8_000}
+# Options with which a network around the first prior has its shape, and images have its size
+FITTING: tuple[str | From, ...] = tuple(
+    part for name in SHAPE for part in (f"--model.{name}", From(STYLEGAN2, name))
+)
+OF_ITS_SIZE = ("--model.size", From(STYLEGAN2, "size"), "--data.size", From(STYLEGAN2, "size"))
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,8 @@ class Step:
     options: dict[str, object]
 
 
-# Both bring nothing in so short a training
-ALWAYS: dict[str, object] = {"path_length": 0, "mixing": 0}
+# Regularisers bring nothing in so short a training; portraits have no random detail
+ALWAYS: dict[str, object] = {"silent": True, "path_length": 0, "mixing": 0}
 # What tells faces apart is small, so it counts more
 ALONE: dict[str, object] = {"adversary": "none", "pairs": 1, "parts": 8, "lr_decay_from": 0.3}
 # Learning rate of the mapping: as slow as it usually is (StyleGAN, appendix C) it does not learn what given
@@ -80,28 +88,39 @@ def rows_of(title: str, config: Namespace, more: Sequence[str] = ()) -> list[Row
         options += ["--metrics.scorer", From(SCORER)]
     options += ["--model.noise", NOISE[title]]
     row = Row(title, "gan_prior", options=options, share=None)
+    portraits = config.data.root is None
+    given = config.get("prior") is not None
+    if title != STYLEGAN2 and (given or config.preset in DERIVED):
+        iterations = 0 if portraits else DERIVED.get(config.preset, 0)
+        options += [*FITTING, *OF_ITS_SIZE, "--model.start", From(STYLEGAN2), "--iterations", str(iterations)]
+        return [replace(row, options=options, takes="last")]
     if config.preset not in GROWN:
         return [row]
-    portraits = config.data.root is None
-    if title == CONCATENATED and config.preset in DERIVED:
-        # portraits have no random detail: there is nothing to learn of noise
-        iterations = 0 if portraits else DERIVED[config.preset]
-        options += ["--model.start", From(STYLEGAN2), "--iterations", str(iterations)]
-        return [replace(row, options=options, takes="last")]
     if portraits and config.preset in PAIRS:
-        return paired(row, PAIRS[config.preset], silent=title == STYLEGAN2)
+        return paired(row, PAIRS[config.preset])
     return growing(row, config)
 
 
-def on_prior(config: Namespace, rows: Sequence[Row]) -> list[Row]:
+def add_prior_argument(parser: Parser) -> None:
+    """The option that `on_prior` reads."""
+    given = "checkpoint of a StyleGAN2 prior, in the place of one that is trained"
+    parser.add_argument("--prior", type=str | None, help=given)
+
+
+def on_prior(config: Namespace, rows: Sequence[Row], more: Sequence[str] = ()) -> list[Row]:
     """Rows that start from the StyleGAN2 prior, after its own; alone where `--prior` gives one.
+
+    Args:
+        config: the table's options.
+        rows: what starts from it.
+        more: options of its own training.
 
     Raises:
         UserError: what is given is no such prior.
     """
     path = config.get("prior")
     if path is None:
-        return [*rows_of(STYLEGAN2, config), *rows]
+        return [*rows_of(STYLEGAN2, config, more), *rows]
     given = given_prior(path, stylegan2=True)
     return [started_from(row, path, given, config.preset) for row in rows]
 
@@ -144,19 +163,18 @@ def started_from(row: Row, path: str, given: Mapping[str, Any], preset: str) -> 
     return replace(row, options=options)
 
 
-def paired(row: Row, steps: Sequence[Step], *, silent: bool) -> list[Row]:
+def paired(row: Row, steps: Sequence[Step]) -> list[Row]:
     """A prior of portraits, in steps that each start from the one before.
 
     Args:
         row: the prior's.
         steps: of its training.
-        silent: whether it has noise that is to be left out.
     """
     parts: list[Row] = []
     for step in steps:
         options: list[str | From] = ["--data.size", str(step.size), "--model.size", str(step.size)]
         options += ["--iterations", str(step.iterations)]
-        for name, value in ({"silent": silent} | ALWAYS | step.options).items():
+        for name, value in (ALWAYS | step.options).items():
             options += [f"--model.{name}", str(value).lower()]
         if parts:
             options += ["--model.start", From(row.title)]

@@ -1,7 +1,8 @@
 """Table 1 of Lee et al. 2022: restoration of motion-blurred faces by regression, generation and their fusion.
 
 The published figures stand beside ours. All methods see the same number of training images. The two priors,
-and the regression network that ours starts from, come on top and are listed in the footnote. Ours divides
+or what is derived from the one that --prior gives, and the regression network that ours starts from, come on
+top and are listed in the footnote. Ours divides
 its share between its two stages. All are scored on one frozen test set: --data.test_root, else images held
 out of --data.root, else portraits that no training has seen. --regressor hinet --data.degradation gfpgan is
 the second table. The paper's blur alone is nearly undone by regression at 64 px; --data.degradation
@@ -27,7 +28,7 @@ from callbacks.grid import save_png, tile
 from datamodules.degradations import DEGRADATIONS
 from experiments import degrade, evaluate
 from experiments.reproduce import prior
-from experiments.reproduce.prior import CONCATENATED, STYLEGAN2
+from experiments.reproduce.prior import CONCATENATED, FITTING, OF_ITS_SIZE, STYLEGAN2
 from experiments.reproduce.rows import From, Row, Trainings, scoring
 from experiments.reproduce.stages import Stage
 from experiments.shared.evaluation import Evaluation
@@ -108,10 +109,8 @@ RECIPES: dict[str, dict[str, Sequence[str]]] = {
     },
     "paper": {
         "gan_prior": LARGE,
-        "gfpgan": ["--model.channel_base", "32768"],  # the prior's
         # the width 64's own length
-        "nafnet": [*LARGE, "--model.width", "64", "--data.batch_size", "64", "--iterations", "400000"],
-        "hinet": LARGE,
+        "nafnet": ["--model.width", "64", "--data.batch_size", "64", "--iterations", "400000"],
     },
 }
 RECIPES["laboratory"] = RECIPES["demo"]
@@ -128,6 +127,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--data.degradation", type=str, default=OWN, help=how)
     regressors = Literal["nafnet", "hinet"]
     parser.add_argument("--regressor", type=regressors, default="nafnet", help="what ours starts from")
+    prior.add_prior_argument(parser)
     seen = "training images that each method sees; the preset's if not given"
     parser.add_argument("--images", type=int | None, help=seen)
     scored = "size of the test set; the preset's if not given"
@@ -135,7 +135,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def rows(config: Namespace) -> list[Row]:
-    """Both priors, the rows of the table, and before ours its first stage."""
+    """The priors, the rows of the table, and before ours its first stage."""
     settle(config)
     recipes = RECIPES.get(config.preset, {})
     *others, ours = ROWS
@@ -144,13 +144,16 @@ def rows(config: Namespace) -> list[Row]:
     # only stage 2 is chosen by PSNR in the paper
     first = replace(first, takes="last")
     second = replace(ours, options=(*ours.options, *FUSION.get(config.preset, ())))
-    listed = prior.rows(config, recipes.get("gan_prior", ()))
+    own = recipes.get("gan_prior", ())
+    listed = prior.rows_of(CONCATENATED, config, own)
     for row in (*others, first, second):
-        options = ["--data.degradation", config.data.degradation, *recipes.get(row.method, ())]
+        fitting = () if row.family == "regression" else FITTING
+        degraded = ("--data.degradation", config.data.degradation)
+        options = [*OF_ITS_SIZE, *fitting, *degraded, *recipes.get(row.method, ())]
         if row.method == "gfpgan":
             options += components(config)
         listed.append(row.after(options))
-    return listed
+    return prior.on_prior(config, listed, own)
 
 
 def components(config: Namespace) -> list[str]:
@@ -272,7 +275,9 @@ def about_trainings(config: Namespace, steps: Mapping[str, Sequence[Stage]]) -> 
     if config.data.root is not None and config.data.test_root is None:
         chosen_on = "the images of this table"  # those held out are all there is to score
     chosen = f"priors' best: by FID; others' best: by PSNR of {chosen_on}"
+    given = [] if config.get("prior") is None else [f"the prior that all start from: {config.prior}"]
     return [
+        *given,
         f"{len(config.seeds)} training{plural} of each method; images seen: {by_stage(steps, images_seen)}",
         f"checkpoints: {by_stage(steps, lambda stage: stage.takes)}; {chosen}",
     ]

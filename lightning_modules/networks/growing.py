@@ -35,6 +35,11 @@ def grow_generator(G: Generator, smaller: Mapping[str, Tensor]) -> dict[str, Ten
     return state
 
 
+def leave_noise_out(added: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with which a generator without noise draws what one that adds it draws, less its noise."""
+    return {name: value for name, value in added.items() if "noise" not in name}
+
+
 def concatenate_noise(G: Generator, added: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of G, which concatenates noise, with which it draws what a generator that adds it draws.
 

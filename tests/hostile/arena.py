@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from _runtime import UserError
 
 SECONDS = 40  # after which a case hangs; the longest honest one takes a few
@@ -69,7 +71,7 @@ def complaint(case: Case, place: Path) -> str | None:
 def _judge(case: Case, status: int | None, words: str) -> str | None:
     """What is wrong with an exit status and what was said."""
     if "Traceback (most recent call last)" in words:
-        return f"ends in a traceback: {words.strip().splitlines()[-1]}"
+        return f"ends in a traceback: {words.strip()[-2000:]}"
     if status == 0:
         return None if case.fine else "is taken as if nothing were wrong"
     if status != 2:
@@ -94,6 +96,9 @@ def _run(case: Case, inside: Path, said: Path) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     os.chdir(inside)
+    # A forked process makes torch's thread pool anew at its first use, and not safely where two threads come
+    # at once ("Invalid thread pool"): so before there are any
+    torch.set_num_threads(1)
     status = 1
     try:
         status = _main(case.command)([part.replace("@", str(inside)) for part in case.argv])

@@ -199,6 +199,24 @@ def test_prior_that_concatenates_noise_starts_with_the_images_of_one_that_adds_i
 
 
 @torch.no_grad()
+def test_prior_without_noise_starts_with_the_images_of_one_that_adds_it(smaller) -> None:
+    added, path = smaller
+    prior = GANPrior(**{**STYLEGAN, "size": 8, "noise": "none"}, start=path)
+    prior.initialise()
+    w, x = torch.randn(2, added.hparams["style_dim"]), torch.rand(4, 3, 8, 8)
+    for G in (prior.G, prior.G_ema):
+        assert torch.equal(G(w), added.G_ema(w, noise=None))
+    assert torch.equal(prior.D(x), added.D(x))
+
+
+def test_added_noise_does_not_come_back(tmp_path: Path) -> None:
+    """Nothing says what strengths it should have."""
+    path = saved(GANPrior(**{**STYLEGAN, "noise": "none"}), tmp_path / "none.ckpt")
+    with pytest.raises(UserError, match="has noise none, this run add: set --model.noise none"):
+        GANPrior(**STYLEGAN, start=path).check_start()
+
+
+@torch.no_grad()
 def test_a_prior_goes_on_from_one_of_its_size(smaller) -> None:
     earlier, path = smaller
     prior = GANPrior(**{**STYLEGAN, "size": 8}, start=path)
@@ -287,8 +305,8 @@ def test_grown_discriminator_judges_as_the_smaller_one(smaller) -> None:
     ("changed", "message"),
     [
         ({"size": 64}, "2 channels at 64 px are too few to grow"),
-        ({"noise": "none"}, "has noise add, this run none: set --model.noise add"),
-        ({"noise": "concat"}, "has 8 px: noise is joined at the same size"),
+        ({"noise": "none"}, "has 8 px: noise changes at the same size"),
+        ({"noise": "concat"}, "has 8 px: noise changes at the same size"),
         ({"style_dim": 8}, "has style_dim 16"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from jsonargparse import Namespace
 from PIL import Image
 
@@ -18,10 +19,11 @@ from experiments.reproduce.rows import train_rows
 from experiments.reproduce.stages import Stage
 from experiments.shared.tables import Mean, Table
 from lightning_modules.checkpoints import read_checkpoint
-from lightning_modules.gpen import SHAPE
+from lightning_modules.gpen import GPEN, SHAPE
 from lightning_modules.methods import load_method
 
 B, C, D = READINGS
+FITTING_PRIORS = {B: CONCATENATED, C: NOISELESS, D: STYLEGAN2, FULL: CONCATENATED}
 
 
 def stages_of(preset: str, degradation: str | None = None) -> dict[str, Stage]:
@@ -35,8 +37,7 @@ def stages_of(preset: str, degradation: str | None = None) -> dict[str, Stage]:
 @pytest.mark.parametrize("preset", ["smoke", "demo", "laboratory", "small", "paper"])
 def test_every_variant_starts_from_a_prior_that_fits(preset: str) -> None:
     stages = stages_of(preset)
-    priors = {B: CONCATENATED, C: NOISELESS, D: STYLEGAN2, FULL: CONCATENATED}
-    for title, prior in priors.items():
+    for title, prior in FITTING_PRIORS.items():
         model, start = stages[title].resolved["model"], stages[prior].resolved["model"]
         assert model["prior"] == str(stages[prior].checkpoint(Path()))
         assert {key: model[key] for key in SHAPE} == {key: start[key] for key in SHAPE}
@@ -93,6 +94,33 @@ def test_table_and_figure(tmp_path: Path, monkeypatch, capsys) -> None:
     start = read_checkpoint(stages[CONCATENATED].checkpoint(root))["state_dict"]
     for name, value in frozen.G.prior.state_dict().items():
         assert value.equal(start[f"G_ema.{name}"])
+
+
+def test_variants_on_a_prior_that_is_given(tmp_path: Path) -> None:
+    """[d] starts from itself, the others from what is derived from it, which draws the same at first."""
+    data = Namespace(root=None, test_root=None, degradation=None)
+    options = {"seeds": [0], "images": None, "test_images": None}
+    config = Namespace(preset="smoke", data=data, prior="portraits", **options)
+    trained = train_rows(gpen_ablation.rows(config), config)
+    (steps,) = trained.seeds
+    assert trained.scorer is not None
+    trained.scorer.train(tmp_path)
+    given, _ = load_method("portraits")
+    z = torch.randn(3, 64)
+    starts = {STYLEGAN2: "portraits"}
+    for title in (CONCATENATED, NOISELESS):
+        (stage,) = steps[title]
+        path = stage.train(tmp_path, "--data.val_images", "4")
+        derived, checkpoint = load_method(path)
+        assert checkpoint["suite"]["iteration"] == 0
+        with torch.no_grad():
+            torch.testing.assert_close(derived.sample(z), given.sample(z), atol=1e-5, rtol=1e-5)
+        starts[title] = str(path)
+    for title, prior in FITTING_PRIORS.items():
+        (stage,) = steps[title]
+        assert starts[prior] in stage.argv(tmp_path)
+        GPEN(**{**stage.resolved["model"], "prior": starts[prior]}).initialise()
+    assert "the prior that all start from: portraits" in table1.about_trainings(config, steps)
 
 
 def test_readings_of_several_seeds_are_of_their_means() -> None:

@@ -68,11 +68,19 @@ def test_a_laboratory_prior_of_portraits_learns_from_pairs() -> None:
     assert {stage.takes for stages in (steps[STYLEGAN2], steps[CONCATENATED]) for stage in stages} == {"last"}
 
 
-def test_gpens_prior_without_noise_learns_from_pairs_too() -> None:
-    config = Namespace(preset="laboratory", seeds=[3], data=Namespace(root=None))
-    (steps,) = train_rows(prior.rows_of(NOISELESS, config), config).seeds
-    models = [stage.resolved["model"] for stage in steps[NOISELESS]]
-    assert [(model["noise"], model["silent"]) for model in models] == [("none", False)] * 3
+@pytest.mark.parametrize("preset", ["demo", "laboratory", "paper"])
+def test_other_priors_are_derived_from_the_one_given(preset: str) -> None:
+    """They have its shape and size, and of portraits there is nothing to learn of noise."""
+    config = Namespace(preset=preset, seeds=[3], data=Namespace(root=None), prior="portraits")
+    listed = [*prior.rows_of(CONCATENATED, config), *prior.rows_of(NOISELESS, config)]
+    (steps,) = train_rows(prior.on_prior(config, listed), config).seeds
+    assert list(steps) == [CONCATENATED, NOISELESS]
+    for (stage,), noise in zip(steps.values(), ("concat", "none"), strict=True):
+        assert stage.resolved["iterations"] == 0
+        assert stage.takes == "last"
+        model = stage.resolved["model"]
+        assert (model["start"], model["noise"], model["size"]) == ("portraits", noise, 64)
+        assert (model["style_dim"], model["channel_base"], model["mapping_layers"]) == (64, 1024, 2)
 
 
 def test_a_laboratory_prior_of_photographs_grows_and_the_second_is_derived_from_it() -> None:
