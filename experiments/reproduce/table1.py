@@ -2,11 +2,11 @@
 
 The published figures stand beside ours. All methods see the same number of training images. The two priors,
 or what is derived from the one that --prior gives, and the regression network that ours starts from, come on
-top and are listed in the footnote. Ours divides
-its share between its two stages. All are scored on one frozen test set: --data.test_root, else images held
-out of --data.root, else portraits that no training has seen. --regressor hinet --data.degradation gfpgan is
-the second table. The paper's blur alone is nearly undone by regression at 64 px; --data.degradation
-motion71-hard, wider blur and noise, leaves something for a prior to add.
+top and are listed in the footnote. Ours divides its share between its two stages. All are scored on one
+frozen test set: --data.test_root, else images held out of --data.root, else portraits that no training has
+seen. --regressor hinet --data.degradation gfpgan is the second table. The paper's blur alone is nearly undone
+by regression at 64 px; --data.degradation motion71-hard, wider blur and noise, leaves something for a prior
+to add.
 """
 
 from __future__ import annotations
