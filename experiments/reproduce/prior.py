@@ -76,9 +76,9 @@ def add_arguments(parser: Parser) -> None:
     del parser  # the common ones are enough
 
 
-def rows(config: Namespace, more: Sequence[str] = ()) -> list[Row]:
-    """Both priors, with options `more`."""
-    return [*rows_of(STYLEGAN2, config, more), *rows_of(CONCATENATED, config, more)]
+def rows(config: Namespace) -> list[Row]:
+    """Both priors."""
+    return [*rows_of(STYLEGAN2, config), *rows_of(CONCATENATED, config)]
 
 
 def rows_of(title: str, config: Namespace, more: Sequence[str] = ()) -> list[Row]:
