@@ -30,6 +30,7 @@ from lightning_modules.networks.ops import area_means
 from lightning_modules.networks.regions import LABELS
 
 BACKBONE = "parser/resnet18"
+TERMS = ("ce", "ce_16", "ce_32")  # the losses of the network's scores
 COLOURS = (  # of the classes in pictures, RGB of 8 bits; left and right alike
     (32, 32, 32), (240, 190, 150), (120, 70, 30), (120, 70, 30), (40, 120, 255), (40, 120, 255),
     (0, 220, 220), (220, 120, 160), (220, 120, 160), (255, 215, 0), (255, 150, 80), (110, 0, 40),
@@ -112,7 +113,7 @@ class Parser(Method):
 
     def parse(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1], of any size -> scores of the classes (B, C, H, W), before the softmax."""
-        return self._at_size(self.scores(images), images)
+        return self._heads(images, auxiliary=False)[0]
 
     def label(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> each pixel's class (B, H, W)."""
@@ -120,7 +121,7 @@ class Parser(Method):
 
     def scores(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> scores (B, C, S, S) at the size at which the network sees them."""
-        return self.net(self._looked_at(images))[0]
+        return self.net(self._looked_at(images), auxiliary=False)[0]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.parse(images)
@@ -136,23 +137,22 @@ class Parser(Method):
             return area_means(seen, side)
         return F.interpolate(seen, (side, side), mode="bilinear")
 
-    def _at_size(self, scores: Tensor, images: Tensor) -> Tensor:
-        """Scores at the size of the images."""
+    def _heads(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
+        """The network's scores at the size of the images, the auxiliary ones after the result."""
+        seen = self._looked_at(images)
         height, width = images.shape[2:]
-        if scores.shape[2:] == (height, width):
-            return scores
-        if height == width < self.seen_at:
-            return area_means(scores, width)
-        return F.interpolate(scores, (height, width), mode="bilinear")
+        means_at = width if height == width < self.seen_at else None
+        heads = self.net(seen, means_at, auxiliary=auxiliary)
+        if heads[0].shape[2:] == (height, width):
+            return heads
+        return [F.interpolate(scores, (height, width), mode="bilinear") for scores in heads]
 
     # --- training -----------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         images, mask = batch["target"], mask_of(batch)
-        heads = self.net(self._looked_at(images))
-        terms = {}
-        for name, scores in zip(("ce", "ce_16", "ce_32"), heads, strict=True):
-            terms[name] = self.L(self._at_size(scores, images), mask)
+        heads = self._heads(images, auxiliary=True)
+        terms = {name: self.L(scores, mask) for name, scores in zip(TERMS, heads, strict=True)}
         (optimizer,) = self.players
         self.descend(optimizer, torch.stack(list(terms.values())).sum())
         for name, statistic in self.net.named_buffers():  # each process has seen images of its own

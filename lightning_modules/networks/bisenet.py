@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from lightning_modules.networks.ops import means_of_enlarged
+
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 LEAST = 32  # pixels: the deepest features are of one then
 
@@ -117,19 +119,26 @@ class Fusion(nn.Module):
 
 
 class Head(nn.Module):
-    """Features -> scores of the classes at the size of the image."""
+    """Features -> scores of the classes at the size of the image, or their means at `means_at` px."""
 
     def __init__(self, inputs: int, hidden: int, classes: int) -> None:
         super().__init__()
         self.conv = unit(inputs, hidden)
         self.conv_out = nn.Conv2d(hidden, classes, 1, bias=False)
 
-    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
-        return F.interpolate(self.conv_out(self.conv(x)), size, mode="bilinear", align_corners=True)
+    def forward(self, x: Tensor, size: torch.Size, means_at: int | None) -> Tensor:
+        scores = self.conv_out(self.conv(x))
+        if means_at is not None:
+            return means_of_enlarged(scores, size, means_at)
+        return F.interpolate(scores, size, mode="bilinear", align_corners=True)
 
 
 class BiSeNet(nn.Module):
-    """Scores of every pixel's classes: the result, and two of the context path that help its training."""
+    """Scores of every pixel's classes: the result, and two of the context path that help its training.
+
+    `forward` gives them at the size of the images, or their area means at `means_at` px, for which it makes
+    no large images of scores. Without `auxiliary` it gives the result alone.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -149,7 +158,7 @@ class BiSeNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=1)  # gain 1, as the release
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, means_at: int | None = None, *, auxiliary: bool = True) -> list[Tensor]:
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < LEAST:
             shape = tuple(x.shape)
             raise ValueError(
@@ -157,8 +166,11 @@ class BiSeNet(nn.Module):
             )
         size = x.shape[2:]
         spatial, context, deep = self.cp((x - self.mean) / self.deviation)
-        fused = self.ffm(spatial, context)
-        return self.conv_out(fused, size), self.conv_out16(context, size), self.conv_out32(deep, size)
+        scores = [self.conv_out(self.ffm(spatial, context), size, means_at)]
+        if auxiliary:
+            scores.append(self.conv_out16(context, size, means_at))
+            scores.append(self.conv_out32(deep, size, means_at))
+        return scores
 
     def heads(self) -> tuple[nn.Module, ...]:
         """What the release trains ten times as fast as the context path."""

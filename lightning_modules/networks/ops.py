@@ -11,6 +11,7 @@ nothing needs an extension.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -234,6 +235,24 @@ def area_means(x: Tensor, size: int) -> Tensor:
         wide = at_least_float32(x)
         rows, columns = (_shares(side, size, wide) for side in (H, W))
         return (rows @ wide @ columns.T).to(x.dtype)
+
+
+def means_of_enlarged(x: Tensor, enlarged: Sequence[int], size: int) -> Tensor:
+    """x (B, C, h, w) -> (B, C, size, size): area means of x bilinearly `enlarged` to (H, W), corners aligned.
+
+    Both steps are linear, so one product along rows and one along columns do without the large image.
+    """
+    with full_precision(x):
+        wide = at_least_float32(x)
+        sides = zip(x.shape[2:], enlarged, strict=True)
+        rows, columns = (_shares(long, size, wide) @ _between(short, long, wide) for short, long in sides)
+        return (rows @ wide @ columns.T).to(x.dtype)
+
+
+def _between(pixels: int, enlarged: int, like: Tensor) -> Tensor:
+    """What each of so many pixels on a line counts in the enlarged one, (enlarged, pixels), beside `like`."""
+    alone = torch.eye(pixels, dtype=like.dtype, device=like.device)[None]
+    return F.interpolate(alone, enlarged, mode="linear", align_corners=True)[0].T
 
 
 def _shares(pixels: int, size: int, like: Tensor) -> Tensor:

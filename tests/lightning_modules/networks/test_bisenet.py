@@ -45,6 +45,16 @@ def test_any_size_and_no_look_at_other_images(height: int, width: int) -> None:
         torch.testing.assert_close(together, torch.cat(alone))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("size", [16, 48])
+def test_means_of_scores_need_no_large_scores(size: int) -> None:
+    network, x = tiny().eval(), torch.rand(2, 3, 64, 64)
+    for means, scores in zip(network(x, size), network(x), strict=True):
+        torch.testing.assert_close(means, F.adaptive_avg_pool2d(scores, size))
+    (alone,) = network(x, size, auxiliary=False)
+    assert torch.equal(alone, network(x, size)[0])
+
+
 def test_every_weight_counts() -> None:
     network = tiny()
     torch.stack([scores.square().mean() for scores in network(torch.rand(2, 3, 64, 64))]).sum().backward()

@@ -222,6 +222,23 @@ def test_means_over_areas_are_those_of_torch(sides: tuple[int, int], size: int) 
     assert ours.is_contiguous()
 
 
+@pytest.mark.parametrize(
+    ("sides", "enlarged", "size"), [((8, 8), (64, 64), 16), ((4, 7), (30, 56), 12), ((1, 3), (8, 8), 8)]
+)
+def test_means_of_enlarged_are_those_of_both_steps(
+    sides: tuple[int, int], enlarged: tuple[int, int], size: int
+) -> None:
+    x = rand(2, 3, *sides)
+    ours = ops.means_of_enlarged(x.square(), enlarged, size)
+    large = F.interpolate(x.square(), enlarged, mode="bilinear", align_corners=True)
+    assert_same(derivatives(ours, (x,)), derivatives(F.adaptive_avg_pool2d(large, size), (x,)))
+    assert ours.is_contiguous()
+    half = x.detach().bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        means = ops.means_of_enlarged(half, enlarged, size)
+    assert torch.equal(means, ops.means_of_enlarged(half.float(), enlarged, size).bfloat16())
+
+
 @pytest.mark.parametrize("sides", [(24, 24), (47, 47)])
 def test_means_over_areas_keep_their_type_and_are_float32_inside(sides: tuple[int, int]) -> None:
     x = rand(2, 3, *sides).detach().float()
