@@ -11,7 +11,7 @@ Raises  UserError: the prior is missing, of another method or with other noise; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -54,7 +54,8 @@ class StyleFusion(Method):
 
     Each node has its share of the run, children before their parents, which see what these make. Validated is
     how much of a change of the second region stays in it (`locality`), and how well the regions of the result
-    fit those of the common code's image (`alignment`, IoU).
+    fit those of the common code's image (`alignment`, IoU). Of a tree with several nodes no checkpoint is the
+    best: the last one alone has them all trained.
 
     Args:
         prior: checkpoint of `--method gan_prior --model.noise add`. A checkpoint of this method holds the
@@ -280,6 +281,10 @@ class StyleFusion(Method):
         return [adam(self.nets[node].parameters(), lr=self.lr, betas=self.BETAS) for node in self.nodes]
 
     # --- validation and pictures --------------------------------------------------------------------
+
+    def choose_monitor(self, measured: Sequence[str]) -> None:
+        if len(self.nodes) > 1:  # they are trained one after another: only the last checkpoint has them all
+            self.monitor = None
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Outcome:
         """Codes of the root's parts are a function of each held-out image's index."""

@@ -130,7 +130,7 @@ def rows(config: Namespace) -> list[Row]:
         Row(LOW, "e4e", options=ON_PRIOR),
         Row(CONSULTED, "hfgi", options=on_e4e),
         Row(WIDE, "hfgi", options=(*on_e4e, "--model.warps", "wide")),
-        Row(TREE, "stylefusion", options=tree),
+        Row(TREE, "stylefusion", options=tree, takes="last"),
         Row(F1, "hfgi_sf", options=(*on_hfgi, *from_tree), share=None, takes="last"),
         Row(F2, "hfgi_sf", options=on_hfgi),
     ]

@@ -138,6 +138,13 @@ def test_children_have_their_turn_before_their_parents() -> None:
         assert torch.equal(value, before[name]) != name.startswith(f"{method.nodes[1]}."), name
 
 
+@pytest.mark.parametrize(("tree", "chosen"), [("person", ("val/locality", "max")), ("ffhq", None)])
+def test_half_a_tree_is_never_the_best(tree: str, chosen: tuple[str, str] | None) -> None:
+    method = tiny("stylefusion", tree=tree)
+    method.choose_monitor([])
+    assert method.monitor == chosen
+
+
 @torch.no_grad()
 def test_parents_see_what_their_childrens_averages_make() -> None:
     method = tiny("stylefusion", tree="ffhq")
