@@ -79,7 +79,7 @@ class StyleFusion(Method):
         ema_decay: weight of the old average in every iteration; the averages fuse.
     """
 
-    monitor = ("val/locality", "max")
+    monitor: tuple[str, str] | None = ("val/locality", "max")
     ema: ClassVar[tuple[str, ...]] = ("nets",)
     starts_from: ClassVar[tuple[str, ...]] = ("prior", "parser")
     shaped_by_start: ClassVar[tuple[str, ...]] = ("G", "parser", "nets", "nets_ema")

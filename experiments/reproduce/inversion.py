@@ -23,7 +23,16 @@ from callbacks import edits as laboratory
 from callbacks.grid import save_png, tile
 from experiments import evaluate
 from experiments.reproduce import prior
-from experiments.reproduce.measured import Kept, decisive, digest_of, faces_for, judge_of, measure
+from experiments.reproduce.measured import (
+    Kept,
+    decisive,
+    digest_of,
+    faces_for,
+    judge_of,
+    measure,
+    of_portraits,
+    origin,
+)
 from experiments.reproduce.prior import FITTING, OF_ITS_SIZE, STYLEGAN2
 from experiments.reproduce.rows import From, Row, Trainings, scoring
 from experiments.shared.devices import load_to_device
@@ -130,7 +139,7 @@ def edits_of(
         checkpoint: of a method with the prior's generator.
         config: the table's options.
     """
-    if config.data.root is not None:
+    if not of_portraits(config):
         return {}, {}
     assert trained.scorer is not None
     reader, samples = trained.scorer.checkpoint(Path(config.runs)), SAMPLES[config.preset]
@@ -255,8 +264,8 @@ def baselines_table(
     if edits:
         columns |= {f"edit {title}": how for title, how in scored.items()}
     columns |= {title: (digits, "") for title, digits in COSTS.values()}
-    of = "portraits" if config.data.root is None else f"held-out images of {config.data.root}"
-    notes = [f"encoders and baselines on {count} {of}, as they are; steps, passes and s are of one", PROTOCOL]
+    measured = f"encoders and baselines on {len(faces)} {origin(config)}, as they are"
+    notes = [f"{measured}; steps, passes and s are of one", PROTOCOL]
     return Table(columns, rows, footnote=[*notes, *diverged])
 
 

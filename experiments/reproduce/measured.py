@@ -28,6 +28,7 @@ from datamodules.faces import FaceData
 from experiments.reproduce.rows import Trainings
 from experiments.shared.costs import Costs
 from experiments.shared.evaluation import COSTS, cost_of
+from experiments.shared.options import Parser
 from experiments.shared.outputs import make_folder
 from lightning_modules.base import Code, Inverter
 from lightning_modules.metrics.inside import PROTOCOL, scores_inside
@@ -249,12 +250,40 @@ def judge_of(trained: Trainings, title: str) -> Judge:
     return Judge(chosen["lpips"], "off", identity=chosen["identity"], scored=("pairs", "inversion"))
 
 
+def add_test_root_argument(parser: Parser) -> None:
+    """The option of a table that can measure networks of portraits on photographs."""
+    what = "folder or zip of photographs to measure on, where portraits are trained on"
+    parser.add_argument("--data.test_root", type=str | None, help=what)
+
+
+def check_test_root(config: Namespace) -> None:
+    """Raise `UserError` where measured photographs might be among those that are trained on."""
+    root, test_root = config.data.root, config.data.get("test_root")
+    if root is not None and test_root is not None:
+        what = f"measured are images that are held out of --data.root {root}"
+        raise UserError(f"--data.test_root {test_root}: {what}; leave out one of the two")
+
+
+def of_portraits(config: Namespace) -> bool:
+    """Whether the faces that are measured are portraits, whose truth is known."""
+    return config.data.root is None and config.data.get("test_root") is None
+
+
+def origin(config: Namespace) -> str:
+    """What is measured, in words after its number."""
+    if of_portraits(config):
+        return "portraits"
+    root = config.data.root
+    return f"images of {config.data.test_root}" if root is None else f"held-out images of {root}"
+
+
 def faces_for(method: Inverter, config: Namespace, count: int) -> Tensor:
-    """The faces that a method inverts, (N, 3, H, W): portraits, or held-out photographs."""
-    if config.data.root is None:
+    """The faces that a method inverts, (N, 3, H, W): portraits, or photographs, `count` if there are."""
+    if of_portraits(config):
         return laboratory.case(FIGURE[1], method.size, count).image
     data = FaceData(
         root=config.data.root,
+        val_root=config.data.get("test_root"),
         size=method.size,
         val_images=count,
         val_batch_size=count,

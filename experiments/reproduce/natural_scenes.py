@@ -26,6 +26,7 @@ from experiments.reproduce.measured import (
     faces_for,
     judge_of,
     measure,
+    origin,
 )
 from experiments.reproduce.out_of_range import FACES, write
 from experiments.reproduce.prior import given_prior
@@ -106,5 +107,4 @@ def grid(shown: Mapping[str, Tensor]) -> np.ndarray:
 def notes(config: Namespace, scenes: int) -> list[str]:
     """What the tables mean."""
     prior = config.prior or f"a StyleGAN trained here (preset {config.preset})"
-    of = "portraits" if config.data.root is None else f"held-out images of {config.data.root}"
-    return [f"{scenes} {of}, each under {len(SHOWN)} transforms; prior: {prior}", PROTOCOL]
+    return [f"{scenes} {origin(config)}, each under {len(SHOWN)} transforms; prior: {prior}", PROTOCOL]

@@ -2,8 +2,8 @@
 
 After Kang et al., arXiv:2108.08998, whose transforms are not published: the list is this suite's. Every
 method inverts every transformed face; scores count what a picture shows of the face's own. On portraits edits
-are compared with the edited portrait that the renderer draws, transformed as well; with --data.root there is
-no such truth. The last rows leave parts of BDInvert out.
+are compared with the edited portrait that the renderer draws, transformed as well; of photographs, held out
+of --data.root or in --data.test_root, there is no such truth. The last rows leave parts of BDInvert out.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from experiments.reproduce.measured import (
     FIGURE,
     Kept,
     Measured,
+    add_test_root_argument,
+    check_test_root,
     decisive,
     faces_for,
     judge_of,
     measure,
+    origin,
 )
 from experiments.reproduce.rows import Row, Trainings
 from experiments.shared.evaluation import COSTS
@@ -64,11 +67,13 @@ FACES = {"smoke": 2, "demo": 8}  # other presets: 50
 
 def add_arguments(parser: Parser) -> None:
     inversion.add_arguments(parser)
+    add_test_root_argument(parser)
 
 
 def rows(config: Namespace) -> list[Row]:
     """The prior and the inverters."""
     inversion.settle(config)
+    check_test_root(config)
     return prior.on_prior(config, ROWS)
 
 
@@ -89,7 +94,7 @@ def report(config: Namespace, trained: Trainings) -> None:
         faces = faces_for(method, config, FACES.get(config.preset, 50))
         kept = Kept(root, decisive(path, judge, about, LEFT_OUT.get(title, "")))
         found[title] = measure(method, faces, transforms, edits, judge, title, kept)
-    write(found, transforms, notes(config, edits), output)
+    write(found, transforms, notes(config, len(faces), edits), output)
 
 
 # --- what is written ------------------------------------------------------------------------------
@@ -175,14 +180,12 @@ def enlarged(row: Tensor, side: int) -> Tensor:
     return torch.nn.functional.interpolate(row, size=(side, side), mode="bilinear")
 
 
-def notes(config: Namespace, edits: Mapping[str, laboratory.Edit]) -> list[str]:
+def notes(config: Namespace, faces: int, edits: Mapping[str, laboratory.Edit]) -> list[str]:
     """What the tables mean."""
-    faces = FACES.get(config.preset, 50)
     shown = SHOWN.get(config.preset, TRANSFORMS)
-    of = "portraits" if config.data.root is None else f"held-out images of {config.data.root}"
     lines = [
-        f"{faces} {of}, each under {len(shown)} transforms: {', '.join(shown)} (shares of a side, degrees "
-        "counter-clockwise); outside they go on as in a mirror",
+        f"{faces} {origin(config)}, each under {len(shown)} transforms: {', '.join(shown)} (shares of a "
+        "side, degrees counter-clockwise); outside they go on as in a mirror",
         PROTOCOL,
         f"{NUMBERS}: that the code of a face holds; steps, passes of G and s are of one face",
     ]

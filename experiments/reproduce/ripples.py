@@ -4,8 +4,8 @@ After "HFGI with StyleFusion" (Korean, 2022), which shows ripples in figures and
 one e4e and one direction: they differ in how details come back into an edit. Reported are ghosts of the
 original where a person has left or come, by `metrics/ripples.py`, and how far faces turn: a method that does
 not turn them has no ghosts and proves nothing. On portraits edits are compared with the true picture too.
-With --data.root (and --parser CKPT for the masks; --prior CKPT and --direction FILE for a released generator
-and its pose direction) there is no such truth.
+Photographs have no such truth: those held out of --data.root (with --parser CKPT for the masks; --prior CKPT
+and --direction FILE for a released generator and its pose direction), or those in --data.test_root.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ from callbacks import edits as laboratory
 from callbacks.grid import save_png, tile
 from experiments.reproduce import inversion, prior, turning
 from experiments.reproduce.inversion import ON_PRIOR
-from experiments.reproduce.measured import judge_of
+from experiments.reproduce.measured import (
+    add_test_root_argument,
+    check_test_root,
+    judge_of,
+    of_portraits,
+    origin,
+)
 from experiments.reproduce.prior import STYLEGAN2
 from experiments.reproduce.rows import From, Row, Trainings, scored_by_portraits
 from experiments.reproduce.turning import Bench, Measured
@@ -107,6 +113,7 @@ BRIGHT = 1.0  # difference, in images from -1 to 1, that is white in its picture
 
 def add_arguments(parser: CommandLine) -> None:
     inversion.add_arguments(parser)
+    add_test_root_argument(parser)
     given = "file of the prior's pose direction, for photographs; edits are 1.5, 3 and 4.5 of its units; "
     found = "without it one is found on the prior's samples, and they are turned by degrees"
     parser.add_argument("--direction", type=str | None, help=given + found)
@@ -140,13 +147,15 @@ def rows(config: Namespace) -> list[Row]:
 def settle(config: Namespace) -> None:
     """Check the options, and fill in what follows from the preset."""
     inversion.settle(config)
-    if config.data.root is None:
-        if config.direction is not None:
-            why = "portraits are turned by degrees, along a direction that is found"
-            raise UserError(f"--direction {config.direction}: {why}; leave it out, or give --data.root")
-        return
+    check_test_root(config)
     if config.direction is not None:
+        if of_portraits(config):
+            why = "portraits are turned by degrees, along a direction that is found"
+            how = "leave it out, or give --data.root or --data.test_root"
+            raise UserError(f"--direction {config.direction}: {why}; {how}")
         check_direction(config)
+    if config.data.root is None:
+        return
     if config.parser is None:
         how = "give --parser CKPT, of python -m experiments.fit --method parser or of an imported release"
         raise UserError(f"--data.root: a parser has no masks to learn from there; {how}")
@@ -325,8 +334,8 @@ def difference(images: Tensor, truth: Tensor) -> Tensor:
 
 def notes(bench: Bench, judge: Judge, config: Namespace) -> list[str]:
     """What the tables mean."""
-    portraits = config.data.root is None
-    of = f"portraits (stream {laboratory.STREAM})" if portraits else f"held-out images of {config.data.root}"
+    portraits = of_portraits(config)
+    of = f"portraits (stream {laboratory.STREAM})" if portraits else origin(config)
     how = f"the direction of {config.direction}"
     if bench.gain is not None:
         samples = f"{inversion.SAMPLES[config.preset]:,} samples of the prior"

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from callbacks import edits as laboratory
 from experiments.reproduce import inversion
-from experiments.reproduce.measured import at_most, faces_for
+from experiments.reproduce.measured import at_most, faces_for, of_portraits
 from experiments.shared.directions import read_direction
 from lightning_modules.base import Code, Inverter
 from lightning_modules.editing.directions import Direction
@@ -95,7 +95,7 @@ def bench_for(base: Inverter, parser: Parser, scorer: Scorer | None, config: Nam
         direction, gain = edit.direction, edit.gain
     else:
         direction = read_direction(Path(config.direction), None, None)
-    if config.data.root is None:
+    if of_portraits(config):
         assert gain is not None
         faces = laboratory.case(POSE, base.size, count).image
         turns = [portrait_turn(by, gain, base.size, count) for by in degrees(config)]

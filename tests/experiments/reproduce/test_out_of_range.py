@@ -12,9 +12,9 @@ from PIL import Image
 
 from _runtime import UserError
 from callbacks import edits as laboratory
-from experiments.reproduce import measured, out_of_range
+from experiments.reproduce import inversion, measured, out_of_range
 from experiments.reproduce.__main__ import main
-from experiments.reproduce.rows import train_rows
+from experiments.reproduce.rows import Trainings, train_rows
 from lightning_modules.metrics.inside import scores_inside
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.networks.transforms import TRANSFORMS, Transform
@@ -75,6 +75,25 @@ def test_photographs_have_no_truth_of_edits(tmp_path: Path, draw_faces) -> None:
     shown = measured.faces_for(tiny("i2s"), config, 2)
     assert shown.shape == (2, 3, 32, 32)
     assert shown.min() < -0.2 < shown.max() <= 1
+
+
+def test_photographs_of_a_test_root_are_measured_and_not_trained_on(tmp_path: Path, draw_faces) -> None:
+    faces = str(draw_faces(tmp_path / "faces", 3, size=64))
+    config = Namespace(preset="smoke", seeds=[0], images=None, data=Namespace(root=None, test_root=faces))
+    (steps,) = train_rows(out_of_range.rows(config), config).seeds
+    assert all("root" not in stage.resolved["data"] for stages in steps.values() for stage in stages)
+    shown = measured.faces_for(tiny("i2s"), config, 50)
+    assert shown.shape == (3, 3, 32, 32)  # all that there are
+    held_out = Namespace(data=Namespace(root=faces))
+    assert any((shown[0] == face).all() for face in measured.faces_for(tiny("i2s"), held_out, 2))
+    assert measured.origin(config) == f"images of {faces}"
+    assert measured.origin(held_out) == f"held-out images of {faces}"
+    assert inversion.edits_of(Trainings(None, []), Path(), config) == ({}, {})
+    config.data.root = faces
+    with pytest.raises(
+        UserError, match=r"--data.test_root .*faces: measured are images that are held out of"
+    ):
+        out_of_range.rows(config)
 
 
 def test_refusals() -> None:

@@ -12,12 +12,13 @@ from PIL import Image
 
 from _runtime import UserError
 from experiments.fit import main as train
-from experiments.reproduce import ripples
+from experiments.reproduce import ripples, turning
 from experiments.reproduce.__main__ import main
 from experiments.reproduce.ripples import CONTENDERS, F1, F2, LOW, Contender, load_contender
 from experiments.reproduce.rows import train_rows
 from experiments.reproduce.turning import Measured
 from lightning_modules.editing.directions import Direction, load, save
+from tests.lightning_modules.steps import tiny
 
 
 def config_of(**changed: object) -> Namespace:
@@ -118,6 +119,19 @@ def test_photographs_need_a_parser_and_are_trained_on(tmp_path: Path, draw_faces
         assert all(stage.resolved["data"]["root"] == faces.root for stage in stages)
     with pytest.raises(UserError, match="--preset paper no scorer finds a pose direction; give --direction"):
         ripples.settle(config_of(data=faces, parser=parser, preset="paper"))
+
+
+def test_photographs_are_measured_by_what_portraits_trained(tmp_path: Path, draw_faces) -> None:
+    faces = Namespace(root=None, test_root=str(draw_faces(tmp_path / "faces", 3)))
+    config = config_of(data=faces)
+    (steps,) = train_rows(ripples.rows(config), config).seeds
+    assert ripples.PARSER in steps
+    assert all("root" not in stage.resolved["data"] for stages in steps.values() for stage in stages)
+    bench = turning.bench_for(tiny("e4e").eval(), tiny("parser").eval(), tiny("scorer").eval(), config)
+    assert len(bench.faces) == 3
+    assert all(turn.truth is None and turn.masks is None for turn in bench.turns)
+    with pytest.raises(UserError, match="belongs to one generator; give that as --prior CKPT"):
+        ripples.settle(config_of(data=faces, direction="pose.pt"))  # which portraits refuse
 
 
 def test_a_direction_is_one_of_the_prior(tmp_path: Path) -> None:
