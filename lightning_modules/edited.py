@@ -33,7 +33,7 @@ from lightning_modules.networks.stylefusion import Styles
 from lightning_modules.parser import Parser
 
 Variant = Literal["codes", "reencode", "pixels"]
-Consultation = Literal["none", "source"]
+Consultation = Literal["none", "source", "aligned"]
 MaskFrom = Literal["low_rate", "result"]
 Prealign = Literal["off", "similarity", "tps"]
 
@@ -123,8 +123,14 @@ class Inverted:
 
     @cached_property
     def maps(self) -> Maps:
-        """C_b = Ec(D), of the unaligned map: the background did not move."""
-        return self.renderer.hfgi.C(self.distortion)
+        """C_b = Ec(D), of the unaligned map, as the background did not move; or Ec(ADA(D, X0)).
+
+        Ec has learned from what ADA makes of maps, so HFGI's inversion is the latter.
+        """
+        hfgi, map = self.renderer.hfgi, self.distortion
+        if self.renderer.background == "aligned" and hfgi.A is not None:
+            map = hfgi.A(map, hfgi.looked_at(self.image))
+        return hfgi.C(map)
 
 
 class Edited:
@@ -205,7 +211,7 @@ class Edited:
         if self.renderer.variant == "reencode":
             person = self._or_all(torch.zeros_like(person))
         background = None
-        if self.renderer.background == "source":
+        if self.renderer.background != "none":
             background = (behind(self.of.person, self.mask), self.of.maps)
         return blended((person, self.maps), background)
 

@@ -88,7 +88,8 @@ class HFGISF(Inverter):
             place of W_e's, without further details; `pixels` pastes X_e's person over X0, whose own person is
             painted over by the fused image.
         background_consultation: what the background consults: `source` the distortion map as it is (the
-            background did not move), `none` nothing, which is the paper's wording.
+            background did not move), `aligned` the map as HFGI aligns it to the inversion, `none` nothing,
+            which is the paper's wording.
         mask_from: where the edited person's mask is read: in the `low_rate` edit, which has no ghosts, or in
             HFGI's `result`, unless the two disagree.
         prealign: how D is moved before ADA: `similarity` or `tps`, by landmarks of X0 and its edit that the

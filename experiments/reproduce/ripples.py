@@ -72,6 +72,7 @@ class Contender:
 
 
 NOTHING = {"background_consultation": "none"}
+AS_INVERTED = {"background_consultation": "aligned"}
 ALIGNED = {"prealign": "similarity"}
 CONTENDERS = (
     Contender(LOW, LOW),
@@ -81,8 +82,10 @@ CONTENDERS = (
     Contender("pixels", F2, {"variant": "pixels"}),
     Contender(f"{F1} C0", F1, NOTHING),
     Contender(f"{F1} C1", F1),
+    Contender(f"{F1} C2", F1, AS_INVERTED),
     Contender(f"{F2} C0", F2, NOTHING),
     Contender(f"{F2} C1", F2),
+    Contender(f"{F2} C2", F2, AS_INVERTED),
     Contender(f"{F2} C1, pre-aligned", F2, ALIGNED),
 )
 # What is measured of edits, and how it stands in tables
@@ -346,6 +349,7 @@ def notes(bench: Bench, judge: Judge, config: Namespace) -> list[str]:
         f"codes of {LOW}",
         "F1: a trained tree of StyleFusion whose background is the inversion's; F2: a node of person and "
         "background, trained on pairs; C0: the background consults nothing; C1: the distortion map as it is; "
+        "C2: the map as HFGI aligns it to the inversion; "
         f"pixels: HFGI's person pasted over {LOW}'s background; pre-aligned: by landmarks first",
         f"regions by {masks}, in the originals and in {LOW}'s edits, alike for all rows",
         "moved: share of the pixels in which a person comes or goes, as the parser sees each edit",

@@ -104,6 +104,21 @@ def test_an_edit_by_nothing_keeps_hfgis_person(method: Callable[..., HFGISF], mo
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("method", [made, released])
+def test_an_edit_by_nothing_whose_background_is_aligned_is_hfgis_inversion(
+    method: Callable[..., HFGISF], monkeypatch
+) -> None:
+    """Wherever the person is: the whole picture, but for the tails of the mask's border."""
+    method = method(background_consultation="aligned")
+    for seen in (LEFT, RIGHT):
+        told(method, monkeypatch, seen)
+        code = method.invert(images())
+        edited = method.edited(method.edit(code, turn, 0.0))
+        assert_close(edited.result, edited.own)
+        assert_close(edited.own, method.hfgi.synthesize(code))
+
+
+@torch.no_grad()
 def test_an_edit_by_nothing_without_consultation_keeps_the_low_rate_background(monkeypatch) -> None:
     method = made(background_consultation="none")
     told(method, monkeypatch, LEFT)
@@ -147,6 +162,7 @@ def test_all_of_the_person_is_hfgis_edit_and_all_of_the_background_the_inversion
 OPTIONS: dict[str, dict[str, Any]] = {
     "codes": {},
     "none": {"background_consultation": "none"},
+    "aligned": {"background_consultation": "aligned"},
     "result": {"mask_from": "result"},
     "similarity": {"prealign": "similarity"},
     "tps": {"prealign": "tps"},
