@@ -54,6 +54,7 @@ from lightning_modules.starts import Start
 LOW, CONSULTED, WIDE = "e4e", "HFGI", "HFGI, wide warps"
 PARSER, TREE = "parser", "StyleFusion"
 F1, F2 = "HFGI-SF F1", "HFGI-SF F2"
+WIDE_F1 = f"{F1}, wide warps"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ CONTENDERS = (
     Contender(f"{F1} C0", F1, NOTHING),
     Contender(f"{F1} C1", F1),
     Contender(f"{F1} C2", F1, AS_INVERTED),
+    Contender(f"{F1} C1, wide warps", WIDE_F1),
+    Contender(f"{F1} C2, wide warps", WIDE_F1, AS_INVERTED),
     Contender(f"{F2} C0", F2, NOTHING),
     Contender(f"{F2} C1", F2),
     Contender(f"{F2} C2", F2, AS_INVERTED),
@@ -134,6 +137,7 @@ def rows(config: Namespace) -> list[Row]:
         parser, listed = config.parser, []
     on_e4e = ("--model.base", From(LOW))
     on_hfgi = ("--model.hfgi", From(CONSULTED), "--model.parser", parser)
+    on_wide = ("--model.hfgi", From(WIDE), "--model.parser", parser)
     tree = ("--model.prior", From(STYLEGAN2), "--model.parser", parser, "--model.tree", "ffhq")
     from_tree = ("--model.fusion", "released_tree", "--model.stylefusion", From(TREE), "--iterations", "0")
     listed += [
@@ -142,6 +146,7 @@ def rows(config: Namespace) -> list[Row]:
         Row(WIDE, "hfgi", options=(*on_e4e, "--model.warps", "wide")),
         Row(TREE, "stylefusion", options=tree, takes="last"),
         Row(F1, "hfgi_sf", options=(*on_hfgi, *from_tree), share=None, takes="last"),
+        Row(WIDE_F1, "hfgi_sf", options=(*on_wide, *from_tree), share=None, takes="last"),
         Row(F2, "hfgi_sf", options=on_hfgi),
     ]
     return prior.on_prior(config, listed)
