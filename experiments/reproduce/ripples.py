@@ -112,7 +112,7 @@ MEASURED = {
 }
 CURVES = ("excess_left", "excess_came", "error_left", "error_background")  # of photographs the first two
 LITTLE = 0.5  # of what the edit without consultation reaches: a method below does not compete
-MARKERS = "os^Dv<>Pph"
+MARKERS = "os^Dv<>Pp"  # nine: with ten colours no two lines look alike
 PICTURED = 4  # faces
 BRIGHT = 1.0  # difference, in images from -1 to 1, that is white in its picture
 
