@@ -137,7 +137,7 @@ class Parser(Method):
             return area_means(seen, side)
         return F.interpolate(seen, (side, side), mode="bilinear")
 
-    def _heads(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
+    def _heads(self, images: Tensor, *, auxiliary: bool) -> tuple[Tensor, ...]:
         """The network's scores at the size of the images, the auxiliary ones after the result."""
         seen = self._looked_at(images)
         height, width = images.shape[2:]
@@ -145,7 +145,7 @@ class Parser(Method):
         heads = self.net(seen, means_at, auxiliary=auxiliary)
         if heads[0].shape[2:] == (height, width):
             return heads
-        return [F.interpolate(scores, (height, width), mode="bilinear") for scores in heads]
+        return tuple(F.interpolate(scores, (height, width), mode="bilinear") for scores in heads)
 
     # --- training -----------------------------------------------------------------------------------
 

@@ -158,7 +158,9 @@ class BiSeNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=1)  # gain 1, as the release
 
-    def forward(self, x: Tensor, means_at: int | None = None, *, auxiliary: bool = True) -> list[Tensor]:
+    def forward(
+        self, x: Tensor, means_at: int | None = None, *, auxiliary: bool = True
+    ) -> tuple[Tensor, ...]:
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < LEAST:
             shape = tuple(x.shape)
             raise ValueError(
@@ -166,11 +168,10 @@ class BiSeNet(nn.Module):
             )
         size = x.shape[2:]
         spatial, context, deep = self.cp((x - self.mean) / self.deviation)
-        scores = [self.conv_out(self.ffm(spatial, context), size, means_at)]
-        if auxiliary:
-            scores.append(self.conv_out16(context, size, means_at))
-            scores.append(self.conv_out32(deep, size, means_at))
-        return scores
+        scores = self.conv_out(self.ffm(spatial, context), size, means_at)
+        if not auxiliary:
+            return (scores,)
+        return scores, self.conv_out16(context, size, means_at), self.conv_out32(deep, size, means_at)
 
     def heads(self) -> tuple[nn.Module, ...]:
         """What the release trains ten times as fast as the context path."""
